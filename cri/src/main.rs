@@ -1,0 +1,4 @@
+//! CRI v1 server: the socket that a kubelet plugs into.
+#![forbid(unsafe_code)]
+
+fn main() {}

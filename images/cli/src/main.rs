@@ -1,0 +1,4 @@
+//! Image tool of rrun.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! Images: pull, unpack, store, push.
+#![forbid(unsafe_code)]
+
+

@@ -1,0 +1,4 @@
+//! Kubernetes YAML on one machine, healed.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,4 @@
+//! OCI runtime library: specification, plan, execution.
+#![forbid(unsafe_code)]
+
+

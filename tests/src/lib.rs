@@ -1,0 +1,4 @@
+//! Test kit, and the cases that cross crates.
+#![forbid(unsafe_code)]
+
+
