@@ -1,4 +1,26 @@
-//! CRI v1 interface, wire-compatible with cri-api 0.36.
+//! CRI v1, the interface between a kubelet and a container runtime, wire-compatible with
+//! cri-api 0.36.
+//!
+//! The messages are in [`v1`]. The features `client` and `server` add
+//! `v1::runtime_service_client`, `v1::image_service_client` and their servers.
 #![forbid(unsafe_code)]
 
+/// Messages and services of the proto package `runtime.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod v1 {
+    tonic::include_proto!("runtime.v1");
+}
 
+/// What a client over a unix socket gives `tonic` as its address: h2 refuses a socket path as
+/// authority, so the real path goes into the connector.
+pub const UNIX_AUTHORITY: &str = "http://localhost";
+
+// Requests are logged; credentials are not.
+impl std::fmt::Debug for v1::AuthConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuthConfig")
+            .field("username", &self.username)
+            .field("server_address", &self.server_address)
+            .finish_non_exhaustive()
+    }
+}

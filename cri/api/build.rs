@@ -1,0 +1,17 @@
+//! Compiles the proto files with protox, so that no protoc is needed.
+
+use std::path::Path;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = Path::new("proto");
+    println!("cargo:rerun-if-changed=proto");
+    let files = protox::compile([root.join("runtime/v1/api.proto")], [root])?;
+    tonic_prost_build::configure()
+        .build_client(true)
+        .build_server(true)
+        .skip_debug(["runtime.v1.AuthConfig"])
+        .client_mod_attribute("runtime.v1", "#[cfg(feature = \"client\")]")
+        .server_mod_attribute("runtime.v1", "#[cfg(feature = \"server\")]")
+        .compile_fds(files)?;
+    Ok(())
+}
