@@ -1,4 +1,20 @@
 //! OCI runtime library: specification, plan, execution.
+//!
+//! The flow of `create`: [`spec`] is loaded and checked once, [`plan`] turns it
+//! into data without IO, [`create`] executes the plan: the parent clones the
+//! init process, which sets up its namespaces and [`rootfs`] while the parent
+//! makes the cgroups; then hooks, `state.json`, and the init process waits for
+//! `start` in [`init`].
 #![forbid(unsafe_code)]
 
+pub mod capabilities;
+pub mod cgroup;
+pub mod container;
+pub mod error;
+pub mod log;
+pub mod rlimits;
+pub mod seccomp;
+pub mod spec;
 
+pub use error::{Context, Error, Result};
+pub use oci_spec::runtime as oci;

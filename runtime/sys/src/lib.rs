@@ -1,1 +1,23 @@
-//! Every unsafe block and raw system call of rrun.
+//! Every unsafe block and raw system call of rrun, one module per topic.
+//!
+//! Functions here are thin: one system call (or one protocol of a few), owned
+//! descriptors in and out, and an [`Error`] that carries the call's name and
+//! arguments. Policy lives in the crates above.
+
+pub mod bpf;
+pub mod cred;
+pub mod error;
+pub mod fd;
+pub mod keyring;
+pub mod mount;
+pub mod netlink;
+pub mod ns;
+pub mod path;
+pub mod process;
+pub mod sched;
+pub mod seccomp;
+pub mod signal;
+pub mod socket;
+pub mod tty;
+
+pub use error::{Errno, Error, Result};

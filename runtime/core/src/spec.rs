@@ -1,0 +1,1 @@
+//! config.json: loading, and the checks that need no IO.

@@ -1,0 +1,82 @@
+//! The error of a system call, with what it was called on.
+
+use std::fmt;
+
+/// Result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A kernel error number, displayed as text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Errno(pub i32);
+
+impl Errno {
+    /// The calling thread's current `errno`.
+    pub fn last() -> Self {
+        Self(std::io::Error::last_os_error().raw_os_error().unwrap_or(0))
+    }
+}
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // std appends " (os error N)", which users of a runtime do not need.
+        let text = std::io::Error::from_raw_os_error(self.0).to_string();
+        let end = text.rfind(" (os error").unwrap_or(text.len());
+        let mut text = text[..end].to_owned();
+        if let Some(first) = text.get_mut(..1) {
+            first.make_ascii_lowercase();
+        }
+        f.write_str(&text)
+    }
+}
+
+impl fmt::Debug for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Errno({}: {self})", self.0)
+    }
+}
+
+/// A failed system call: its name, its arguments as a person reads them, and
+/// the error number.
+#[derive(Debug, Clone)]
+pub struct Error {
+    call: &'static str,
+    args: Box<str>,
+    errno: Errno,
+}
+
+impl Error {
+    /// An error of `call` on `args` (printed between parentheses).
+    pub fn new(call: &'static str, args: fmt::Arguments<'_>, errno: Errno) -> Self {
+        Self { call, args: args.to_string().into(), errno }
+    }
+
+    /// The same with the calling thread's `errno`.
+    pub fn last(call: &'static str, args: fmt::Arguments<'_>) -> Self {
+        let errno = Errno::last();
+        Self::new(call, args, errno)
+    }
+
+    /// From an I/O error of the standard library; an error without a number
+    /// becomes EIO.
+    pub fn io(call: &'static str, args: fmt::Arguments<'_>, error: &std::io::Error) -> Self {
+        Self::new(call, args, Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// The error number.
+    pub fn errno(&self) -> Errno {
+        self.errno
+    }
+
+    /// Whether the error number is `code` (a `libc::E…`).
+    pub fn is(&self, code: i32) -> bool {
+        self.errno.0 == code
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({}): {}", self.call, self.args, self.errno)
+    }
+}
+
+impl std::error::Error for Error {}

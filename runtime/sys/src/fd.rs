@@ -1,0 +1,1 @@
+//! Reading, writing, duplicating and closing descriptors.

@@ -1,0 +1,1 @@
+//! rtnetlink in a few messages: loopback up, move a link.

@@ -1,0 +1,1 @@
+//! Namespaces: unshare, setns, their descriptors and id maps.

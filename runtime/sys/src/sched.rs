@@ -1,0 +1,1 @@
+//! Scheduling: policy, affinity, I/O priority, memory policy, personality.

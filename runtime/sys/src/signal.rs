@@ -1,0 +1,1 @@
+//! Signal names, masks and signalfd.

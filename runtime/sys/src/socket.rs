@@ -1,0 +1,1 @@
+//! Unix sockets: pairs, descriptors as messages.
