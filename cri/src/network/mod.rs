@@ -1,0 +1,115 @@
+//! The network of pods: CNI plugins where a CNI configuration is present, otherwise a bridge of
+//! our own; port mappings by nftables.
+//!
+//! The caller gives a pinned network namespace and a request, which it also keeps in its durable
+//! record: teardown gets the same request again, perhaps after a kill -9 in the middle of setup.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use rrun_cri_api::v1;
+
+/// Where the network keeps its things and how it is set up.
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// Directory of our own for leases and results, durable.
+    pub root: PathBuf,
+    /// Directory of our own that a reboot empties.
+    pub state: PathBuf,
+    /// CNI configuration files; the first by name counts, as with the peers.
+    pub cni_conf_dir: PathBuf,
+    /// Where CNI plugins are looked for.
+    pub cni_bin_dirs: Vec<PathBuf>,
+    /// Name of the built-in bridge.
+    pub bridge: String,
+    /// IPv4 subnet of the built-in bridge, until UpdateRuntimeConfig tells another: `10.88.0.0/16`.
+    pub subnet: String,
+}
+
+/// What a pod asks of the network. Everything that setup and teardown need.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PodNetRequest {
+    /// Id of the sandbox.
+    pub pod_id: String,
+    /// Name of the pod.
+    pub name: String,
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// UID of the pod.
+    pub uid: String,
+    /// The bind mount that pins the network namespace.
+    pub netns: PathBuf,
+    /// host_port 0 is none.
+    pub port_mappings: Vec<v1::PortMapping>,
+    /// For CNI's `dns` capability.
+    pub dns: v1::DnsConfig,
+    /// For CNI's capabilities (bandwidth).
+    pub annotations: BTreeMap<String, String>,
+    /// For CNI's cgroupPath capability.
+    pub cgroup_parent: String,
+}
+
+/// The addresses of a pod, the main one first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodIps(pub Vec<IpAddr>);
+
+/// Whether pods can get a network, for the condition NetworkReady.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkStatus {
+    /// True where a setup would be tried.
+    pub ready: bool,
+    /// CamelCase, empty where ready.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// The network of this machine's pods. One per daemon, shared by reference.
+pub struct Network {
+    config: NetworkConfig,
+}
+
+impl Network {
+    /// Reads what is there. Changes nothing on the machine.
+    pub async fn open(config: NetworkConfig) -> Result<Self> {
+        Ok(Self { config })
+    }
+
+    /// Gives the namespace its loopback and interfaces, and the pod its port mappings. After an
+    /// error, or a kill in the middle, teardown with the same request leaves nothing behind.
+    pub async fn setup(&self, request: &PodNetRequest) -> Result<PodIps> {
+        let _ = request;
+        anyhow::bail!("no network implementation yet (bridge {})", self.config.bridge)
+    }
+
+    /// Undoes setup. Succeeds where there is nothing to undo, or the namespace is gone.
+    pub async fn teardown(&self, request: &PodNetRequest) -> Result<()> {
+        let _ = request;
+        Ok(())
+    }
+
+    /// For the condition NetworkReady.
+    pub fn status(&self) -> NetworkStatus {
+        NetworkStatus {
+            ready: false,
+            reason: "NetworkNotImplemented".into(),
+            message: "the network is not there yet".into(),
+        }
+    }
+
+    /// At start-up: `live` are the pods whose records say that they have a network. Leases, rules
+    /// and interfaces of others are removed; what the live ones lack (rules lost in a flush) is
+    /// made again.
+    pub async fn recover(&self, live: &[PodNetRequest]) -> Result<()> {
+        let _ = live;
+        Ok(())
+    }
+
+    /// What UpdateRuntimeConfig tells; counts for pods that come later.
+    pub async fn set_pod_cidr(&self, cidr: &str) -> Result<()> {
+        let _ = cidr;
+        Ok(())
+    }
+}
