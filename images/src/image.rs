@@ -1,0 +1,103 @@
+//! What the store tells about an image.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{Digest, ImageId, Platform};
+
+/// An image of the store.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Image {
+    /// Digest of the configuration.
+    pub id: ImageId,
+    /// Digest of the manifest.
+    pub manifest: Digest,
+    /// `registry/repository:tag` of every tag, sorted.
+    pub repo_tags: Vec<String>,
+    /// `registry/repository@digest` by which registries know it, sorted.
+    pub repo_digests: Vec<String>,
+    /// Bytes on disk, layers shared with other images included.
+    pub size: u64,
+    /// Not removed by garbage collection of unused images.
+    pub pinned: bool,
+    /// Creation time as the configuration has it (RFC 3339).
+    pub created: Option<String>,
+    /// What it runs on.
+    pub platform: Platform,
+    /// What to run and how.
+    pub config: ImageConfig,
+    /// Bottom layer first.
+    pub layers: Vec<Layer>,
+    /// How the image came to be, oldest step first.
+    pub history: Vec<History>,
+}
+
+/// The part of an image's configuration that a runtime needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ImageConfig {
+    /// `user`, `uid`, `user:group`, `uid:gid` …, empty for root.
+    pub user: String,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Start of the command line.
+    pub entrypoint: Vec<String>,
+    /// Rest of the command line, replaced by what the user gives.
+    pub cmd: Vec<String>,
+    /// Working directory, empty for `/`.
+    pub working_dir: String,
+    /// Signal that stops the container, empty for SIGTERM.
+    pub stop_signal: String,
+    /// Paths that want a volume of their own.
+    pub volumes: Vec<String>,
+    /// `80/tcp` …
+    pub exposed_ports: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Layer {
+    /// Digest as the registry has it.
+    pub digest: Digest,
+    /// Compressed size in bytes.
+    pub compressed_size: u64,
+    /// Digest of the uncompressed archive.
+    pub diff_id: Digest,
+    /// Digest over this and all layers below (image-spec config.md): the unpacked layer's name.
+    pub chain_id: Digest,
+}
+
+/// A step of an image's history.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct History {
+    /// RFC 3339.
+    pub created: Option<String>,
+    /// The command.
+    pub created_by: String,
+    /// A remark.
+    pub comment: String,
+    /// True where the step made no layer.
+    pub empty_layer: bool,
+}
+
+/// What the store takes on disk, for CRI's ImageFsInfo.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Bytes allocated, as `du` counts them.
+    pub bytes: u64,
+    /// Files, directories, links and nodes.
+    pub inodes: u64,
+}
+
+/// What a removal did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Removed {
+    /// Names that no longer name an image.
+    pub untagged: Vec<String>,
+    /// Images that are gone.
+    pub images: Vec<ImageId>,
+    /// Bytes given back.
+    pub bytes: u64,
+}

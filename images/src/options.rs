@@ -1,0 +1,65 @@
+//! What a pull or push may be told.
+
+use crate::{Limits, Platform};
+
+/// How to log in to a registry.
+#[derive(Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Credentials {
+    /// What the configuration files of docker and podman have for the registry
+    /// (`$REGISTRY_AUTH_FILE`, `$XDG_RUNTIME_DIR/containers/auth.json`, `$DOCKER_CONFIG` or
+    /// `~/.docker/config.json`, with credential helpers), else none.
+    #[default]
+    FromFiles,
+    /// None, whatever the files have.
+    Anonymous,
+    /// User name and password.
+    Basic {
+        /// User name.
+        username: String,
+        /// Password.
+        password: String,
+    },
+    /// A refresh token, exchanged for access tokens (OAuth2).
+    IdentityToken(String),
+    /// An access token, sent as it is.
+    RegistryToken(String),
+}
+
+/// Secrets stay out of logs.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::FromFiles => "FromFiles",
+            Self::Anonymous => "Anonymous",
+            Self::Basic { .. } => "Basic(…)",
+            Self::IdentityToken(_) => "IdentityToken(…)",
+            Self::RegistryToken(_) => "RegistryToken(…)",
+        })
+    }
+}
+
+/// How to reach registries.
+#[derive(Clone, Debug, Default)]
+pub struct RegistryOptions {
+    /// How to log in.
+    pub credentials: Credentials,
+    /// Registries (`host` or `host:port`) that are spoken to without TLS. Loopback addresses
+    /// are without being listed; nothing else is.
+    pub plain_http: Vec<String>,
+    /// Files or directories of PEM certificates that are trusted beside the system's.
+    pub ca_files: Vec<std::path::PathBuf>,
+}
+
+/// How to pull.
+#[derive(Clone, Debug, Default)]
+pub struct PullOptions {
+    /// How to reach the registry.
+    pub registry: RegistryOptions,
+    /// Which platform's image; this machine's where it is `None`.
+    pub platform: Option<Platform>,
+    /// Bounds against hostile layers.
+    pub limits: Limits,
+    /// Layers fetched at the same time; 0 is the default of 4.
+    pub parallel: usize,
+}

@@ -1,0 +1,107 @@
+//! Garbage collection: what no image, container or running pull needs.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Index, Store};
+use crate::error::FileContext;
+use crate::{Result, files};
+
+/// A broken-off download is kept this long, for a later pull to go on with.
+const PARTIAL_AGE: Duration = Duration::from_secs(24 * 3600);
+
+impl Store {
+    /// Deletes blobs and layers that nothing needs and returns the bytes given back. May run
+    /// beside pulls.
+    pub fn gc(&self) -> Result<u64> {
+        self.collect(PARTIAL_AGE)
+    }
+
+    /// The same, broken-off downloads included.
+    pub(super) fn gc_all(&self) -> Result<u64> {
+        self.collect(Duration::ZERO)
+    }
+
+    fn collect(&self, partial_age: Duration) -> Result<u64> {
+        {
+            let _lock = self.lock_index()?;
+            let live = self.live()?;
+            for dir in [self.blob_dir(), self.root.join("layers")] {
+                self.discard(&dir, |name, _| !live.contains(name))?;
+            }
+            let leased = self.leased()?;
+            self.discard(&self.ingest_dir(), |name, path| {
+                is_abandoned(name, path, &leased, partial_age)
+            })?;
+            self.discard(&self.root.join("locks"), |name, path| {
+                !leased.contains(name) && unlocked(path)
+            })?;
+        }
+        self.empty_trash()
+    }
+
+    /// Digests of all that is needed. The caller holds the index lock.
+    fn live(&self) -> Result<HashSet<String>> {
+        let mut live = self.leased()?;
+        for record in &Index::load(self)?.records {
+            live.extend(record.documents().map(|digest| digest.hex().to_owned()));
+            // A damaged document must not take the layers with it: then nothing is collected.
+            let (manifest, config) = self.manifest_of(record)?;
+            for layer in manifest.layers_with(&config) {
+                live.insert(layer.digest.hex().to_owned());
+                live.insert(layer.chain_id.hex().to_owned());
+            }
+        }
+        for record in self.rootfs_records()? {
+            live.extend(record.layers.iter().map(|chain| chain.hex().to_owned()));
+        }
+        Ok(live)
+    }
+
+    /// Renames what is garbage into the trash, so that the lock is held for renames only.
+    fn discard(&self, dir: &Path, garbage: impl Fn(&str, &Path) -> bool) -> Result<()> {
+        for entry in fs::read_dir(dir).at("list", dir)? {
+            let entry = entry.at("list", dir)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = entry.path();
+            if garbage(&name, &path) {
+                let trash = self.root.join("trash").join(files::unique_name());
+                match fs::rename(&path, &trash) {
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                    other => other.at("discard", &path)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn empty_trash(&self) -> Result<u64> {
+        let dir = self.root.join("trash");
+        let mut bytes = 0;
+        for entry in fs::read_dir(&dir).at("list", &dir)? {
+            let path = entry.at("list", &dir)?.path();
+            bytes += files::tree_usage(&path)?.bytes;
+            files::remove_all(&path)?;
+        }
+        Ok(bytes)
+    }
+}
+
+/// Names in `ingest` start with the digest of what is fetched or unpacked.
+fn is_abandoned(name: &str, path: &Path, leased: &HashSet<String>, age: Duration) -> bool {
+    let digest = name.split('.').next().unwrap_or_default();
+    if leased.contains(digest) {
+        return false;
+    }
+    let partial = Path::new(name).extension().is_some_and(|e| e == "partial");
+    !partial
+        || fs::metadata(path)
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|at| at.elapsed().is_ok_and(|elapsed| elapsed >= age))
+}
+
+fn unlocked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
+}

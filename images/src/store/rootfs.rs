@@ -1,0 +1,202 @@
+//! What a container stands on: the image's layers and a writable one of its own.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Store;
+use crate::error::FileContext;
+use crate::{Digest, Error, ImageId, Result, files};
+
+const FORMAT_VERSION: u32 = 1;
+
+/// The directories of an overlay mount. Nothing is mounted: `rrun` does that inside the
+/// container's mount namespace (see ARCHITECTURE.md, Rootfs).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OverlayRootfs {
+    /// Read-only layers, the topmost first, as overlayfs wants them.
+    pub lower: Vec<PathBuf>,
+    /// What the container writes.
+    pub upper: PathBuf,
+    /// overlayfs' own directory, on the file system of `upper`.
+    pub work: PathBuf,
+    /// True where the layers carry `user.overlay.*` attributes instead of `trusted.overlay.*`.
+    pub user_xattr: bool,
+}
+
+impl OverlayRootfs {
+    /// Mount options for type `overlay`: `lowerdir=…`, `upperdir=…`, `workdir=…`.
+    pub fn mount_options(&self) -> Vec<String> {
+        let lower: Vec<String> = self.lower.iter().map(|path| escape(path)).collect();
+        let mut options = vec![
+            format!("lowerdir={}", lower.join(":")),
+            format!("upperdir={}", escape(&self.upper)),
+            format!("workdir={}", escape(&self.work)),
+        ];
+        if self.user_xattr {
+            options.push("userxattr".to_owned());
+        }
+        options
+    }
+}
+
+/// overlayfs splits at `:` and `,` unless they are escaped.
+fn escape(path: &Path) -> String {
+    let mut escaped = String::new();
+    for c in path.to_string_lossy().chars() {
+        if matches!(c, '\\' | ':' | ',') {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
+
+/// `rootfs/<key>.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RootfsRecord {
+    pub version: u32,
+    pub key: String,
+    pub image: ImageId,
+    /// Chain ids, bottom layer first.
+    pub layers: Vec<Digest>,
+    pub dir: PathBuf,
+}
+
+impl Store {
+    /// Prepares a writable rootfs of an image: makes `dir/upper` and `dir/work` and holds the
+    /// image's layers until [`Store::release`] is called with the same key.
+    ///
+    /// `key` is the container's id; [`Error::RootfsExists`] where it is taken.
+    pub fn rootfs(&self, image: &str, key: &str, dir: &Path) -> Result<OverlayRootfs> {
+        let path = self.rootfs_path(key)?;
+        let _lock = self.lock_index()?;
+        if path.exists() {
+            return Err(Error::RootfsExists(key.to_owned()));
+        }
+        let image = self.inspect(image)?;
+        let layers: Vec<Digest> = image
+            .layers
+            .iter()
+            .map(|layer| layer.chain_id.clone())
+            .collect();
+        for chain in &layers {
+            self.layer_meta(chain)?;
+        }
+        let record = RootfsRecord {
+            version: FORMAT_VERSION,
+            key: key.to_owned(),
+            image: image.id,
+            layers,
+            dir: std::path::absolute(dir).at("resolve", dir)?,
+        };
+        // Not synced: after a power cut no container is left that could stand on the layers.
+        files::write_atomic(
+            &path,
+            &serde_json::to_vec(&record).expect("the record is plain"),
+        )?;
+        let rootfs = self.overlay_of(&record);
+        make_upper(&rootfs).inspect_err(|_| drop(fs::remove_file(&path)))?;
+        Ok(rootfs)
+    }
+
+    /// The rootfs prepared earlier for a key, or `None`.
+    pub fn find_rootfs(&self, key: &str) -> Result<Option<OverlayRootfs>> {
+        let path = self.rootfs_path(key)?;
+        Ok(read_record(&path)?.map(|record| self.overlay_of(&record)))
+    }
+
+    /// Ends a rootfs: deletes its `upper` and `work` and lets the layers go. A key that is not
+    /// there is not an error. The container must be gone.
+    pub fn release(&self, key: &str) -> Result<()> {
+        let path = self.rootfs_path(key)?;
+        let Some(record) = read_record(&path)? else {
+            return files::remove_all(&path);
+        };
+        files::remove_all(&record.dir.join("upper"))?;
+        files::remove_all(&record.dir.join("work"))?;
+        let _ = fs::remove_dir(&record.dir);
+        files::remove_all(&path)
+    }
+
+    /// Keys and image ids of all rootfs that are prepared.
+    pub fn rootfs_users(&self) -> Result<Vec<(String, ImageId)>> {
+        Ok(self
+            .rootfs_records()?
+            .into_iter()
+            .map(|r| (r.key, r.image))
+            .collect())
+    }
+
+    pub(super) fn rootfs_records(&self) -> Result<Vec<RootfsRecord>> {
+        let dir = self.root.join("rootfs");
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&dir).at("list", &dir)? {
+            let path = entry.at("list", &dir)?.path();
+            if path.extension().is_some_and(|e| e == "json") {
+                records.extend(read_record(&path)?);
+            }
+        }
+        Ok(records)
+    }
+
+    fn overlay_of(&self, record: &RootfsRecord) -> OverlayRootfs {
+        OverlayRootfs {
+            lower: record
+                .layers
+                .iter()
+                .rev()
+                .map(|chain| self.layer_fs(chain))
+                .collect(),
+            upper: record.dir.join("upper"),
+            work: record.dir.join("work"),
+            user_xattr: self.rootless,
+        }
+    }
+
+    fn rootfs_path(&self, key: &str) -> Result<PathBuf> {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"_.-+".contains(&b);
+        if key.is_empty() || key.len() > 200 || key.starts_with('.') || !key.bytes().all(good) {
+            let why = "a key has letters, digits and _ . - +, 200 at most, and no dot first";
+            return Err(Error::document(format!("rootfs key {key:?}"), why));
+        }
+        Ok(self.root.join("rootfs").join(format!("{key}.json")))
+    }
+}
+
+fn read_record(path: &Path) -> Result<Option<RootfsRecord>> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.at("read", path)?,
+    };
+    match serde_json::from_slice::<RootfsRecord>(&bytes) {
+        Ok(record) if record.version == FORMAT_VERSION => Ok(Some(record)),
+        Ok(record) => {
+            let why = format!("rootfs format {} is not known here", record.version);
+            Err(Error::document(path.display().to_string(), why))
+        }
+        // Empty after a power cut, when its container is gone too.
+        Err(_) if bytes.is_empty() => Ok(None),
+        Err(error) => Err(Error::document(path.display().to_string(), error)),
+    }
+}
+
+/// The container's `/` gets its mode and owner from the upper directory.
+fn make_upper(rootfs: &OverlayRootfs) -> Result<()> {
+    for path in [&rootfs.upper, &rootfs.work] {
+        fs::create_dir_all(path).at("create", path)?;
+    }
+    let (mode, owner) = match rootfs.lower.first() {
+        Some(top) => {
+            let meta = fs::metadata(top).at("stat", top)?;
+            (meta.mode() & 0o7777, Some((meta.uid(), meta.gid())))
+        }
+        None => (0o755, None),
+    };
+    if let Some((uid, gid)) = owner.filter(|_| rustix::process::geteuid().is_root()) {
+        std::os::unix::fs::chown(&rootfs.upper, Some(uid), Some(gid)).at("chown", &rootfs.upper)?;
+    }
+    fs::set_permissions(&rootfs.upper, fs::Permissions::from_mode(mode)).at("chmod", &rootfs.upper)
+}
