@@ -1,4 +1,6 @@
-//! Kubernetes YAML on one machine, healed.
+//! `rrun-pods`: Kubernetes YAML on one machine, healed.
 #![forbid(unsafe_code)]
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    rrun_pods::run(std::env::args_os())
+}

@@ -1,0 +1,395 @@
+//! The API for those inside the process: the same rules as over HTTP, without the HTTP.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::kinds::{self, Typed};
+use super::pipeline::Api;
+use super::resource::Res;
+use super::status::{Result, Status};
+use crate::store::{Event, List, Object, Selector, Store, WatchError};
+
+/// A handle to the API; cheap to clone. Reads are answered from memory and never wait; writes
+/// return when they are on disk.
+///
+/// A namespace is `""` for cluster-wide kinds, and in lists and watches for all namespaces.
+#[derive(Clone)]
+pub struct Client {
+    api: Arc<Api>,
+    manager: Arc<str>,
+}
+
+/// Options of create, update and patch.
+#[derive(Debug, Clone, Default)]
+pub struct WriteOptions {
+    /// Everything but the write itself.
+    pub dry_run: bool,
+    /// Who writes, for `managedFields`; the client's name when absent.
+    pub field_manager: Option<String>,
+}
+
+/// A change of an object in one of the API's patch formats.
+#[derive(Debug, Clone)]
+pub enum Patch {
+    /// RFC 6902.
+    Json(Value),
+    /// RFC 7386.
+    Merge(Value),
+    /// Kubernetes' own: lists with keys are merged by them.
+    Strategic(Value),
+    /// Server-side apply.
+    Apply {
+        /// The fields wanted.
+        object: Value,
+        /// Whether fields of other managers are taken over.
+        force: bool,
+    },
+}
+
+/// What becomes of an object's dependents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// They stay, without an owner.
+    Orphan,
+    /// They go after it.
+    Background,
+    /// They go before it.
+    Foreground,
+}
+
+/// Options of delete.
+#[derive(Debug, Clone, Default)]
+pub struct DeleteOptions {
+    /// Seconds; only pods know one. `Some(0)` deletes at once: the node agent's confirmation.
+    pub grace_period_seconds: Option<i64>,
+    /// `None` is the kind's default (background).
+    pub propagation: Option<Propagation>,
+    /// Only the object with this uid.
+    pub uid: Option<String>,
+    /// Only at this version.
+    pub resource_version: Option<String>,
+    /// Everything but the write itself.
+    pub dry_run: bool,
+}
+
+impl DeleteOptions {
+    /// At once, and only this very object.
+    pub fn now(uid: &str) -> Self {
+        Self {
+            grace_period_seconds: Some(0),
+            uid: Some(uid.into()),
+            ..Self::default()
+        }
+    }
+}
+
+impl Client {
+    pub(super) fn new(api: Arc<Api>, manager: &str) -> Self {
+        Self {
+            api,
+            manager: manager.into(),
+        }
+    }
+
+    /// A client over a store, for tests and for `serve`.
+    pub fn over(store: Store) -> Self {
+        Self::new(Arc::new(Api::new(store)), "rrun-pods")
+    }
+
+    /// The same client under the name that `managedFields` shows (`deployment-controller`).
+    #[must_use]
+    pub fn named(&self, manager: &str) -> Self {
+        Self::new(self.api.clone(), manager)
+    }
+
+    pub(super) fn api(&self) -> &Api {
+        &self.api
+    }
+
+    fn options(&self) -> WriteOptions {
+        WriteOptions {
+            field_manager: Some(self.manager.to_string()),
+            ..WriteOptions::default()
+        }
+    }
+
+    /// An object.
+    pub fn get(&self, res: Res, ns: &str, name: &str) -> Result<Arc<Object>> {
+        self.api.get(res, ns, name)
+    }
+
+    /// An object, or `None` when there is none.
+    pub fn find(&self, res: Res, ns: &str, name: &str) -> Option<Arc<Object>> {
+        self.api.get(res, ns, name).ok()
+    }
+
+    /// An object as one of k8s-openapi's types.
+    pub fn get_as<T: Typed>(&self, ns: &str, name: &str) -> Result<T> {
+        self.get(T::RESOURCE, ns, name)?
+            .typed()
+            .map_err(Status::internal)
+    }
+
+    /// The objects of a namespace, or of all (`""`).
+    pub fn list(&self, res: Res, ns: &str, selector: &Selector) -> List {
+        self.api.list(res, ns, selector)
+    }
+
+    /// Like [`Client::list`], as one of k8s-openapi's types.
+    pub fn list_as<T: Typed>(&self, ns: &str, selector: &Selector) -> Result<Vec<T>> {
+        let items = self.list(T::RESOURCE, ns, selector).items;
+        items
+            .iter()
+            .map(|o| o.typed().map_err(Status::internal))
+            .collect()
+    }
+
+    /// Events after a resource version, as [`List::resource_version`] gives it.
+    pub fn watch(&self, res: Res, ns: &str, selector: Selector, after: u64) -> Result<Watch> {
+        self.api.watch(res, ns, selector, after).map(Watch)
+    }
+
+    /// Everything there is, then everything that changes, without end: what a controller's queue is
+    /// fed from. It lists again by itself when it fell behind.
+    pub fn changes(&self, res: Res, ns: &str, selector: Selector) -> Changes {
+        Changes::new(self.clone(), res, ns, selector)
+    }
+
+    /// Creates an object. `apiVersion` and `kind` may be left out.
+    pub async fn create(&self, res: Res, ns: &str, object: Value) -> Result<Arc<Object>> {
+        self.api.create(res, ns, object, &self.options()).await
+    }
+
+    /// Creates an object given as one of k8s-openapi's types.
+    pub async fn create_as<T: Typed>(&self, ns: &str, object: &T) -> Result<Arc<Object>> {
+        self.create(
+            T::RESOURCE,
+            ns,
+            serde_json::to_value(object).map_err(Status::internal)?,
+        )
+        .await
+    }
+
+    /// Replaces an object but for its status. With `metadata.resourceVersion` only that version.
+    pub async fn update(&self, res: Res, ns: &str, object: Value) -> Result<Arc<Object>> {
+        self.api.update(res, ns, "", object, &self.options()).await
+    }
+
+    /// Replaces an object's status. With `metadata.resourceVersion` only that version's.
+    pub async fn update_status(&self, res: Res, ns: &str, object: Value) -> Result<Arc<Object>> {
+        self.api
+            .update(res, ns, "status", object, &self.options())
+            .await
+    }
+
+    /// Sets `status`, whatever version the object is at; writes nothing when it is so already.
+    pub async fn set_status(
+        &self,
+        res: Res,
+        ns: &str,
+        name: &str,
+        status: Value,
+    ) -> Result<Arc<Object>> {
+        self.api
+            .set_status(res, ns, name, status, &self.options())
+            .await
+    }
+
+    /// Changes part of an object.
+    pub async fn patch(&self, res: Res, ns: &str, name: &str, patch: Patch) -> Result<Arc<Object>> {
+        self.api
+            .patch(res, ns, name, "", &patch, &self.options())
+            .await
+    }
+
+    /// Changes part of an object's status.
+    pub async fn patch_status(
+        &self,
+        res: Res,
+        ns: &str,
+        name: &str,
+        patch: Patch,
+    ) -> Result<Arc<Object>> {
+        self.api
+            .patch(res, ns, name, "status", &patch, &self.options())
+            .await
+    }
+
+    /// Binds a pod to a node, as the scheduler does.
+    pub async fn bind(&self, ns: &str, pod: &str, uid: &str, node: &str) -> Result<()> {
+        self.api.bind(ns, pod, uid, node, &self.options()).await
+    }
+
+    /// Deletes an object, or marks it as being deleted where finalizers or a pod's grace say so.
+    /// Returns its last state.
+    pub async fn delete(
+        &self,
+        res: Res,
+        ns: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Arc<Object>> {
+        self.api.delete(res, ns, name, options).await
+    }
+
+    /// The kind that an object's `apiVersion` and `kind` name.
+    pub fn kind_of(&self, object: &Value) -> Option<Res> {
+        kinds::find_kind(object["apiVersion"].as_str()?, object["kind"].as_str()?)
+    }
+}
+
+/// What a watch tells.
+#[derive(Debug, Clone)]
+pub enum WatchEvent {
+    /// The object is new, or newly selected.
+    Added(Arc<Object>),
+    /// The object changed.
+    Modified(Arc<Object>),
+    /// The object is gone, or no longer selected; its last state, at the version of the event.
+    Deleted(Arc<Object>),
+}
+
+impl WatchEvent {
+    /// The object concerned.
+    pub fn object(&self) -> &Arc<Object> {
+        match self {
+            Self::Added(o) | Self::Modified(o) | Self::Deleted(o) => o,
+        }
+    }
+}
+
+impl From<Event> for WatchEvent {
+    fn from(e: Event) -> Self {
+        match (e.deleted, e.before) {
+            (true, _) => Self::Deleted(e.after),
+            (false, None) => Self::Added(e.after),
+            (false, Some(_)) => Self::Modified(e.after),
+        }
+    }
+}
+
+/// Events of a kind.
+pub struct Watch(crate::store::Watch);
+
+impl Watch {
+    /// Waits for the next event; 410 when events were missed. Cancel safe.
+    pub async fn next(&mut self) -> Result<WatchEvent> {
+        self.0
+            .next()
+            .await
+            .map(WatchEvent::from)
+            .map_err(watch_status)
+    }
+
+    /// The version up to which everything was told, for a bookmark.
+    pub fn position(&self) -> u64 {
+        self.0.position()
+    }
+}
+
+pub(super) fn watch_status(e: WatchError) -> Status {
+    match e {
+        WatchError::Expired { asked, oldest } => Status::expired(asked, oldest),
+        WatchError::Closed => Status::new(503, "ServiceUnavailable", "the store is closed"),
+    }
+}
+
+/// See [`Client::changes`].
+pub struct Changes {
+    client: Client,
+    res: Res,
+    ns: String,
+    selector: Selector,
+    watch: Option<Watch>,
+    /// Told by a list and not yet returned, last first.
+    pending: Vec<WatchEvent>,
+    /// Everything told of as existing, by `namespace/name`.
+    known: HashMap<(String, String), Arc<Object>>,
+    listed: u64,
+}
+
+impl Changes {
+    fn new(client: Client, res: Res, ns: &str, selector: Selector) -> Self {
+        let (ns, pending, known) = (ns.to_owned(), Vec::new(), HashMap::new());
+        let mut changes = Self {
+            client,
+            res,
+            ns,
+            selector,
+            watch: None,
+            pending,
+            known,
+            listed: 0,
+        };
+        changes.relist();
+        changes
+    }
+
+    fn relist(&mut self) {
+        let List {
+            items,
+            resource_version,
+        } = self.client.list(self.res, &self.ns, &self.selector);
+        let mut before = std::mem::take(&mut self.known);
+        self.pending.clear();
+        for o in items {
+            let key = (o.namespace().to_owned(), o.name().to_owned());
+            let event = match before.remove(&key) {
+                None => Some(WatchEvent::Added(o.clone())),
+                Some(old) if old.resource_version() == o.resource_version() => None,
+                Some(_) => Some(WatchEvent::Modified(o.clone())),
+            };
+            self.pending.extend(event);
+            self.known.insert(key, o);
+        }
+        self.pending
+            .extend(before.into_values().map(WatchEvent::Deleted));
+        self.pending.reverse();
+        self.listed = resource_version;
+        self.watch = None;
+    }
+
+    /// How many of the objects that existed at the start (or at the last listing) are still to be
+    /// told; 0 means that the world is known.
+    pub fn backlog(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Waits for the next change. Cancel safe. `None` when the store is closed.
+    pub async fn next(&mut self) -> Option<WatchEvent> {
+        loop {
+            if let Some(event) = self.pending.pop() {
+                return Some(event);
+            }
+            let Some(watch) = &mut self.watch else {
+                match self
+                    .client
+                    .watch(self.res, &self.ns, self.selector.clone(), self.listed)
+                {
+                    Ok(w) => self.watch = Some(w),
+                    Err(_) => self.relist(),
+                }
+                continue;
+            };
+            match watch.next().await {
+                Ok(event) => {
+                    self.remember(&event);
+                    return Some(event);
+                }
+                Err(s) if s.code == 410 => self.relist(),
+                Err(_) => return None,
+            }
+        }
+    }
+
+    fn remember(&mut self, event: &WatchEvent) {
+        let o = event.object();
+        let key = (o.namespace().to_owned(), o.name().to_owned());
+        match event {
+            WatchEvent::Deleted(_) => drop(self.known.remove(&key)),
+            _ => drop(self.known.insert(key, o.clone())),
+        }
+    }
+}

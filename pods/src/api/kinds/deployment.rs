@@ -1,0 +1,15 @@
+//! `Deployment`.
+
+use crate::api::resource::Resource;
+
+/// `apps/v1` `Deployment`.
+pub static DEPLOYMENT: Resource = Resource {
+    group: "apps",
+    plural: "deployments",
+    singular: "deployment",
+    kind: "Deployment",
+    short_names: &["deploy"],
+    categories: &["all"],
+    has_status: true,
+    ..Resource::BASE
+};

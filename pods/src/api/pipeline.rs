@@ -1,0 +1,489 @@
+//! The verbs: what happens to an object between the request and the store.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::client::{DeleteOptions, Patch, WriteOptions, watch_status};
+use super::kinds;
+use super::meta;
+use super::resource::Res;
+use super::status::{Result, Status};
+use crate::store::{Expect, Key, List, Object, Selector, Store, Watch, Write, WriteError};
+
+/// How often a change without a resource version is tried against the newest one.
+const RETRIES: usize = 8;
+
+/// The API without a face.
+pub(super) struct Api {
+    store: Store,
+}
+
+fn key(res: Res, ns: &str, name: &str) -> Key {
+    Key::new(&res.qualified(), ns, name)
+}
+
+impl Api {
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    pub fn get(&self, res: Res, ns: &str, name: &str) -> Result<Arc<Object>> {
+        self.store
+            .get(&key(res, ns, name))
+            .ok_or_else(|| Status::not_found(res, name))
+    }
+
+    pub fn list(&self, res: Res, ns: &str, selector: &Selector) -> List {
+        self.store.list(&res.qualified(), ns, selector)
+    }
+
+    pub fn watch(&self, res: Res, ns: &str, selector: Selector, after: u64) -> Result<Watch> {
+        self.store
+            .watch(&res.qualified(), ns, selector, after)
+            .map_err(watch_status)
+    }
+
+    async fn write(
+        &self,
+        res: Res,
+        key: Key,
+        expect: Expect,
+        value: Option<Value>,
+    ) -> Result<Arc<Object>> {
+        let name = key.path.rsplit('/').next().unwrap_or_default().to_owned();
+        let durable = res.durable;
+        self.store
+            .write(Write {
+                key,
+                expect,
+                value,
+                durable,
+            })
+            .await
+            .map_err(|e| match e {
+                WriteError::Exists => Status::already_exists(res, &name),
+                WriteError::Missing => Status::not_found(res, &name),
+                WriteError::Stale => Status::stale(res, &name),
+                WriteError::Disk(e) => Status::internal(format!("store: {e}")),
+                WriteError::Closed => Status::new(503, "ServiceUnavailable", "the store is closed"),
+            })
+    }
+
+    pub async fn create(
+        &self,
+        res: Res,
+        ns: &str,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>> {
+        typed(res, &mut object)?;
+        let (ns, name) = self.admit_new(res, ns, &mut object)?;
+        (res.defaults)(&mut object);
+        let mut causes = Vec::new();
+        (res.validate)(&object, &mut causes);
+        if !causes.is_empty() {
+            return Err(Status::invalid(res, &name, causes));
+        }
+        if options.dry_run {
+            return Ok(Object::from_value(0, object));
+        }
+        self.write(res, key(res, &ns, &name), Expect::Absent, Some(object))
+            .await
+    }
+
+    fn admit_new(&self, res: Res, ns: &str, object: &mut Value) -> Result<(String, String)> {
+        let Some(m) = meta::of(object) else {
+            return Err(Status::bad_request("metadata is not an object"));
+        };
+        if res.namespaced {
+            let own = m
+                .get("namespace")
+                .and_then(Value::as_str)
+                .filter(|n| !n.is_empty());
+            if own.is_some_and(|own| own != ns) {
+                return Err(Status::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+            m.insert("namespace".into(), json!(ns));
+        } else {
+            m.remove("namespace");
+        }
+        if m.get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .is_empty()
+        {
+            if let Some(prefix) = m
+                .get("generateName")
+                .and_then(Value::as_str)
+                .filter(|p| !p.is_empty())
+            {
+                let name = meta::generate_name(prefix);
+                m.insert("name".into(), Value::String(name));
+            }
+        }
+        for own in [
+            "resourceVersion",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "selfLink",
+        ] {
+            m.remove(own);
+        }
+        m.insert("uid".into(), Value::String(meta::uuid()));
+        m.insert("creationTimestamp".into(), Value::String(meta::now()));
+        if res.has_status {
+            m.insert("generation".into(), json!(1));
+        }
+        let name = m
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        Ok((
+            if res.namespaced {
+                ns.to_owned()
+            } else {
+                String::new()
+            },
+            name,
+        ))
+    }
+
+    pub async fn update(
+        &self,
+        res: Res,
+        ns: &str,
+        sub: &str,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>> {
+        typed(res, &mut object)?;
+        let name = object["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let asked = object["metadata"]["resourceVersion"]
+            .as_str()
+            .filter(|v| !v.is_empty())
+            .map(str::to_owned);
+        self.change(res, ns, &name, sub, options, |old| {
+            if asked
+                .as_ref()
+                .is_some_and(|v| *v != old.resource_version().to_string())
+            {
+                return Err(Status::stale(res, &name));
+            }
+            Ok(object.clone())
+        })
+        .await
+    }
+
+    pub async fn set_status(
+        &self,
+        res: Res,
+        ns: &str,
+        name: &str,
+        status: Value,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>> {
+        self.change(res, ns, name, "status", options, |old| {
+            let mut new = old.value().clone();
+            new["status"] = status.clone();
+            Ok(new)
+        })
+        .await
+    }
+
+    pub async fn patch(
+        &self,
+        res: Res,
+        ns: &str,
+        name: &str,
+        sub: &str,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>> {
+        self.change(res, ns, name, sub, options, |old| match patch {
+            Patch::Merge(p) => {
+                let mut new = old.value().clone();
+                merge(&mut new, p);
+                Ok(new)
+            }
+            _ => Err(Status::new(
+                415,
+                "UnsupportedMediaType",
+                "this patch format is not served yet",
+            )),
+        })
+        .await
+    }
+
+    /// Reads, changes and writes, again when somebody else was faster.
+    async fn change(
+        &self,
+        res: Res,
+        ns: &str,
+        name: &str,
+        sub: &str,
+        options: &WriteOptions,
+        edit: impl Fn(&Object) -> Result<Value>,
+    ) -> Result<Arc<Object>> {
+        for _ in 0..RETRIES {
+            let old = self.get(res, ns, name)?;
+            let new = prepare_update(res, sub, &old, edit(&old)?)?;
+            if new == *old.value() {
+                return Ok(old);
+            }
+            if options.dry_run {
+                return Ok(Object::from_value(old.resource_version(), new));
+            }
+            let expect = Expect::Version(old.resource_version());
+            let done = new["metadata"]["deletionTimestamp"].is_string()
+                && finalized(&new)
+                && !graceful(res, &new);
+            match self
+                .write(res, key(res, ns, name), expect, (!done).then_some(new))
+                .await
+            {
+                Err(s) if s.is_conflict() => {}
+                other => return other,
+            }
+        }
+        Err(Status::stale(res, name))
+    }
+
+    pub async fn bind(
+        &self,
+        ns: &str,
+        pod: &str,
+        uid: &str,
+        node: &str,
+        options: &WriteOptions,
+    ) -> Result<()> {
+        let res = &kinds::POD;
+        self.change(res, ns, pod, "binding", options, |old| {
+            if !uid.is_empty() && old.uid() != uid {
+                return Err(Status::conflict(
+                    res,
+                    pod,
+                    "the pod was replaced by another of its name",
+                ));
+            }
+            let bound = old.str_at("/spec/nodeName");
+            if !bound.is_empty() {
+                return Err(Status::conflict(
+                    res,
+                    pod,
+                    &format!("pod {pod} is already assigned to node \"{bound}\""),
+                ));
+            }
+            let mut new = old.value().clone();
+            new["spec"]["nodeName"] = json!(node);
+            set_condition(&mut new, "PodScheduled", "True");
+            Ok(new)
+        })
+        .await
+        .map(drop)
+    }
+
+    pub async fn delete(
+        &self,
+        res: Res,
+        ns: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Arc<Object>> {
+        for _ in 0..RETRIES {
+            let old = self.get(res, ns, name)?;
+            if options.uid.as_ref().is_some_and(|u| u != old.uid()) {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+                    options.uid.as_deref().unwrap_or_default(),
+                    old.uid()
+                );
+                return Err(Status::conflict(res, name, &why));
+            }
+            let mut new = old.value().clone();
+            let wait = mark_deleted(res, &mut new, options);
+            if wait && new == *old.value() || options.dry_run {
+                return Ok(old);
+            }
+            let expect = Expect::Version(old.resource_version());
+            match self
+                .write(res, key(res, ns, name), expect, wait.then_some(new))
+                .await
+            {
+                Err(s) if s.is_conflict() => {}
+                other => return other,
+            }
+        }
+        Err(Status::stale(res, name))
+    }
+}
+
+/// Fills in `apiVersion` and `kind`, or refuses others.
+fn typed(res: Res, object: &mut Value) -> Result<()> {
+    let Some(map) = object.as_object_mut() else {
+        return Err(Status::bad_request("the object is not a JSON object"));
+    };
+    for (key, want) in [
+        ("apiVersion", res.api_version()),
+        ("kind", res.kind.to_owned()),
+    ] {
+        match map.get(key).and_then(Value::as_str).unwrap_or_default() {
+            "" => drop(map.insert(key.into(), Value::String(want))),
+            found if found == want => {}
+            found => {
+                return Err(Status::bad_request(format!(
+                    "{key} in the data ({found}) does not match the expected {key} ({want})"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What an update may not change stays; what it must change does.
+fn prepare_update(res: Res, sub: &str, old: &Object, mut new: Value) -> Result<Value> {
+    let was = old.value();
+    if sub == "status" {
+        let status = new.get("status").cloned();
+        new = was.clone();
+        match (status, new.as_object_mut()) {
+            (Some(s), Some(map)) => drop(map.insert("status".into(), s)),
+            (None, Some(map)) => drop(map.remove("status")),
+            _ => {}
+        }
+        return Ok(new);
+    }
+    let Some(m) = meta::of(&mut new) else {
+        return Err(Status::bad_request("metadata is not an object"));
+    };
+    let fixed = [
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "namespace",
+        "name",
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ];
+    for field in fixed {
+        match was["metadata"].get(field) {
+            Some(v) => drop(m.insert(field.into(), v.clone())),
+            None => drop(m.remove(field)),
+        }
+    }
+    if sub.is_empty() && res.has_status {
+        keep(&mut new, was, "status");
+    }
+    (res.defaults)(&mut new);
+    if res.has_status && changed_beside_meta(was, &new) {
+        let generation = old.int_at("/metadata/generation").unwrap_or(0) + 1;
+        new["metadata"]["generation"] = json!(generation);
+    }
+    let mut causes = Vec::new();
+    (res.validate)(&new, &mut causes);
+    (res.validate_update)(was, &new, &mut causes);
+    if causes.is_empty() {
+        Ok(new)
+    } else {
+        Err(Status::invalid(res, old.name(), causes))
+    }
+}
+
+fn keep(new: &mut Value, was: &Value, field: &str) {
+    let Some(map) = new.as_object_mut() else {
+        return;
+    };
+    match was.get(field) {
+        Some(v) => drop(map.insert(field.into(), v.clone())),
+        None => drop(map.remove(field)),
+    }
+}
+
+fn changed_beside_meta(was: &Value, new: &Value) -> bool {
+    let rest = |v: &Value| -> Map<String, Value> {
+        let fields = v.as_object().into_iter().flatten();
+        fields
+            .filter(|(k, _)| *k != "metadata" && *k != "status")
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    };
+    rest(was) != rest(new)
+}
+
+fn finalized(object: &Value) -> bool {
+    object["metadata"]["finalizers"]
+        .as_array()
+        .is_none_or(Vec::is_empty)
+}
+
+/// Whether a pod that is being deleted still waits for the node agent.
+fn graceful(res: Res, object: &Value) -> bool {
+    *res == kinds::POD && object["metadata"]["deletionGracePeriodSeconds"].as_i64() != Some(0)
+}
+
+/// Marks an object as being deleted; says whether it stays until somebody confirms.
+fn mark_deleted(res: Res, object: &mut Value, options: &DeleteOptions) -> bool {
+    let mut grace = 0;
+    if *res == kinds::POD {
+        let own = object["spec"]["terminationGracePeriodSeconds"]
+            .as_i64()
+            .unwrap_or(30);
+        grace = options.grace_period_seconds.unwrap_or(own).max(0);
+        let phase = object["status"]["phase"].as_str().unwrap_or_default();
+        if object["spec"]["nodeName"].as_str().is_none() || matches!(phase, "Succeeded" | "Failed")
+        {
+            grace = 0;
+        }
+    }
+    let m = &object["metadata"];
+    let already = m["deletionTimestamp"].is_string();
+    let shorter = m["deletionGracePeriodSeconds"]
+        .as_i64()
+        .is_none_or(|g| grace < g);
+    if !already || shorter {
+        let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(grace);
+        object["metadata"]["deletionTimestamp"] =
+            json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+    }
+    grace > 0 || !finalized(object)
+}
+
+fn set_condition(object: &mut Value, kind: &str, status: &str) {
+    let condition = json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": meta::now()});
+    if !object["status"]["conditions"].is_array() {
+        object["status"]["conditions"] = json!([]);
+    }
+    if let Some(all) = object["status"]["conditions"].as_array_mut() {
+        all.retain(|c| c["type"] != kind);
+        all.push(condition);
+    }
+}
+
+/// RFC 7386.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Some(map) = target.as_object_mut() else {
+        return;
+    };
+    for (key, value) in patch {
+        if value.is_null() {
+            map.remove(key);
+        } else {
+            merge(map.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}

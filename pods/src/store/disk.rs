@@ -1,0 +1,234 @@
+//! What survives: one redb database.
+//!
+//! Two tables. `objects` maps `resource\0path` to the object's JSON. `meta` holds `format` (the
+//! version of this layout) and `reserved`: no resource version above it was ever given out, so that
+//! versions stay monotonic over a restart even though writes that are kept in memory only (Events)
+//! are never recorded.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::{Key, Object};
+
+const OBJECTS: TableDefinition<&str, &[u8]> = TableDefinition::new("objects");
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// Version of the layout.
+const FORMAT: u64 = 1;
+/// How many versions are reserved at a time.
+const RESERVE: u64 = 1 << 16;
+/// Everything is in memory anyway: redb needs pages for the work of one transaction only.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// The database does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// redb or the disk beneath it.
+    #[error("{}: {source}", path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<redb::Error>,
+    },
+    /// The directory.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Written by a later version of the program.
+    #[error("{}: the database has format {found}, this program knows {FORMAT}: start a newer rrun-pods", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: u64,
+    },
+}
+
+pub(super) struct Record<'a> {
+    pub key: &'a Key,
+    pub json: Option<&'a [u8]>,
+}
+
+pub(super) struct Disk {
+    db: Database,
+    path: PathBuf,
+    reserved: u64,
+}
+
+impl Disk {
+    pub fn open(dir: &Path) -> Result<Self, Error> {
+        let io = |source| Error::Io {
+            path: dir.to_owned(),
+            source,
+        };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        let path = dir.join("state.redb");
+        let new = !path.exists();
+        let db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(&path);
+        let db = db.map_err(|e| Error::Database {
+            path: path.clone(),
+            source: Box::new(e.into()),
+        })?;
+        if new {
+            std::fs::File::open(dir)
+                .and_then(|d| d.sync_all())
+                .map_err(io)?;
+        }
+        Self::init(db, path)
+    }
+
+    /// On any storage, for crash tests.
+    #[cfg(test)]
+    pub fn on(backend: impl redb::StorageBackend) -> Result<Self, Error> {
+        let path = PathBuf::from("memory");
+        let db = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(backend);
+        Self::init(
+            db.map_err(|e| Error::Database {
+                path: path.clone(),
+                source: Box::new(e.into()),
+            })?,
+            path,
+        )
+    }
+
+    fn init(db: Database, path: PathBuf) -> Result<Self, Error> {
+        let mut disk = Self {
+            db,
+            path,
+            reserved: 0,
+        };
+        let found = disk.prepare().map_err(|e| disk.error(e))?;
+        if found > FORMAT {
+            return Err(Error::Format {
+                path: disk.path,
+                found,
+            });
+        }
+        Ok(disk)
+    }
+
+    fn error(&self, e: redb::Error) -> Error {
+        Error::Database {
+            path: self.path.clone(),
+            source: Box::new(e),
+        }
+    }
+
+    /// Makes the tables and reserves versions; returns the format found.
+    fn prepare(&mut self) -> Result<u64, redb::Error> {
+        let txn = self.db.begin_write()?;
+        let mut meta = txn.open_table(META)?;
+        txn.open_table(OBJECTS)?;
+        let found = meta.get("format")?.map_or(FORMAT, |v| v.value());
+        if found > FORMAT {
+            return Ok(found);
+        }
+        let floor = meta.get("reserved")?.map_or(0, |v| v.value());
+        meta.insert("format", FORMAT)?;
+        meta.insert("reserved", floor + RESERVE)?;
+        drop(meta);
+        txn.commit()?;
+        self.reserved = floor + RESERVE;
+        Ok(found)
+    }
+
+    /// All objects, and the version from which to go on counting.
+    pub fn load(&self) -> Result<(Vec<(Key, Arc<Object>)>, u64), Error> {
+        let objects = self.read_objects().map_err(|e| self.error(e))?;
+        Ok((objects, (self.reserved - RESERVE).max(1)))
+    }
+
+    fn read_objects(&self) -> Result<Vec<(Key, Arc<Object>)>, redb::Error> {
+        let txn = self.db.begin_read()?;
+        let table = txn.open_table(OBJECTS)?;
+        let mut out = Vec::new();
+        for row in table.iter()? {
+            let (key, json) = row?;
+            let Some((resource, path)) = key.value().split_once('\0') else {
+                continue;
+            };
+            let Some(object) = decode(json.value()) else {
+                tracing::error!(
+                    "store: the record of {resource} {path} is not an object: left aside"
+                );
+                continue;
+            };
+            out.push((
+                Key {
+                    resource: resource.into(),
+                    path: path.into(),
+                },
+                object,
+            ));
+        }
+        Ok(out)
+    }
+
+    /// Commits durably; `rv` is the highest version in use after it.
+    pub fn commit<'a>(
+        &mut self,
+        records: impl Iterator<Item = Record<'a>>,
+        rv: u64,
+    ) -> Result<(), Error> {
+        let mut records = records.peekable();
+        if records.peek().is_none() && rv <= self.reserved {
+            return Ok(());
+        }
+        self.try_commit(records, rv).map_err(|e| self.error(e))
+    }
+
+    fn try_commit<'a>(
+        &mut self,
+        records: impl Iterator<Item = Record<'a>>,
+        rv: u64,
+    ) -> Result<(), redb::Error> {
+        let txn = self.db.begin_write()?;
+        {
+            let mut table = txn.open_table(OBJECTS)?;
+            let mut name = String::new();
+            for r in records {
+                name.clear();
+                name.extend([&r.key.resource, "\0", &r.key.path]);
+                match r.json {
+                    Some(json) => drop(table.insert(name.as_str(), json)?),
+                    None => drop(table.remove(name.as_str())?),
+                }
+            }
+        }
+        let reserve = if rv > self.reserved {
+            rv + RESERVE
+        } else {
+            self.reserved
+        };
+        if reserve != self.reserved {
+            txn.open_table(META)?.insert("reserved", reserve)?;
+        }
+        txn.commit()?;
+        self.reserved = reserve;
+        Ok(())
+    }
+}
+
+fn decode(json: &[u8]) -> Option<Arc<Object>> {
+    let value: serde_json::Value = serde_json::from_slice(json).ok()?;
+    let rv = value
+        .pointer("/metadata/resourceVersion")?
+        .as_str()?
+        .parse()
+        .ok()?;
+    let object = Object::from_json(rv, Bytes::copy_from_slice(json));
+    Some(object)
+}

@@ -1,0 +1,177 @@
+//! The one thread that changes anything.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::disk::{Disk, Record};
+use super::{Event, Expect, Key, Object, Shared, Write, WriteError};
+
+/// Writes that share one transaction, at most.
+const MAX_BATCH: usize = 512;
+
+pub(super) struct Request {
+    pub write: Write,
+    pub reply: oneshot::Sender<Result<Arc<Object>, WriteError>>,
+}
+
+impl Request {
+    /// Ends the thread.
+    pub fn stop() -> Self {
+        let write = Write {
+            key: Key::new("", "", ""),
+            expect: Expect::Absent,
+            value: None,
+            durable: false,
+        };
+        Self {
+            write,
+            reply: oneshot::channel().0,
+        }
+    }
+
+    fn is_stop(&self) -> bool {
+        self.write.key.resource.is_empty()
+    }
+}
+
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    disk: Disk,
+    requests: mpsc::Receiver<Request>,
+) -> JoinHandle<()> {
+    let thread = std::thread::Builder::new()
+        .name("store".into())
+        .stack_size(512 << 10);
+    thread
+        .spawn(move || Writer { shared, disk }.run(&requests))
+        .expect("a thread at start-up")
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    disk: Disk,
+}
+
+/// Accepted, not yet visible.
+struct Accepted {
+    key: Key,
+    event: Event,
+    durable: bool,
+    reply: oneshot::Sender<Result<Arc<Object>, WriteError>>,
+}
+
+impl Writer {
+    fn run(mut self, requests: &mpsc::Receiver<Request>) {
+        while let Ok(first) = requests.recv() {
+            let mut batch = vec![first];
+            while batch.len() < MAX_BATCH {
+                let Ok(next) = requests.try_recv() else { break };
+                batch.push(next);
+            }
+            let stop = batch.iter().position(Request::is_stop);
+            batch.truncate(stop.unwrap_or(batch.len()));
+            self.commit(batch);
+            if stop.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn commit(&mut self, batch: Vec<Request>) {
+        let mut rv = self.shared.published.load(Ordering::Relaxed);
+        let mut pending: HashMap<Key, Option<Arc<Object>>> = HashMap::new();
+        let mut accepted = Vec::with_capacity(batch.len());
+        for Request { write, reply } in batch {
+            let before = match pending.get(&write.key) {
+                Some(state) => state.clone(),
+                None => self.shared.shard(&write.key.resource).get(&write.key.path),
+            };
+            match apply(&write, before, rv + 1) {
+                Ok(event) => {
+                    rv += 1;
+                    pending.insert(
+                        write.key.clone(),
+                        (!event.deleted).then(|| event.after.clone()),
+                    );
+                    accepted.push(Accepted {
+                        key: write.key,
+                        event,
+                        durable: write.durable,
+                        reply,
+                    });
+                }
+                Err(e) => drop(reply.send(Err(e))),
+            }
+        }
+        let records = accepted.iter().filter(|a| a.durable).map(Accepted::record);
+        match self.disk.commit(records, rv) {
+            Ok(()) => self.publish(accepted, rv),
+            Err(e) => {
+                let e = Arc::new(e);
+                tracing::error!("store: {e}");
+                for a in accepted {
+                    let _ = a.reply.send(Err(WriteError::Disk(e.clone())));
+                }
+            }
+        }
+    }
+
+    fn publish(&self, accepted: Vec<Accepted>, rv: u64) {
+        let mut replies = Vec::with_capacity(accepted.len());
+        for a in accepted {
+            let object = a.event.after.clone();
+            self.shared
+                .shard(&a.key.resource)
+                .publish(&a.key.path, a.event);
+            replies.push((a.reply, object));
+        }
+        self.shared.published.store(rv, Ordering::Release);
+        for (reply, object) in replies {
+            let _ = reply.send(Ok(object));
+        }
+    }
+}
+
+impl Accepted {
+    fn record(&self) -> Record<'_> {
+        Record {
+            key: &self.key,
+            json: (!self.event.deleted).then(|| &self.event.after.json()[..]),
+        }
+    }
+}
+
+fn apply(write: &Write, before: Option<Arc<Object>>, rv: u64) -> Result<Event, WriteError> {
+    match (write.expect, &before) {
+        (Expect::Absent, Some(_)) => return Err(WriteError::Exists),
+        (Expect::Version(_), None) => return Err(WriteError::Missing),
+        (Expect::Version(v), Some(o)) if o.resource_version() != v => {
+            return Err(WriteError::Stale);
+        }
+        _ => {}
+    }
+    let (value, deleted) = match (&write.value, &before) {
+        (Some(v), _) => (v.clone(), false),
+        (None, Some(o)) => (o.value().clone(), true),
+        (None, None) => return Err(WriteError::Missing),
+    };
+    let after = versioned(value, rv);
+    Ok(Event {
+        rv,
+        before,
+        after,
+        deleted,
+    })
+}
+
+fn versioned(mut value: Value, rv: u64) -> Arc<Object> {
+    if let Some(meta) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        meta.insert("resourceVersion".into(), Value::String(rv.to_string()));
+    }
+    Object::from_value(rv, value)
+}
