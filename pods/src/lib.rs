@@ -9,12 +9,32 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod serve;
 pub mod store;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::Parser;
+
+/// Runs Kubernetes YAML on one machine, and heals it.
+#[derive(Debug, Parser)]
+#[command(name = "rrun-pods", version)]
+enum Program {
+    /// Serve the Kubernetes API and run what it is told of.
+    Serve(serve::Options),
+}
+
 /// Runs the program with its arguments; the first is the program's own name.
-pub fn run(_args: impl Iterator<Item = OsString>) -> ExitCode {
-    ExitCode::SUCCESS
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let done = match Program::parse_from(args) {
+        Program::Serve(options) => serve::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("rrun-pods: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -28,6 +28,10 @@ impl Api {
         Self { store }
     }
 
+    pub fn resource_version(&self) -> u64 {
+        self.store.resource_version()
+    }
+
     pub fn get(&self, res: Res, ns: &str, name: &str) -> Result<Arc<Object>> {
         self.store
             .get(&key(res, ns, name))

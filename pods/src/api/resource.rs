@@ -4,6 +4,72 @@
 use serde_json::Value;
 
 use super::status::Cause;
+use super::table::{self, Column};
+use crate::store::Object;
+
+/// A part of an object with a path of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Subresource {
+    /// Last part of the path.
+    pub name: &'static str,
+    /// What may be done.
+    pub verbs: &'static [&'static str],
+    /// Kind of what is sent, where it is not the object's.
+    pub kind: Option<&'static str>,
+    /// Group of that kind.
+    pub group: Option<&'static str>,
+    /// Version of that kind.
+    pub version: Option<&'static str>,
+}
+
+impl Subresource {
+    /// Of the object's own kind.
+    pub const fn own(name: &'static str, verbs: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            verbs,
+            kind: None,
+            group: None,
+            version: None,
+        }
+    }
+
+    /// Of another kind.
+    pub const fn of(
+        name: &'static str,
+        verbs: &'static [&'static str],
+        group: &'static str,
+        version: &'static str,
+        kind: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            verbs,
+            kind: Some(kind),
+            group: Some(group),
+            version: Some(version),
+        }
+    }
+}
+
+const STATUS: Subresource = Subresource::own("status", &["get", "patch", "update"]);
+const SCALE: Subresource = Subresource::of(
+    "scale",
+    &["get", "patch", "update"],
+    "autoscaling",
+    "v1",
+    "Scale",
+);
+const VERBS: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
 
 /// A kind that the API serves.
 pub struct Resource {
@@ -27,6 +93,18 @@ pub struct Resource {
     pub durable: bool,
     /// Whether `status` is a subresource, and `metadata.generation` counts changes of the rest.
     pub has_status: bool,
+    /// Whether `scale` is a subresource (`spec.replicas`, `status.replicas`, `spec.selector`).
+    pub has_scale: bool,
+    /// Whether a deletion that is done at once answers with the object, not with a `Status`.
+    pub returns_deleted: bool,
+    /// Subresources beside `status` and `scale`.
+    pub extra: &'static [Subresource],
+    /// Fields that may be selected by, beside name and namespace.
+    pub fields: &'static [&'static str],
+    /// Columns of `kubectl get`.
+    pub columns: &'static [Column],
+    /// Cells of a row, one for each column.
+    pub row: fn(&Object) -> Vec<Value>,
     /// Fills in what the user left out.
     pub defaults: fn(&mut Value),
     /// Finds the faults of a new object, after defaulting.
@@ -51,6 +129,12 @@ impl Resource {
         categories: &[],
         durable: true,
         has_status: false,
+        has_scale: false,
+        returns_deleted: false,
+        extra: &[],
+        fields: &[],
+        columns: table::NAME_AGE,
+        row: table::name_age,
         defaults: |_| {},
         validate: |_, _| {},
         validate_update: |_, _, _| {},
@@ -63,6 +147,18 @@ impl Resource {
         } else {
             format!("{}.{}", self.plural, self.group)
         }
+    }
+
+    /// Verbs on the objects themselves.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        VERBS
+    }
+
+    /// All subresources.
+    pub fn subresources(&self) -> impl Iterator<Item = Subresource> {
+        let status = self.has_status.then_some(STATUS);
+        let scale = self.has_scale.then_some(SCALE);
+        self.extra.iter().copied().chain(scale).chain(status)
     }
 
     /// `apps/v1`, or `v1` for the core group.

@@ -11,5 +11,6 @@ pub static DEPLOYMENT: Resource = Resource {
     short_names: &["deploy"],
     categories: &["all"],
     has_status: true,
+    has_scale: true,
     ..Resource::BASE
 };

@@ -10,5 +10,18 @@ pub static EVENT: Resource = Resource {
     short_names: &["ev"],
     // In memory only: a machine at rest writes nothing.
     durable: false,
+    fields: &[
+        "involvedObject.kind",
+        "involvedObject.namespace",
+        "involvedObject.name",
+        "involvedObject.uid",
+        "involvedObject.apiVersion",
+        "involvedObject.resourceVersion",
+        "involvedObject.fieldPath",
+        "reason",
+        "reportingComponent",
+        "source",
+        "type",
+    ],
     ..Resource::BASE
 };

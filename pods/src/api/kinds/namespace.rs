@@ -10,5 +10,6 @@ pub static NAMESPACE: Resource = Resource {
     namespaced: false,
     short_names: &["ns"],
     has_status: true,
+    fields: &["status.phase"],
     ..Resource::BASE
 };

@@ -10,5 +10,6 @@ pub static NODE: Resource = Resource {
     namespaced: false,
     short_names: &["no"],
     has_status: true,
+    fields: &["spec.unschedulable"],
     ..Resource::BASE
 };

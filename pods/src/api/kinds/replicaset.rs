@@ -11,5 +11,7 @@ pub static REPLICA_SET: Resource = Resource {
     short_names: &["rs"],
     categories: &["all"],
     has_status: true,
+    has_scale: true,
+    fields: &["status.replicas"],
     ..Resource::BASE
 };

@@ -7,5 +7,6 @@ pub static SECRET: Resource = Resource {
     plural: "secrets",
     singular: "secret",
     kind: "Secret",
+    fields: &["type"],
     ..Resource::BASE
 };

@@ -10,5 +10,7 @@ pub static SERVICE: Resource = Resource {
     short_names: &["svc"],
     categories: &["all"],
     has_status: true,
+    fields: &["spec.clusterIP", "spec.type"],
+    returns_deleted: true,
     ..Resource::BASE
 };

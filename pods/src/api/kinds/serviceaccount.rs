@@ -8,5 +8,6 @@ pub static SERVICE_ACCOUNT: Resource = Resource {
     singular: "serviceaccount",
     kind: "ServiceAccount",
     short_names: &["sa"],
+    returns_deleted: true,
     ..Resource::BASE
 };

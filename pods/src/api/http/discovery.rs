@@ -1,0 +1,190 @@
+//! What there is: `/api`, `/apis`, their versions, and both at once (aggregated discovery v2).
+
+use serde_json::{Value, json};
+
+use super::body::{Answer, Body, answer, json as json_answer};
+use super::read::unknown_path;
+use crate::api::kinds;
+use crate::api::resource::Res;
+use crate::api::status::Result;
+
+/// Version of Kubernetes whose API this is.
+pub(crate) const KUBERNETES: (&str, &str) = ("1", "36");
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// Groups other than the core one, each with its versions, in order.
+fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut out: Vec<(&str, Vec<&str>)> = Vec::new();
+    for r in kinds::ALL.iter().filter(|r| !r.group.is_empty()) {
+        match out.iter_mut().find(|(g, _)| *g == r.group) {
+            Some((_, versions)) if versions.contains(&r.version) => {}
+            Some((_, versions)) => versions.push(r.version),
+            None => out.push((r.group, vec![r.version])),
+        }
+    }
+    out
+}
+
+/// Whether the client understands aggregated discovery.
+fn wants_aggregated(accept: &str) -> bool {
+    accept.split(',').any(|p| {
+        p.contains("as=APIGroupDiscoveryList") && p.contains("v=v2") && !p.contains("v=v2beta1")
+    })
+}
+
+fn aggregated(items: &[Value]) -> Answer {
+    let list = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2",
+                      "metadata": {}, "items": items});
+    answer(200, AGGREGATED, Body::Full(list.to_string().into()))
+}
+
+/// `/api`.
+pub(super) fn core(accept: &str) -> Answer {
+    if wants_aggregated(accept) {
+        return aggregated(&[group_discovery("", &["v1"])]);
+    }
+    json_answer(
+        200,
+        &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+    )
+}
+
+/// `/apis`.
+pub(super) fn all_groups(accept: &str) -> Answer {
+    let groups = groups();
+    if wants_aggregated(accept) {
+        let items: Vec<Value> = groups.iter().map(|(g, v)| group_discovery(g, v)).collect();
+        return aggregated(&items);
+    }
+    let groups: Vec<Value> = groups.iter().map(|(g, v)| group_value(g, v)).collect();
+    json_answer(
+        200,
+        &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
+    )
+}
+
+/// `/apis/{group}`.
+pub(super) fn group(name: &str) -> Result<Answer> {
+    let groups = groups();
+    let (g, versions) = groups
+        .iter()
+        .find(|(g, _)| *g == name)
+        .ok_or_else(unknown_path)?;
+    let mut value = group_value(g, versions);
+    value["kind"] = json!("APIGroup");
+    value["apiVersion"] = json!("v1");
+    Ok(json_answer(200, &value))
+}
+
+fn group_value(group: &str, versions: &[&str]) -> Value {
+    let version = |v: &&str| json!({"groupVersion": format!("{group}/{v}"), "version": v});
+    json!({"name": group, "versions": versions.iter().map(version).collect::<Vec<_>>(),
+           "preferredVersion": versions.first().map(version)})
+}
+
+fn of_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = Res> + 'a {
+    kinds::ALL
+        .iter()
+        .copied()
+        .filter(move |r| r.group == group && r.version == version)
+}
+
+fn group_discovery(group: &str, versions: &[&str]) -> Value {
+    let version = |v: &&str| {
+        let resources: Vec<Value> = of_version(group, v).map(resource_discovery).collect();
+        json!({"version": v, "freshness": "Current", "resources": resources})
+    };
+    let mut meta = json!({"creationTimestamp": null});
+    if !group.is_empty() {
+        meta["name"] = json!(group);
+    }
+    json!({"metadata": meta, "versions": versions.iter().map(version).collect::<Vec<_>>()})
+}
+
+fn resource_discovery(r: Res) -> Value {
+    let scope = if r.namespaced {
+        "Namespaced"
+    } else {
+        "Cluster"
+    };
+    let mut out = json!({
+        "resource": r.plural, "scope": scope, "singularResource": r.singular, "verbs": r.verbs(),
+        "responseKind": {"group": "", "version": "", "kind": r.kind},
+    });
+    if !r.short_names.is_empty() {
+        out["shortNames"] = json!(r.short_names);
+    }
+    if !r.categories.is_empty() {
+        out["categories"] = json!(r.categories);
+    }
+    let subs: Vec<Value> = r
+        .subresources()
+        .map(|s| {
+            json!({"subresource": s.name, "verbs": s.verbs, "responseKind":
+                   {"group": s.group.unwrap_or(""), "version": s.version.unwrap_or(""),
+                    "kind": s.kind.unwrap_or(r.kind)}})
+        })
+        .collect();
+    if !subs.is_empty() {
+        out["subresources"] = Value::Array(subs);
+    }
+    out
+}
+
+/// `/api/v1`, `/apis/{group}/{version}`.
+pub(super) fn resources(group: &str, version: &str) -> Result<Answer> {
+    let mut all = Vec::new();
+    for r in of_version(group, version) {
+        let mut entry = json!({"name": r.plural, "singularName": r.singular, "kind": r.kind,
+                               "namespaced": r.namespaced, "verbs": r.verbs()});
+        if !r.short_names.is_empty() {
+            entry["shortNames"] = json!(r.short_names);
+        }
+        if !r.categories.is_empty() {
+            entry["categories"] = json!(r.categories);
+        }
+        all.push(entry);
+        for s in r.subresources() {
+            let mut entry = json!({"name": format!("{}/{}", r.plural, s.name), "singularName": "",
+                "kind": s.kind.unwrap_or(r.kind), "namespaced": r.namespaced, "verbs": s.verbs});
+            if let Some(v) = s.version {
+                entry["group"] = json!(s.group.unwrap_or(""));
+                entry["version"] = json!(v);
+            }
+            all.push(entry);
+        }
+    }
+    if all.is_empty() {
+        return Err(unknown_path());
+    }
+    let gv = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
+    Ok(json_answer(
+        200,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": all}),
+    ))
+}
+
+/// `/version`.
+pub(super) fn version() -> Answer {
+    let (major, minor) = KUBERNETES;
+    let own = env!("CARGO_PKG_VERSION");
+    json_answer(
+        200,
+        &json!({"major": major, "minor": minor, "gitVersion": format!("v{major}.{minor}.0+rrun-{own}"),
+                "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "",
+                "compiler": "rustc", "platform": format!("linux/{}", arch())}),
+    )
+}
+
+fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,133 @@
+//! The HTTP face of the API.
+
+mod accept;
+mod body;
+mod discovery;
+mod listen;
+mod query;
+mod read;
+mod route;
+mod stream;
+mod watch;
+mod write;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use hyper::body::Incoming;
+use hyper::{HeaderMap, Method, Request};
+
+use super::Client;
+use super::node::NodeAgent;
+use super::status::{Result, Status};
+use body::Answer;
+use query::Query;
+use route::{Route, Target};
+
+pub use listen::unix;
+
+/// What every request is answered from.
+pub struct Context {
+    client: Client,
+    node: Option<Arc<dyn NodeAgent>>,
+}
+
+impl Context {
+    /// Without a node agent, what needs one answers 503.
+    pub fn new(client: Client, node: Option<Arc<dyn NodeAgent>>) -> Arc<Self> {
+        Arc::new(Self { client, node })
+    }
+}
+
+async fn handle(
+    cx: Arc<Context>,
+    request: Request<Incoming>,
+) -> std::result::Result<Answer, Infallible> {
+    let line = tracing::enabled!(tracing::Level::DEBUG)
+        .then(|| format!("{} {}", request.method(), request.uri()));
+    let answer = respond(&cx, request)
+        .await
+        .unwrap_or_else(|s| body::failure(&s));
+    if let Some(line) = line {
+        tracing::debug!("{line}: {}", answer.status().as_u16());
+    }
+    Ok(answer)
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers
+        .get(name)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default()
+}
+
+async fn respond(cx: &Context, request: Request<Incoming>) -> Result<Answer> {
+    let route = route::parse(request.uri().path()).ok_or_else(read::unknown_path)?;
+    let accept = header(request.headers(), "accept").to_owned();
+    let get = matches!(*request.method(), Method::GET | Method::HEAD);
+    match route {
+        Route::Resource(target) => resource(cx, request, target).await,
+        _ if !get => Err(not_allowed()),
+        Route::CoreVersions => Ok(discovery::core(&accept)),
+        Route::Groups => Ok(discovery::all_groups(&accept)),
+        Route::Group(g) => discovery::group(&g),
+        Route::GroupVersion(g, v) => discovery::resources(&g, &v),
+        Route::Version => Ok(discovery::version()),
+        Route::Health => Ok(body::text(200, "ok")),
+        Route::Root => Ok(body::json(
+            200,
+            &serde_json::json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez",
+                "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
+        )),
+        Route::OpenApi2 | Route::OpenApi3(_) | Route::Metrics => Err(read::unknown_path()),
+    }
+}
+
+fn not_allowed() -> Status {
+    Status::new(
+        405,
+        "MethodNotAllowed",
+        "the server does not allow this method on the requested resource",
+    )
+}
+
+async fn resource(cx: &Context, request: Request<Incoming>, target: Target) -> Result<Answer> {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let method = request.method().clone();
+    if stream::is_stream(&target) {
+        return stream::relay(cx, request, &target, &query).await;
+    }
+    let headers = request.headers().clone();
+    let accept = header(&headers, "accept");
+    if method == Method::GET || method == Method::HEAD {
+        return match (target.name.as_str(), target.sub.as_str()) {
+            ("", _) => read::list(cx, &target, &query, accept),
+            (_, "") if target.watch => read::list(cx, &target, &query, accept),
+            (_, "" | "status") => read::get(cx, &target, &query, accept),
+            (_, "log") => stream::log(cx, &target, &query).await,
+            _ => Err(read::unknown_path()),
+        };
+    }
+    let input = write::Input {
+        query: &query,
+        accept,
+        content_type: header(&headers, "content-type"),
+        user_agent: header(&headers, "user-agent"),
+        body: body::read(request.into_body()).await?,
+    };
+    match (method.as_str(), target.name.as_str(), target.sub.as_str()) {
+        ("POST", "", "") => write::create(cx, &target, &input).await,
+        ("PUT", name, "" | "status") if !name.is_empty() => {
+            write::update(cx, &target, &input).await
+        }
+        ("PATCH", name, "" | "status") if !name.is_empty() => {
+            write::patch(cx, &target, &input).await
+        }
+        ("DELETE", "", "") => write::delete_all(cx, &target, &input).await,
+        ("DELETE", _, "") => write::delete(cx, &target, &input).await,
+        (_, _, sub) if target.res.subresources().all(|s| s.name != sub) && !sub.is_empty() => {
+            Err(read::unknown_path())
+        }
+        _ => Err(not_allowed()),
+    }
+}

@@ -1,0 +1,201 @@
+//! create, update, patch, delete and deletecollection.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::accept;
+use super::body::{self, Answer, json as json_answer};
+use super::query::Query;
+use super::route::Target;
+use super::{Context, read};
+use crate::api::client::{DeleteOptions, Patch, Propagation, WriteOptions};
+use crate::api::status::{Result, Status};
+use crate::store::Object;
+
+/// The parts of a request that writes look at.
+pub(super) struct Input<'a> {
+    pub query: &'a Query,
+    pub accept: &'a str,
+    pub content_type: &'a str,
+    pub user_agent: &'a str,
+    pub body: Bytes,
+}
+
+impl Input<'_> {
+    pub fn object(&self) -> Result<Value> {
+        body::object(self.content_type, &self.body)
+    }
+
+    pub fn options(&self) -> Result<WriteOptions> {
+        // As Kubernetes: the program's name is the manager when none is given.
+        let agent = self.user_agent.split(['/', ' ']).next().unwrap_or_default();
+        let manager = self.query.get("fieldManager").unwrap_or(agent);
+        Ok(WriteOptions {
+            dry_run: self.query.dry_run()?,
+            field_manager: Some(manager.to_owned()),
+            ..WriteOptions::default()
+        })
+    }
+}
+
+pub(super) async fn create(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
+    let form = accept::form(input.accept)?;
+    let api = cx.client.api();
+    let done = api
+        .create(t.res, &t.ns, input.object()?, &input.options()?)
+        .await?;
+    Ok(read::one(201, t.res, &done, form, input.query))
+}
+
+pub(super) async fn update(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
+    let form = accept::form(input.accept)?;
+    let mut object = input.object()?;
+    let named = object["metadata"]["name"].as_str().unwrap_or_default();
+    if named.is_empty() {
+        object["metadata"]["name"] = json!(t.name);
+    } else if named != t.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({named}) does not match the name on the URL ({})",
+            t.name
+        )));
+    }
+    let api = cx.client.api();
+    let done = api
+        .update(t.res, &t.ns, &t.sub, object, &input.options()?)
+        .await?;
+    Ok(read::one(200, t.res, &done, form, input.query))
+}
+
+pub(super) async fn patch(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
+    let form = accept::form(input.accept)?;
+    let media = input
+        .content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim();
+    let content = |kind| body::object(kind, &input.body);
+    let force = input.query.flag("force");
+    let patch = match media {
+        "application/json-patch+json" => Patch::Json(content(media)?),
+        "application/merge-patch+json" => Patch::Merge(content(media)?),
+        "application/strategic-merge-patch+json" => Patch::Strategic(content(media)?),
+        "application/apply-patch+yaml" => Patch::Apply {
+            object: content(media)?,
+            force,
+        },
+        other => {
+            return Err(Status::new(
+                415,
+                "UnsupportedMediaType",
+                format!(
+                    "the body of the request was in an unknown format - accepted media types \
+                     include: application/json-patch+json, application/merge-patch+json, \
+                     application/strategic-merge-patch+json, application/apply-patch+yaml \
+                     (found {other})"
+                ),
+            ));
+        }
+    };
+    let api = cx.client.api();
+    let before = cx.client.find(t.res, &t.ns, &t.name).is_some();
+    let done = api
+        .patch(t.res, &t.ns, &t.name, &t.sub, &patch, &input.options()?)
+        .await?;
+    Ok(read::one(
+        if before { 200 } else { 201 },
+        t.res,
+        &done,
+        form,
+        input.query,
+    ))
+}
+
+pub(super) async fn delete(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
+    let options = delete_options(input)?;
+    let last = cx.client.delete(t.res, &t.ns, &t.name, &options).await?;
+    let gone = cx
+        .client
+        .find(t.res, &t.ns, &t.name)
+        .is_none_or(|o| o.uid() != last.uid());
+    if gone && !t.res.returns_deleted {
+        return Ok(json_answer(200, &success(t, &last)));
+    }
+    Ok(read::one(
+        200,
+        t.res,
+        &last,
+        accept::form(input.accept)?,
+        input.query,
+    ))
+}
+
+fn success(t: &Target, last: &Object) -> Value {
+    let mut details = json!({"name": t.name, "kind": t.res.plural, "uid": last.uid()});
+    if !t.res.group.is_empty() {
+        details["group"] = json!(t.res.group);
+    }
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+pub(super) async fn delete_all(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
+    let options = delete_options(input)?;
+    let selector = input.query.selector()?;
+    read::check_fields(t.res, selector.field_paths())?;
+    let list = cx.client.list(t.res, &t.ns, &selector);
+    let mut items = Vec::new();
+    for o in &list.items {
+        match cx
+            .client
+            .delete(t.res, o.namespace(), o.name(), &options)
+            .await
+        {
+            Ok(last) => items.push(last.value().clone()),
+            Err(s) if s.is_not_found() => {}
+            Err(s) => return Err(s),
+        }
+    }
+    let rv = cx.client.api().resource_version().to_string();
+    let kind = format!("{}List", t.res.kind);
+    Ok(json_answer(
+        200,
+        &json!({"kind": kind, "apiVersion": t.res.api_version(), "metadata": {"resourceVersion": rv},
+                "items": items}),
+    ))
+}
+
+/// From the body (a DeleteOptions) or, for what it leaves out, from the query.
+fn delete_options(input: &Input<'_>) -> Result<DeleteOptions> {
+    let body = if input.body.is_empty() {
+        json!({})
+    } else {
+        input.object()?
+    };
+    let query = input.query;
+    let policy = body["propagationPolicy"]
+        .as_str()
+        .or(query.get("propagationPolicy"));
+    let orphan = body["orphanDependents"].as_bool();
+    let propagation = match (policy, orphan) {
+        (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
+        (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
+        (Some("Foreground"), _) => Some(Propagation::Foreground),
+        (Some(other), _) => {
+            return Err(Status::bad_request(format!(
+                "propagationPolicy: Unsupported value: \"{other}\": supported values: \
+                 \"Foreground\", \"Background\", \"Orphan\""
+            )));
+        }
+        (None, None) => None,
+    };
+    let text = |field: &str| body["preconditions"][field].as_str().map(str::to_owned);
+    Ok(DeleteOptions {
+        grace_period_seconds: body["gracePeriodSeconds"]
+            .as_i64()
+            .or(query.int("gracePeriodSeconds")?),
+        propagation,
+        uid: text("uid"),
+        resource_version: text("resourceVersion"),
+        dry_run: query.dry_run()? || body["dryRun"].as_array().is_some_and(|a| !a.is_empty()),
+    })
+}
