@@ -8,8 +8,22 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rrun_cri_api::v1;
+use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
+
+use bridge::Bridge;
+
+mod bridge;
+mod leases;
+mod netlink;
+mod netns;
+mod plan;
+mod rules;
+mod subnet;
+#[cfg(test)]
+mod tests;
 
 /// Where the network keeps its things and how it is set up.
 #[derive(Clone, Debug)]
@@ -68,34 +82,42 @@ pub struct NetworkStatus {
 
 /// The network of this machine's pods. One per daemon, shared by reference.
 pub struct Network {
-    config: NetworkConfig,
+    bridge: Bridge,
 }
 
 impl Network {
     /// Reads what is there. Changes nothing on the machine.
     pub async fn open(config: NetworkConfig) -> Result<Self> {
-        Ok(Self { config })
+        let bridge = Bridge::open(&config.bridge, &config.subnet, &config.state)?;
+        Ok(Self { bridge })
     }
 
     /// Gives the namespace its loopback and interfaces, and the pod its port mappings. After an
     /// error, or a kill in the middle, teardown with the same request leaves nothing behind.
     pub async fn setup(&self, request: &PodNetRequest) -> Result<PodIps> {
-        let _ = request;
-        anyhow::bail!("no network implementation yet (bridge {})", self.config.bridge)
+        self.bridge.setup(request).await.map(PodIps)
     }
 
     /// Undoes setup. Succeeds where there is nothing to undo, or the namespace is gone.
     pub async fn teardown(&self, request: &PodNetRequest) -> Result<()> {
-        let _ = request;
-        Ok(())
+        self.bridge.teardown(&request.pod_id).await
     }
 
     /// For the condition NetworkReady.
     pub fn status(&self) -> NetworkStatus {
+        let ready = rules::available();
         NetworkStatus {
-            ready: false,
-            reason: "NetworkNotImplemented".into(),
-            message: "the network is not there yet".into(),
+            ready,
+            reason: if ready {
+                String::new()
+            } else {
+                "NftNotFound".into()
+            },
+            message: if ready {
+                String::new()
+            } else {
+                "the program nft is not installed (Debian's package nftables)".into()
+            },
         }
     }
 
@@ -103,13 +125,29 @@ impl Network {
     /// and interfaces of others are removed; what the live ones lack (rules lost in a flush) is
     /// made again.
     pub async fn recover(&self, live: &[PodNetRequest]) -> Result<()> {
-        let _ = live;
-        Ok(())
+        self.bridge.recover(live).await
     }
 
-    /// What UpdateRuntimeConfig tells; counts for pods that come later.
+    /// What UpdateRuntimeConfig tells; counts for pods that come later. Of several networks,
+    /// separated by commas, the IPv4 one counts.
     pub async fn set_pod_cidr(&self, cidr: &str) -> Result<()> {
-        let _ = cidr;
-        Ok(())
+        match cidr
+            .split(',')
+            .map(str::trim)
+            .find(|part| part.contains('.'))
+        {
+            Some(subnet) => self.bridge.set_subnet(subnet).await,
+            None => Ok(()),
+        }
     }
+}
+
+/// Connects to a port on the loopback of a pod's network namespace.
+pub async fn dial(netns: PathBuf, port: u16) -> Result<TcpStream> {
+    let connected = spawn_blocking(move || netns::dial(&netns, port)).await;
+    let stream = connected.context("the dialling thread ended early")??;
+    stream
+        .set_nonblocking(true)
+        .context("set a connection non-blocking")?;
+    TcpStream::from_std(stream).context("take a connection over")
 }

@@ -53,7 +53,10 @@ pub struct Streaming {
 impl Streaming {
     /// Listens on `address` (port 0 picks one) and serves in a task of its own.
     pub async fn serve(address: SocketAddr, backend: Arc<dyn Backend>) -> Result<Self> {
-        Ok(Self { _backend: backend, address })
+        Ok(Self {
+            _backend: backend,
+            address,
+        })
     }
 
     /// A URL for one exec. The request has been checked: the container runs.

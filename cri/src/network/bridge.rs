@@ -1,0 +1,320 @@
+//! The built-in network: a bridge, a pair of interfaces for each pod, a table of rules; made with
+//! the first pod, gone with the last.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rrun_cri_api::v1;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::spawn_blocking;
+
+use super::PodNetRequest;
+use super::leases::{Lease, Leases, Port, Protocol, Settings};
+use super::netlink::Netlink;
+use super::plan::{self, BridgePlan, PodPlan, veth_name};
+use super::rules;
+use super::subnet::{self, Prefix6, Subnet};
+
+/// The built-in network of one daemon.
+pub struct Bridge {
+    name: String,
+    state: Mutex<State>,
+}
+
+struct State {
+    leases: Leases,
+    wanted: Subnet,
+    /// Whether this process has made the bridge and the table.
+    made: bool,
+}
+
+impl Bridge {
+    /// Reads the leases below `directory`.
+    pub fn open(name: &str, wanted: &str, directory: &Path) -> Result<Self> {
+        check_name(name)?;
+        let state = State {
+            leases: Leases::open(directory)?,
+            wanted: wanted.parse()?,
+            made: false,
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Counts from when the bridge is made the next time.
+    pub async fn set_subnet(&self, subnet: &str) -> Result<()> {
+        let subnet: Subnet = subnet.parse()?;
+        let mut state = self.state.lock().await;
+        state.wanted = subnet;
+        if let Some(settings) = state.leases.settings().filter(|s| s.subnet != subnet) {
+            tracing::warn!(%subnet, kept = %settings.subnet, "pods keep the subnet until the last one is gone");
+        }
+        Ok(())
+    }
+
+    /// Whether the pod has a lease here.
+    pub async fn knows(&self, pod_id: &str) -> bool {
+        self.state.lock().await.leases.get(pod_id).is_some()
+    }
+
+    /// Gives a pod its interfaces and port mappings, and tells its addresses.
+    pub async fn setup(&self, request: &PodNetRequest) -> Result<Vec<IpAddr>> {
+        let ports = ports(&request.port_mappings)?;
+        let mut state = self.state.lock().await;
+        let settings = self.settings(&mut state).await?;
+        let lease = state.leases.take(&request.pod_id, settings.subnet, ports)?;
+        if !state.made {
+            self.make_bridge(&settings).await?;
+        }
+        if !state.made || !lease.ports.is_empty() {
+            self.write_rules(&state, &settings).await?;
+        }
+        state.made = true;
+        // The lease keeps the bridge; other pods need not wait for this one's interfaces.
+        drop(state);
+        self.plug(&lease, settings, request.netns.clone()).await
+    }
+
+    /// Undoes setup.
+    pub async fn teardown(&self, pod_id: &str) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let mut errors = Vec::new();
+        errors.extend(unplug(pod_id).await.err());
+        let had_ports = state
+            .leases
+            .get(pod_id)
+            .is_some_and(|lease| !lease.ports.is_empty());
+        errors.extend(state.leases.release(pod_id).err());
+        errors.extend(self.settle(&mut state, had_ports).await.err());
+        combine(errors)
+    }
+
+    /// At start-up: removes what is not of `live`, and makes again what these lack.
+    pub async fn recover(&self, live: &[PodNetRequest]) -> Result<()> {
+        let live: BTreeMap<_, _> = live.iter().map(|pod| (pod.pod_id.as_str(), pod)).collect();
+        let mut state = self.state.lock().await;
+        let mut errors = Vec::new();
+        let leases: Vec<_> = state.leases.all().cloned().collect();
+        for lease in leases
+            .iter()
+            .filter(|lease| !live.contains_key(lease.pod_id.as_str()))
+        {
+            tracing::info!(pod = lease.pod_id, address = %lease.address, "released the address of a pod that is gone");
+            errors.extend(unplug(&lease.pod_id).await.err());
+            errors.extend(state.leases.release(&lease.pod_id).err());
+        }
+        errors.extend(self.settle(&mut state, true).await.err());
+        if let Some(settings) = state.leases.settings().cloned() {
+            state.made = true;
+            errors.extend(self.remove_strangers(&state.leases).await.err());
+            for lease in state.leases.all() {
+                let namespace = &live[lease.pod_id.as_str()].netns;
+                errors.extend(self.replug(lease, &settings, namespace).await.err());
+            }
+        }
+        combine(errors)
+    }
+
+    /// Brings the bridge and the rules in line with the leases.
+    async fn settle(&self, state: &mut State, rules: bool) -> Result<()> {
+        if state.leases.all().next().is_none() {
+            return self.remove(state).await;
+        }
+        let settings = state.leases.settings().cloned();
+        let settings = settings.context("there are leases, but the bridge's settings are lost")?;
+        if !rules && state.made {
+            return Ok(());
+        }
+        self.make_bridge(&settings).await?;
+        self.write_rules(state, &settings).await
+    }
+
+    async fn remove(&self, state: &mut State) -> Result<()> {
+        if state.leases.settings().is_none() && !state.made {
+            return Ok(());
+        }
+        let mut errors = Vec::new();
+        errors.extend(rules::apply(&rules::remove(&self.name)).await.err());
+        let name = self.name.clone();
+        errors.extend(
+            blocking(move || Netlink::open()?.delete_link(&name))
+                .await
+                .err(),
+        );
+        if errors.is_empty() {
+            state.made = false;
+            errors.extend(state.leases.clear_settings().err());
+        }
+        combine(errors)
+    }
+
+    /// The bridge's settings, chosen now where there are none yet.
+    async fn settings(&self, state: &mut MutexGuard<'_, State>) -> Result<Settings> {
+        if let Some(settings) = state.leases.settings() {
+            return Ok(settings.clone());
+        }
+        let (name, wanted) = (self.name.clone(), state.wanted);
+        let settings = blocking(move || {
+            let netlink = Netlink::open()?;
+            let own = netlink.link(&name)?.map(|link| link.index);
+            let mut routes = netlink.routes()?;
+            routes.retain(|route| own != Some(route.interface));
+            let prefix6 = if plan::ipv6_is_on() {
+                Some(random_prefix()?)
+            } else {
+                None
+            };
+            Ok(Settings::new(subnet::choose(wanted, &routes)?, prefix6))
+        })
+        .await?;
+        state.leases.set_settings(settings.clone())?;
+        Ok(settings)
+    }
+
+    async fn make_bridge(&self, settings: &Settings) -> Result<()> {
+        let plan = BridgePlan::new(&self.name, settings);
+        blocking(move || plan.execute(&Netlink::open()?).map(drop)).await
+    }
+
+    async fn write_rules(&self, state: &State, settings: &Settings) -> Result<()> {
+        rules::apply(&rules::replace(&self.name, settings, state.leases.all()))
+            .await
+            .with_context(|| format!("write nftables table {}", rules::table(&self.name)))
+    }
+
+    async fn plug(
+        &self,
+        lease: &Lease,
+        settings: Settings,
+        namespace: PathBuf,
+    ) -> Result<Vec<IpAddr>> {
+        let (name, pod_id, address) = (self.name.clone(), lease.pod_id.clone(), lease.address);
+        blocking(move || {
+            let netlink = Netlink::open()?;
+            let bridge = netlink
+                .link(&name)?
+                .with_context(|| format!("bridge {name} is gone"))?;
+            PodPlan::new(&pod_id, address, &settings, plan::mtu(&netlink)?).execute(
+                &netlink,
+                bridge.index,
+                &namespace,
+            )
+        })
+        .await
+    }
+
+    /// Makes the interfaces of a living pod again where they are gone.
+    async fn replug(&self, lease: &Lease, settings: &Settings, namespace: &Path) -> Result<()> {
+        let veth = veth_name(&lease.pod_id);
+        let there = blocking(move || Netlink::open()?.link(&veth))
+            .await?
+            .is_some();
+        if there || !namespace.exists() {
+            return Ok(());
+        }
+        tracing::warn!(
+            pod = lease.pod_id,
+            "a pod's interface was gone and is made again"
+        );
+        self.plug(lease, settings.clone(), namespace.to_owned())
+            .await
+            .map(drop)
+    }
+
+    /// Removes ports of the bridge that no lease speaks of.
+    async fn remove_strangers(&self, leases: &Leases) -> Result<()> {
+        let known: Vec<_> = leases.all().map(|lease| veth_name(&lease.pod_id)).collect();
+        let name = self.name.clone();
+        blocking(move || {
+            let netlink = Netlink::open()?;
+            let Some(bridge) = netlink.link(&name)? else {
+                return Ok(());
+            };
+            for link in netlink.links()? {
+                if plan::is_pod_port(&link, bridge.index) && !known.contains(&link.name) {
+                    netlink.delete_link(&link.name)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+async fn unplug(pod_id: &str) -> Result<()> {
+    let veth = veth_name(pod_id);
+    blocking(move || Netlink::open()?.delete_link(&veth).map(drop)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    spawn_blocking(work)
+        .await
+        .context("the network's thread ended early")?
+}
+
+/// All errors in one line.
+pub fn combine(errors: Vec<anyhow::Error>) -> Result<()> {
+    let mut lines = errors.iter().map(|error| format!("{error:#}"));
+    match lines.next() {
+        None => Ok(()),
+        Some(first) => bail!(lines.fold(first, |all, line| all + "; " + &line)),
+    }
+}
+
+fn random_prefix() -> Result<Prefix6> {
+    let mut bytes = [0; 5];
+    let mut source = File::open("/dev/urandom").context("open /dev/urandom")?;
+    source.read_exact(&mut bytes).context("read /dev/urandom")?;
+    Ok(Prefix6::new(bytes))
+}
+
+/// The name goes into nft's rules and file names of sysctls.
+fn check_name(name: &str) -> Result<()> {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let fits = (1..=15).contains(&name.len()) && !name.starts_with('-');
+    if fits && name.chars().all(plain) {
+        return Ok(());
+    }
+    bail!("bridge name {name:?}: expected 1 to 15 of a-z, 0-9 and -, as rrun0")
+}
+
+/// The mappings that ask for a port of the host.
+fn ports(mappings: &[v1::PortMapping]) -> Result<Vec<Port>> {
+    let wanted = mappings.iter().filter(|mapping| mapping.host_port != 0);
+    wanted.map(port).collect()
+}
+
+fn port(mapping: &v1::PortMapping) -> Result<Port> {
+    let protocol = match mapping.protocol() {
+        v1::Protocol::Tcp => Protocol::Tcp,
+        v1::Protocol::Udp => Protocol::Udp,
+        v1::Protocol::Sctp => Protocol::Sctp,
+    };
+    let number = |what: &str, port: i32| match u16::try_from(port) {
+        Ok(number) if number > 0 => Ok(number),
+        _ => bail!("{what} port {port}: expected 1 to 65535"),
+    };
+    let host_ip = match mapping.host_ip.as_str() {
+        "" => None,
+        text => {
+            let address: IpAddr = text
+                .parse()
+                .with_context(|| format!("host IP {text:?} of a port mapping"))?;
+            (!address.is_unspecified()).then_some(address)
+        }
+    };
+    Ok(Port {
+        protocol,
+        host_ip,
+        host_port: number("host", mapping.host_port)?,
+        container_port: number("container", mapping.container_port)?,
+    })
+}

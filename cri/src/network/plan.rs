@@ -1,0 +1,285 @@
+//! What the built-in bridge and a pod's interfaces are to look like, as data.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use super::leases::Settings;
+use super::netlink::{Link, Mac, Netlink, Veth};
+use super::netns;
+use super::subnet::mac;
+
+/// Name of a pod's interface inside its namespace.
+const POD_INTERFACE: &str = "eth0";
+/// What the host's ends of pods' interfaces begin with.
+const VETH_PREFIX: &str = "rr";
+
+/// The bridge and what the kernel must allow for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgePlan {
+    name: String,
+    mac: Mac,
+    addresses: Vec<(IpAddr, u8)>,
+    /// Files below /proc/sys/net and what they must hold.
+    sysctls: Vec<(String, &'static str)>,
+    forward6: bool,
+}
+
+/// A pod's interfaces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodPlan {
+    veth: String,
+    mac: Mac,
+    mtu: u32,
+    /// Each address and the gateway of its family.
+    addresses: Vec<(IpAddr, IpAddr)>,
+}
+
+impl BridgePlan {
+    /// The bridge `name` with the addresses of `settings`.
+    pub fn new(name: &str, settings: &Settings) -> Self {
+        let gateway = settings.subnet.gateway();
+        let mut addresses = vec![(IpAddr::V4(gateway), settings.subnet.prefix())];
+        addresses.extend(
+            settings
+                .prefix6
+                .map(|prefix| (IpAddr::V6(prefix.with(gateway)), 64)),
+        );
+        let sysctls = vec![
+            ("ipv4/ip_forward".to_owned(), "1"),
+            // Host ports of 127.0.0.1 lead out of the loopback; the rules guard it.
+            (format!("ipv4/conf/{name}/route_localnet"), "1"),
+        ];
+        Self {
+            name: name.to_owned(),
+            mac: mac(gateway),
+            addresses,
+            sysctls,
+            forward6: settings.prefix6.is_some(),
+        }
+    }
+
+    /// Makes what is missing of it, and gives its index.
+    pub fn execute(&self, netlink: &Netlink) -> Result<u32> {
+        let link = self.link(netlink)?;
+        for (address, prefix) in &self.addresses {
+            netlink.add_address(link.index, *address, *prefix)?;
+        }
+        netlink.set_up(link.index)?;
+        for (file, value) in &self.sysctls {
+            set_sysctl(&Path::new("/proc/sys/net").join(file), value)?;
+        }
+        if self.forward6 {
+            forward_ipv6()?;
+        }
+        Ok(link.index)
+    }
+
+    fn link(&self, netlink: &Netlink) -> Result<Link> {
+        if netlink.link(&self.name)?.is_none() {
+            netlink.add_bridge(&self.name, self.mac)?;
+        }
+        let link = netlink.link(&self.name)?;
+        let link = link.with_context(|| format!("bridge {} went away", self.name))?;
+        ensure!(
+            link.kind == "bridge",
+            "interface {} is there already and is no bridge: configure another bridge name",
+            self.name
+        );
+        Ok(link)
+    }
+}
+
+impl PodPlan {
+    /// The interfaces of the pod that has `address`.
+    pub fn new(pod_id: &str, address: Ipv4Addr, settings: &Settings, mtu: u32) -> Self {
+        let gateway = settings.subnet.gateway();
+        let mut addresses = vec![(address.into(), gateway.into())];
+        if let Some(prefix) = settings.prefix6 {
+            addresses.push((prefix.with(address).into(), prefix.with(gateway).into()));
+        }
+        Self {
+            veth: veth_name(pod_id),
+            mac: mac(address),
+            mtu,
+            addresses,
+        }
+    }
+
+    /// Makes them. An interface of the same name is left from a setup that was cut short.
+    pub fn execute(&self, netlink: &Netlink, bridge: u32, namespace: &Path) -> Result<Vec<IpAddr>> {
+        netlink.delete_link(&self.veth)?;
+        let netns = fs::File::open(namespace)
+            .with_context(|| format!("network namespace {}", namespace.display()))?;
+        netlink.add_veth(&Veth {
+            name: &self.veth,
+            master: bridge,
+            mtu: self.mtu,
+            peer: POD_INTERFACE,
+            peer_mac: self.mac,
+            netns: &OwnedFd::from(netns),
+        })?;
+        let port = netlink.link(&self.veth)?;
+        let port = port.with_context(|| format!("interface {} went away", self.veth))?;
+        // For a pod that comes to itself by a translated address, with br_netfilter (see below).
+        netlink.set_hairpin(port.index)?;
+        let addresses = self.addresses.clone();
+        netns::inside(namespace, move || configure_pod(&addresses))
+    }
+}
+
+/// Sets up the interfaces of the namespace that the calling thread is in, and gives the addresses
+/// that they have.
+fn configure_pod(addresses: &[(IpAddr, IpAddr)]) -> Result<Vec<IpAddr>> {
+    let netlink = Netlink::open()?;
+    set_loopback_up(&netlink)?;
+    let link = netlink
+        .link(POD_INTERFACE)?
+        .context("the pod's interface went away")?;
+    let six = ipv6_is_on();
+    let usable: Vec<_> = addresses
+        .iter()
+        .filter(|(address, _)| address.is_ipv4() || six)
+        .collect();
+    // Alone in its prefix, the pod reaches other pods by the host, which so sees both directions
+    // and can translate back what it translated. Ports of the bridge are not isolated: with
+    // br_netfilter's bridge-nf-call-iptables the kernel forwards a translated frame on the bridge.
+    for (address, _) in &usable {
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        netlink.add_address(link.index, *address, whole)?;
+    }
+    netlink.set_up(link.index)?;
+    for (_, gateway) in &usable {
+        netlink.add_default_route(link.index, *gateway)?;
+    }
+    Ok(usable.into_iter().map(|(address, _)| *address).collect())
+}
+
+/// Sets the loopback of the calling thread's namespace up.
+pub fn set_loopback_up(netlink: &Netlink) -> Result<()> {
+    let lo = netlink
+        .link("lo")?
+        .context("the namespace has no loopback")?;
+    netlink.set_up(lo.index)
+}
+
+/// Name of the host's end of a pod's interface: 15 characters at most, the same for the same pod
+/// in every version.
+pub fn veth_name(pod_id: &str) -> String {
+    // FNV-1a.
+    let hash = pod_id
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    format!("{VETH_PREFIX}{:012x}", hash >> 16)
+}
+
+/// Whether an interface looks like a pod's on the bridge with index `bridge`.
+pub fn is_pod_port(link: &Link, bridge: u32) -> bool {
+    link.master == bridge && link.kind == "veth" && link.name.starts_with(VETH_PREFIX)
+}
+
+/// Whether the calling thread's namespace has IPv6.
+pub fn ipv6_is_on() -> bool {
+    let disabled = fs::read_to_string("/proc/sys/net/ipv6/conf/default/disable_ipv6");
+    disabled.is_ok_and(|value| value.trim() == "0")
+}
+
+/// Largest packet of the interfaces that the default routes leave by; 1500 without one.
+pub fn mtu(netlink: &Netlink) -> Result<u32> {
+    let routes = netlink.routes()?;
+    let links = netlink.links()?;
+    let default = routes.iter().filter(|route| route.prefix == 0);
+    let mtus = default.filter_map(|route| {
+        let link = links.iter().find(|link| link.index == route.interface);
+        link.map(|link| link.mtu)
+    });
+    Ok(mtus
+        .filter(|mtu| *mtu >= 1280)
+        .min()
+        .unwrap_or(1500)
+        .min(65535))
+}
+
+/// Turns IPv6 forwarding on. An interface that takes router advertisements goes on doing so,
+/// which it would not with forwarding on (accept_ra 1, Documentation/networking/ip-sysctl).
+fn forward_ipv6() -> Result<()> {
+    let conf = PathBuf::from("/proc/sys/net/ipv6/conf");
+    let forwarding = conf.join("all/forwarding");
+    if read_sysctl(&forwarding)?.as_deref() == Some("1") {
+        return Ok(());
+    }
+    let entries = fs::read_dir(&conf).with_context(|| format!("list {}", conf.display()))?;
+    for entry in entries.flatten() {
+        let accept = entry.path().join("accept_ra");
+        if read_sysctl(&accept)?.as_deref() == Some("1") {
+            set_sysctl(&accept, "2")?;
+        }
+    }
+    set_sysctl(&forwarding, "1")
+}
+
+fn read_sysctl(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(value) => Ok(Some(value.trim().to_owned())),
+        // An interface may go away at any time.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
+}
+
+/// Writes only what differs, so that a read-only /proc/sys that is right will do.
+fn set_sysctl(path: &Path, value: &str) -> Result<()> {
+    if read_sysctl(path)?.as_deref() == Some(value) {
+        return Ok(());
+    }
+    fs::write(path, value).with_context(|| format!("write {value} to {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::subnet::Prefix6;
+    use super::*;
+
+    fn settings(six: bool) -> Settings {
+        Settings::new(
+            "10.1.0.0/24".parse().unwrap(),
+            six.then(|| Prefix6::new([1; 5])),
+        )
+    }
+
+    #[test]
+    fn a_bridge_has_the_gateways_of_its_pods() {
+        let bridge = BridgePlan::new("rrun0", &settings(true));
+        let pod = PodPlan::new("a", "10.1.0.9".parse().unwrap(), &settings(true), 1500);
+        let gateways: Vec<_> = pod.addresses.iter().map(|(_, gateway)| *gateway).collect();
+        let own: Vec<_> = bridge
+            .addresses
+            .iter()
+            .map(|(address, _)| *address)
+            .collect();
+        assert_eq!(gateways, own);
+        assert!(bridge.forward6);
+    }
+
+    #[test]
+    fn without_ipv6_there_is_one_address() {
+        let pod = PodPlan::new("a", "10.1.0.9".parse().unwrap(), &settings(false), 1500);
+        assert_eq!(pod.addresses.len(), 1);
+        assert!(!BridgePlan::new("rrun0", &settings(false)).forward6);
+    }
+
+    #[test]
+    fn interface_names_fit_and_differ() {
+        let names: std::collections::BTreeSet<_> =
+            (0..1000).map(|n| veth_name(&format!("{n:064x}"))).collect();
+        assert_eq!(names.len(), 1000);
+        assert!(names.iter().all(|name| name.len() < 16));
+        assert_eq!(veth_name("a"), "rraf63dc4c8601");
+    }
+}
