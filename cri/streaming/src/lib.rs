@@ -20,6 +20,7 @@ pub mod client;
 mod copy;
 pub mod proxy;
 pub mod server;
+pub mod spdy;
 mod status;
 mod types;
 
