@@ -5,6 +5,7 @@
 //! arguments. Policy lives in the crates above.
 
 pub mod bpf;
+pub mod cgroup;
 pub mod cred;
 pub mod error;
 pub mod fd;

@@ -1,0 +1,71 @@
+//! cpuset: processors and memory nodes.
+
+use super::write::{Write, get, put};
+use crate::{Context, Error, Result};
+use oci_spec::runtime::LinuxCpu;
+use std::path::Path;
+
+/// Writes of both versions.
+pub fn writes(cpu: &LinuxCpu, writes: &mut Vec<Write>) {
+    if let Some(cpus) = cpu.cpus().as_deref().filter(|c| !c.is_empty()) {
+        writes.push(Write::new("cpuset.cpus", cpus));
+    }
+    if let Some(mems) = cpu.mems().as_deref().filter(|m| !m.is_empty()) {
+        writes.push(Write::new("cpuset.mems", mems));
+    }
+}
+
+/// v1: a new cpuset is empty and cannot be joined. Gives `dir`, and each parent up
+/// to `mount` that is still empty, what its parent has. `cpus` and `mems` say which
+/// of the two the container sets itself (a parent's value could contradict
+/// `cpuset.cpu_exclusive`).
+pub fn inherit(mount: &Path, dir: &Path, cpus: bool, mems: bool) -> Result<()> {
+    for (file, own) in [("cpuset.cpus", cpus), ("cpuset.mems", mems)] {
+        let start = if own {
+            dir.parent().unwrap_or(mount)
+        } else {
+            dir
+        };
+        fill(mount, start, file)
+            .with_context(|| format!("take {file} of {} from its parents", dir.display()))?;
+    }
+    Ok(())
+}
+
+/// The value of `file` in `dir`, filled from the parent when it is empty.
+fn fill(mount: &Path, dir: &Path, file: &str) -> Result<String> {
+    let value = get(dir, file).map_err(|e| Error::file("read", dir.join(file), e))?;
+    if !value.trim_end().is_empty() || dir == mount {
+        return Ok(value);
+    }
+    let parent = dir.parent().unwrap_or(mount);
+    let value = fill(mount, parent, file)?;
+    put(dir, file, value.trim_end()).map_err(|e| Error::file("write", dir.join(file), e))?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn empty_parents_are_filled_from_the_top() {
+        let top = std::env::temp_dir().join(format!("rrun-cpuset-{}", std::process::id()));
+        let dir = top.join("a/b");
+        std::fs::create_dir_all(&dir).unwrap();
+        for (at, value) in [(&*top, "0-3\n"), (&top.join("a"), "\n"), (&dir, "\n")] {
+            std::fs::write(at.join("cpuset.cpus"), value).unwrap();
+            std::fs::write(
+                at.join("cpuset.mems"),
+                if value == "0-3\n" { "0\n" } else { value },
+            )
+            .unwrap();
+        }
+        inherit(&top, &dir, true, false).unwrap();
+        let read = |p: &str| std::fs::read_to_string(top.join(p)).unwrap();
+        assert_eq!(read("a/cpuset.cpus").trim(), "0-3");
+        assert_eq!(read("a/b/cpuset.cpus").trim(), "");
+        assert_eq!(read("a/b/cpuset.mems").trim(), "0");
+        std::fs::remove_dir_all(&top).unwrap();
+    }
+}
