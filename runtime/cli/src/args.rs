@@ -55,8 +55,56 @@ pub fn usage(error: lexopt::Error) -> Error {
 
 /// The value of the option just read, as text.
 pub fn text(parser: &mut Parser) -> Result<String> {
-    let value: OsString = parser.value().map_err(usage)?;
+    string(parser.value().map_err(usage)?)
+}
+
+/// A value as text.
+pub fn string(value: OsString) -> Result<String> {
     value.into_string().map_err(|v| Error::Usage(format!("argument {v:?} is not UTF-8")))
+}
+
+/// A switch: present, or with an explicit `=true` or `=false`.
+pub fn switch(parser: &mut Parser) -> Result<bool> {
+    match parser.optional_value() {
+        None => Ok(true),
+        Some(value) => match value.to_str() {
+            Some("true" | "1" | "t" | "T") => Ok(true),
+            Some("false" | "0" | "f" | "F") => Ok(false),
+            _ => Err(Error::Usage(format!("invalid boolean value {value:?}"))),
+        },
+    }
+}
+
+/// The value of the option just read, as a number.
+pub fn number(parser: &mut Parser) -> Result<u32> {
+    let value = text(parser)?;
+    value.parse().map_err(|_| Error::Usage(format!("invalid number {value:?}")))
+}
+
+/// The one argument of commands that take a container id and nothing else.
+pub fn only_id(mut parser: Parser) -> Result<String> {
+    let mut id = None;
+    while let Some(arg) = parser.next().map_err(usage)? {
+        match arg {
+            Arg::Value(value) if id.is_none() => id = Some(string(value)?),
+            other => return Err(unexpected(other)),
+        }
+    }
+    id.filter(|id| !id.is_empty())
+        .ok_or_else(|| Error::Usage("container id cannot be empty".into()))
+}
+
+/// Writes to standard output.
+pub fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .map_err(|e| Error::file("write", "standard output", e))
+}
+
+/// Descriptors that socket activation passes on (sd_listen_fds(3)).
+pub fn listen_fds() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
 /// The value of the option just read, as a path.

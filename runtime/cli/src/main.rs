@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bundle;
 mod commands;
+mod foreground;
 
 use rrun_core::log::{self, Level};
 use std::process::ExitCode;

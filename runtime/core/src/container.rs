@@ -1,10 +1,19 @@
 //! A container on disk: `<root>/<id>/state.json` (runc's fields and format),
 //! its status, and what commands do with it.
+//!
+//! ```text
+//! <root>/<id>/              mode 0711
+//!   state.json              written once init exists; renamed from state.json.creating
+//!   config.json             the configuration, byte for byte
+//!   start.fifo, reply.fifo  between `start` and init; gone once it has started
+//! ```
 
 use crate::cgroup::{self, Cgroup};
-use crate::{Error, Result};
+use crate::{Context, Error, Result, oci, plan, spec};
+use rrun_sys::process;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Life cycle of a container (runtime-spec, runtime.md#state), plus runc's `paused`.
@@ -23,9 +32,24 @@ pub enum Status {
     Stopped,
 }
 
+impl Status {
+    /// As it is printed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 /// What `state.json` holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
+    /// Version of this file's format.
+    pub version: u32,
     /// Container id.
     pub id: String,
     /// Process id of init, in the runtime's pid namespace.
@@ -38,11 +62,23 @@ pub struct Record {
     pub cgroup_paths: BTreeMap<String, PathBuf>,
     /// Which driver made the cgroups.
     pub cgroup_manager: cgroup::Manager,
+    /// `CLONE_NEW*` name to /proc path of the namespace.
+    pub namespace_paths: BTreeMap<String, PathBuf>,
     /// Whether the runtime ran without root on the host.
     pub rootless: bool,
+    /// Version of the specification that the configuration names.
+    pub oci_version: String,
     /// Bundle directory, absolute.
     pub bundle: PathBuf,
+    /// Root file system, absolute.
+    pub rootfs: PathBuf,
+    /// Annotations of the configuration.
+    #[serde(default)]
+    pub annotations: Option<HashMap<String, String>>,
 }
+
+/// Format of [`Record`].
+pub const RECORD_VERSION: u32 = 1;
 
 /// A container found below a root directory.
 #[derive(Debug)]
@@ -51,27 +87,280 @@ pub struct Container {
     pub dir: PathBuf,
     /// Its record.
     pub record: Record,
+    creating: bool,
 }
+
+/// Name of the record.
+pub const STATE: &str = "state.json";
+/// Its name until `create` is done.
+pub const STATE_CREATING: &str = "state.json.creating";
+/// The fifo on which init waits.
+pub const START_FIFO: &str = "start.fifo";
+/// The fifo on which init says why it could not execute the program.
+pub const REPLY_FIFO: &str = "reply.fifo";
+/// The configuration.
+pub const CONFIG: &str = "config.json";
 
 impl Container {
     /// Reads `<root>/<id>/state.json`; [`Error::NoContainer`] when there is none.
     pub fn load(root: &Path, id: &str) -> Result<Self> {
+        spec::validate_id(id)?;
         let dir = root.join(id);
-        let path = dir.join("state.json");
-        let text = match std::fs::read(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::NoContainer { id: id.to_owned() });
+        for (name, creating) in [(STATE, false), (STATE_CREATING, true)] {
+            let path = dir.join(name);
+            match std::fs::read(&path) {
+                Ok(text) => {
+                    let record = serde_json::from_slice(&text)
+                        .map_err(|source| Error::Json { path, source })?;
+                    return Ok(Self { dir, record, creating });
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::file("read", path, e)),
             }
-            Err(e) => return Err(Error::file("read", path, e)),
+        }
+        Err(Error::NoContainer { id: id.to_owned() })
+    }
+
+    /// Every container below `root`, by id. Directories without a record are left out.
+    pub fn list(root: &Path) -> Result<Vec<Self>> {
+        let entries = match std::fs::read_dir(root) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Error::file("read", root, e)),
         };
-        let record =
-            serde_json::from_slice(&text).map_err(|source| Error::Json { path, source })?;
-        Ok(Self { dir, record })
+        let mut names: Vec<String> = entries
+            .filter_map(|e| e.ok()?.file_name().into_string().ok())
+            .filter(|name| spec::validate_id(name).is_ok())
+            .collect();
+        names.sort();
+        let mut list = Vec::with_capacity(names.len());
+        for name in names {
+            match Self::load(root, &name) {
+                Ok(container) => list.push(container),
+                Err(Error::NoContainer { .. }) => {}
+                Err(e) => crate::warning!("load container {name}: {}", e.chain()),
+            }
+        }
+        Ok(list)
     }
 
     /// The container's cgroup, as its record names it.
     pub fn cgroup(&self) -> Result<Cgroup> {
         Cgroup::open(self.record.cgroup_manager, &self.record.cgroup_paths)
+    }
+
+    /// A descriptor of the init process; `None` when it has ended. The start time
+    /// tells it from a later process with its number.
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        let pid = self.record.init_process_pid;
+        let pidfd = match process::pidfd_open(pid) {
+            Ok(fd) => fd,
+            Err(e) if e.is(rrun_sys::process::ESRCH) => return Ok(None),
+            Err(e) => return Err(e.into()),
+        };
+        Ok(self.is_alive().then_some(pidfd))
+    }
+
+    /// Whether init lives (a zombie does not).
+    pub fn is_alive(&self) -> bool {
+        match process::start_time(self.record.init_process_pid) {
+            Some((start, state)) => {
+                start == self.record.init_process_start && !matches!(state, 'Z' | 'X')
+            }
+            None => false,
+        }
+    }
+
+    /// Its status now.
+    pub fn status(&self) -> Result<Status> {
+        if !self.is_alive() {
+            return Ok(Status::Stopped);
+        }
+        if self.creating {
+            return Ok(Status::Creating);
+        }
+        if self.cgroup()?.is_frozen()? {
+            return Ok(Status::Paused);
+        }
+        if self.dir.join(START_FIFO).exists() {
+            return Ok(Status::Created);
+        }
+        Ok(Status::Running)
+    }
+
+    /// Name of the user who owns it; the number when it has no name.
+    pub fn owner(&self) -> String {
+        use std::os::unix::fs::MetadataExt;
+        let uid = std::fs::metadata(&self.dir).map_or(0, |m| m.uid());
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = passwd.lines().find_map(|line| {
+            let (name, rest) = line.split_once(':')?;
+            (rest.split(':').nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        });
+        name.unwrap_or_else(|| format!("#{uid}"))
+    }
+
+    /// The configuration it was created with.
+    pub fn spec(&self) -> Result<oci::Spec> {
+        Ok(spec::load(&self.dir.join(CONFIG))?.0)
+    }
+
+    /// Lets a created container execute its program, then runs poststart hooks.
+    pub fn start(&self) -> Result<()> {
+        match self.status()? {
+            Status::Created => {}
+            Status::Stopped => {
+                return Err(Error::State("cannot start a container that has stopped".into()));
+            }
+            Status::Running | Status::Paused => {
+                return Err(Error::State("cannot start an already running container".into()));
+            }
+            Status::Creating => {
+                return Err(Error::State("cannot start a container in the creating state".into()));
+            }
+        }
+        self.open_gate()?;
+        self.poststart()
+    }
+
+    fn open_gate(&self) -> Result<()> {
+        use rrun_sys::path::{self, O_NONBLOCK, O_RDONLY, O_WRONLY};
+        let (start, reply) = (self.dir.join(START_FIFO), self.dir.join(REPLY_FIFO));
+        // Init holds the other ends: without it the first open fails with ENXIO.
+        let gate = path::open(&start, O_WRONLY | O_NONBLOCK).context("init is not waiting")?;
+        let answer = path::open(&reply, O_RDONLY | O_NONBLOCK)?;
+        rrun_sys::fd::write_all(gate.as_fd(), b"0")?;
+        let mut text = Vec::new();
+        let mut buffer = [0u8; 4096];
+        // Init's end is closed by exec, or by its death.
+        loop {
+            rrun_sys::fd::wait_readable(answer.as_fd(), None)?;
+            match rrun_sys::fd::read(answer.as_fd(), &mut buffer) {
+                Ok(0) => break,
+                Ok(n) => text.extend_from_slice(&buffer[..n]),
+                Err(e) if e.is(rrun_sys::process::EAGAIN) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        for path in [start, reply] {
+            if let Err(e) = std::fs::remove_file(&path) {
+                return Err(Error::file("remove", path, e));
+            }
+        }
+        if text.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Remote(String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Runs poststart hooks; their failure stops the container.
+    pub fn poststart(&self) -> Result<()> {
+        let spec = self.spec()?;
+        let Some(hooks) = spec.hooks() else { return Ok(()) };
+        let state = self.state(Status::Running).to_json();
+        crate::hooks::run("poststart", hooks.poststart().as_ref(), &state).inspect_err(|_| {
+            let _ = self.kill_all();
+        })
+    }
+
+    /// The state of the specification, with `status`.
+    pub fn state(&self, status: Status) -> crate::hooks::State<'_> {
+        let pid = self.record.init_process_pid;
+        crate::hooks::State {
+            oci_version: &self.record.oci_version,
+            id: &self.record.id,
+            status,
+            pid: (status != Status::Stopped).then_some(pid),
+            bundle: &self.record.bundle,
+            annotations: self.record.annotations.as_ref(),
+        }
+    }
+
+    /// Signals init.
+    pub fn kill(&self, signal: i32) -> Result<()> {
+        let stopped = || Error::State("container not running".into());
+        let Some(init) = self.init()? else { return Err(stopped()) };
+        match process::pidfd_signal(init.as_fd(), signal) {
+            Err(e) if e.is(rrun_sys::process::ESRCH) => Err(stopped()),
+            Err(e) => Err(e.into()),
+            Ok(()) => {
+                // A frozen process cannot die.
+                if signal == rrun_sys::process::SIGKILL {
+                    let _ = self.cgroup().and_then(|c| c.thaw());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Kills every process of the container, and waits until init is gone.
+    pub fn kill_all(&self) -> Result<()> {
+        let init = self.init()?;
+        if let Some(init) = &init {
+            match process::pidfd_signal(init.as_fd(), rrun_sys::process::SIGKILL) {
+                Err(e) if e.is(rrun_sys::process::ESRCH) => {}
+                result => result?,
+            }
+        }
+        self.cgroup()?.kill(rrun_sys::process::SIGKILL)?;
+        if let Some(init) = init {
+            let limit = Some(std::time::Duration::from_secs(10));
+            if !rrun_sys::fd::wait_readable(init.as_fd(), limit)? {
+                return Err(Error::State("init does not die within 10 s of SIGKILL".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a container that does not run: processes that outlived its init,
+    /// cgroups, directory; then poststop hooks. With `force` init is killed first.
+    pub fn delete(self, force: bool) -> Result<()> {
+        match self.status()? {
+            Status::Stopped => {}
+            _ if force => self.kill_all()?,
+            Status::Created => self.kill_all()?,
+            status => {
+                let text = format!(
+                    "cannot delete container {} that is not stopped: {}",
+                    self.record.id,
+                    status.as_str()
+                );
+                return Err(Error::State(text.into()));
+            }
+        }
+        self.destroy()
+    }
+
+    /// The removal itself. Goes on after an error, and reports the first.
+    pub fn destroy(self) -> Result<()> {
+        let spec = self.spec().ok();
+        let cgroup = self.cgroup().and_then(|cgroup| {
+            // Without a pid namespace processes outlive their init.
+            let shared = spec.as_ref().is_none_or(|s| {
+                plan::Namespaces::from_spec(s).is_ok_and(|n| n.new & plan::namespaces::PID == 0)
+            });
+            if shared {
+                cgroup.kill(rrun_sys::process::SIGKILL)?;
+            }
+            cgroup.delete().context("remove the cgroup")
+        });
+        let dir = match std::fs::remove_dir_all(&self.dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("remove", &self.dir, e))
+            }
+            _ => Ok(()),
+        };
+        cgroup.and(dir)?;
+        if let Some(hooks) = spec.as_ref().and_then(|s| s.hooks().as_ref()) {
+            let state = self.state(Status::Stopped).to_json();
+            // The container is gone either way (runtime-spec, runtime.md#lifecycle, 13).
+            for hook in hooks.poststop().iter().flatten() {
+                let one = vec![hook.clone()];
+                if let Err(e) = crate::hooks::run("poststop", Some(&one), &state) {
+                    crate::warning!("{}", e.chain());
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -9,12 +9,22 @@
 
 pub mod capabilities;
 pub mod cgroup;
+pub mod console;
 pub mod container;
+pub mod create;
 pub mod error;
+pub mod exec;
+pub mod hooks;
+mod idmap;
+pub mod init;
 pub mod log;
+pub mod notify;
+pub mod plan;
 pub mod rlimits;
+pub mod rootfs;
 pub mod seccomp;
 pub mod spec;
+pub mod sync;
 
 pub use error::{Context, Error, Result};
 pub use oci_spec::runtime as oci;

@@ -1,1 +1,171 @@
 //! config.json: loading, and the checks that need no IO.
+
+use crate::{Error, Result, warning};
+use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
+use serde_json::Value;
+use std::path::Path;
+
+/// Reads and parses a configuration. The bytes are returned as well: the state
+/// directory keeps them as they are, unknown fields included.
+pub fn load(path: &Path) -> Result<(Spec, Vec<u8>)> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let why = format!("JSON specification file {} not found", path.display());
+            return Err(Error::State(why.into()));
+        }
+        Err(e) => return Err(Error::file("read", path, e)),
+    };
+    let spec = parse(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    Ok((spec, text))
+}
+
+/// Parses a configuration straight into its types; only where that fails, once
+/// more after leaving out what runc only warns about.
+pub fn parse(text: &[u8]) -> serde_json::Result<Spec> {
+    serde_json::from_slice(text).or_else(|first| {
+        let mut value: Value = serde_json::from_slice(text)?;
+        if let Some(process) = value.get_mut("process") {
+            relax_process(process);
+        }
+        serde_json::from_value(value).map_err(|_| first)
+    })
+}
+
+/// The process of `exec --process`, with the same tolerance.
+pub fn parse_process(text: &[u8]) -> serde_json::Result<oci_spec::runtime::Process> {
+    serde_json::from_slice(text).or_else(|first| {
+        let mut value: Value = serde_json::from_slice(text)?;
+        relax_process(&mut value);
+        serde_json::from_value(value).map_err(|_| first)
+    })
+}
+
+/// Unknown capabilities are dropped with a warning (runc's rule, so that a
+/// configuration made for a newer kernel still runs); an absent user is root.
+fn relax_process(process: &mut Value) {
+    if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
+        for (_, set) in sets.iter_mut() {
+            let Some(names) = set.as_array_mut() else { continue };
+            names.retain(|name| {
+                let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+                if !known {
+                    warning!("ignoring unknown or unavailable capability {name}");
+                }
+                known
+            });
+        }
+    }
+    if let Value::Object(process) = process {
+        process.entry("user").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        process.entry("cwd").or_insert_with(|| Value::from(""));
+    }
+}
+
+/// Checks that need nothing but the configuration.
+pub fn validate(spec: &Spec) -> Result<()> {
+    validate_version(spec.version())?;
+    match spec.root() {
+        Some(root) if !root.path().as_os_str().is_empty() => {}
+        _ => return Err(Error::config("root", "no root file system: set root.path")),
+    }
+    if let Some(process) = spec.process() {
+        validate_process(process)?;
+    }
+    validate_linux(spec)
+}
+
+fn validate_version(version: &str) -> Result<()> {
+    let mut parts = version.split('.');
+    let major = parts.next().and_then(|p| p.parse::<u32>().ok());
+    if version.is_empty() || (major == Some(1) && parts.next().is_some()) {
+        return Ok(());
+    }
+    Err(Error::config("ociVersion", format!("{version:?} is not supported: this runtime reads 1.x")))
+}
+
+/// Checks of a process, that of the configuration or of exec.
+pub fn validate_process(process: &oci_spec::runtime::Process) -> Result<()> {
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::config("process.args", "args must not be empty"));
+    }
+    let cwd = process.cwd();
+    if cwd.as_os_str().is_empty() {
+        return Err(Error::config("process.cwd", "Cwd property must not be empty"));
+    }
+    if !cwd.is_absolute() {
+        return Err(Error::config(
+            "process.cwd",
+            format!("Cwd must be an absolute path, {} is not", cwd.display()),
+        ));
+    }
+    for (index, variable) in process.env().iter().flatten().enumerate() {
+        if variable.contains('\0') {
+            let field = format!("process.env[{index}]");
+            return Err(Error::config(field, "contains a nul byte"));
+        }
+    }
+    Ok(())
+}
+
+fn validate_linux(spec: &Spec) -> Result<()> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let mut seen: Vec<LinuxNamespaceType> = Vec::new();
+    for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
+        if seen.contains(&namespace.typ()) {
+            let field = format!("linux.namespaces[{index}]");
+            let why = format!("malformed spec file: duplicated ns {:?}", namespace.typ());
+            return Err(Error::config(field, why));
+        }
+        seen.push(namespace.typ());
+    }
+    let new = |kind| {
+        let mut all = linux.namespaces().iter().flatten();
+        all.any(|n| n.typ() == kind && n.path().as_ref().is_none_or(|p| p.as_os_str().is_empty()))
+    };
+    let has = |kind| seen.contains(&kind);
+    if spec.hostname().as_ref().is_some_and(|h| !h.is_empty()) && !has(LinuxNamespaceType::Uts) {
+        return Err(Error::config("hostname", "unable to set hostname without a private UTS namespace"));
+    }
+    if spec.domainname().as_ref().is_some_and(|h| !h.is_empty()) && !has(LinuxNamespaceType::Uts) {
+        return Err(Error::config("domainname", "unable to set domainname without a private UTS namespace"));
+    }
+    let masks = linux.masked_paths().iter().chain(linux.readonly_paths()).any(|p| !p.is_empty());
+    if masks && !has(LinuxNamespaceType::Mount) {
+        return Err(Error::config(
+            "linux.maskedPaths",
+            "unable to restrict sys entries without a private MNT namespace",
+        ));
+    }
+    let mapped = linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())
+        || linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty());
+    if mapped && !has(LinuxNamespaceType::User) {
+        return Err(Error::config(
+            "linux.uidMappings",
+            "User namespace mappings specified, but USER namespace isn't enabled in the config",
+        ));
+    }
+    if new(LinuxNamespaceType::User) && !mapped {
+        return Err(Error::config(
+            "linux.uidMappings",
+            "a new user namespace needs uidMappings and gidMappings",
+        ));
+    }
+    let offsets = linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty());
+    if offsets && !new(LinuxNamespaceType::Time) {
+        return Err(Error::config("linux.timeOffsets", "time namespace is not enabled or is joined"));
+    }
+    Ok(())
+}
+
+/// A container id: runc's alphabet, so that it can name a directory and a cgroup.
+pub fn validate_id(id: &str) -> Result<()> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    if id.is_empty() {
+        return Err(Error::State("container id cannot be empty".into()));
+    }
+    if !id.chars().all(allowed) || id == "." || id == ".." || id.len() > 1024 {
+        return Err(Error::State("invalid container ID format".into()));
+    }
+    Ok(())
+}

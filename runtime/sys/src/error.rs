@@ -42,12 +42,13 @@ pub struct Error {
     call: &'static str,
     args: Box<str>,
     errno: Errno,
+    note: Option<Box<str>>,
 }
 
 impl Error {
     /// An error of `call` on `args` (printed between parentheses).
     pub fn new(call: &'static str, args: fmt::Arguments<'_>, errno: Errno) -> Self {
-        Self { call, args: args.to_string().into(), errno }
+        Self { call, args: args.to_string().into(), errno, note: None }
     }
 
     /// The same with the calling thread's `errno`.
@@ -60,6 +61,13 @@ impl Error {
     /// becomes EIO.
     pub fn io(call: &'static str, args: fmt::Arguments<'_>, error: &std::io::Error) -> Self {
         Self::new(call, args, Errno(error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// Adds what the kernel said besides the number.
+    #[must_use]
+    pub fn with_note(mut self, note: &str) -> Self {
+        self.note = Some(note.into()).filter(|n: &Box<str>| !n.is_empty());
+        self
     }
 
     /// The error number.
@@ -75,8 +83,36 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({}): {}", self.call, self.args, self.errno)
+        write!(f, "{}({}): {}", self.call, self.args, self.errno)?;
+        match &self.note {
+            Some(note) => write!(f, " ({note})"),
+            None => Ok(()),
+        }
     }
 }
 
 impl std::error::Error for Error {}
+
+impl From<nix::errno::Errno> for Errno {
+    fn from(errno: nix::errno::Errno) -> Self {
+        Self(errno as i32)
+    }
+}
+
+impl From<rustix::io::Errno> for Errno {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self(errno.raw_os_error())
+    }
+}
+
+/// Turns the errors of nix and rustix into this crate's, with the call's name and arguments.
+pub trait Call<T> {
+    /// `call` and `args` as in [`Error::new`]; formatted only when there is an error.
+    fn call(self, call: &'static str, args: std::fmt::Arguments<'_>) -> Result<T>;
+}
+
+impl<T, E: Into<Errno>> Call<T> for std::result::Result<T, E> {
+    fn call(self, call: &'static str, args: std::fmt::Arguments<'_>) -> Result<T> {
+        self.map_err(|e| Error::new(call, args, e.into()))
+    }
+}

@@ -1,1 +1,138 @@
 //! Reading, writing, duplicating and closing descriptors.
+
+use crate::error::Call;
+use crate::{Error, Result};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Sets FD_CLOEXEC on every descriptor from `first` up (close_range(2) with
+/// CLOSE_RANGE_CLOEXEC, 5.11), so that none leaks into a container (CVE-2024-21626).
+pub fn cloexec_from(first: u32) -> Result<()> {
+    // SAFETY: marks descriptors close-on-exec; closes none, so no owner is affected.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if ret == 0 {
+        return Ok(());
+    }
+    Err(Error::last("close_range", format_args!("{first}, ~0, CLOSE_RANGE_CLOEXEC")))
+}
+
+/// dup2 of `fd` onto standard input, output and error.
+pub fn onto_stdio(fd: BorrowedFd<'_>) -> Result<()> {
+    for target in 0..3 {
+        onto(fd, target)?;
+    }
+    Ok(())
+}
+
+/// dup2 of `fd` onto the number `target`, one of 0, 1, 2.
+pub fn onto(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
+    debug_assert!((0..3).contains(&target));
+    // SAFETY: numbers 0 to 2 are the standard streams, which no OwnedFd of this program owns.
+    if unsafe { libc::dup2(fd.as_raw_fd(), target) } < 0 {
+        return Err(Error::last("dup2", format_args!("{}, {target}", fd.as_raw_fd())));
+    }
+    Ok(())
+}
+
+/// Writes all of `data`.
+pub fn write_all(fd: BorrowedFd<'_>, mut data: &[u8]) -> Result<()> {
+    while !data.is_empty() {
+        match rustix::io::write(fd, data) {
+            Ok(n) => data = &data[n..],
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).call("write", format_args!("{} bytes", data.len())),
+        }
+    }
+    Ok(())
+}
+
+/// One read(2), repeated when interrupted. 0 at the end.
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    loop {
+        match rustix::io::read(fd, &mut *buffer) {
+            Ok(n) => return Ok(n),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).call("read", format_args!("fd {}", fd.as_raw_fd())),
+        }
+    }
+}
+
+/// A pipe, both ends close-on-exec: (read, write).
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call("pipe2", format_args!("O_CLOEXEC"))
+}
+
+/// Takes over descriptor `number`, inherited from the parent process, and sets
+/// FD_CLOEXEC on it. EBADF when it is not open.
+pub fn inherit(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: F_SETFD on any number is harmless; it fails with EBADF when it is not open.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(Error::last("fcntl", format_args!("{number}, F_SETFD")));
+    }
+    // SAFETY: it is open, and was given to this process by number for it to own.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Clears FD_CLOEXEC on descriptor `number`, so that the next exec passes it on.
+pub fn keep_over_exec(number: RawFd) -> Result<()> {
+    // SAFETY: changes a flag of a descriptor; memory is not involved.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, 0) } < 0 {
+        return Err(Error::last("fcntl", format_args!("{number}, F_SETFD, 0")));
+    }
+    Ok(())
+}
+
+/// Standard input, output and error, as far as they are open.
+pub fn standard() -> impl Iterator<Item = BorrowedFd<'static>> {
+    (0..3).filter_map(|number| {
+        // SAFETY: F_GETFD on any number is harmless.
+        let open = unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0;
+        // SAFETY: the number is open, and nothing in this program closes 0 to 2.
+        open.then(|| unsafe { BorrowedFd::borrow_raw(number) })
+    })
+}
+
+/// A file without a name, in memory (memfd_create(2)).
+pub fn memory_file(name: &str) -> Result<std::fs::File> {
+    rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)
+        .map(Into::into)
+        .call("memfd_create", format_args!("{name}"))
+}
+
+/// Waits until `fd` is readable (or hung up); false when `limit` passes first.
+pub fn wait_readable(fd: BorrowedFd<'_>, limit: Option<std::time::Duration>) -> Result<bool> {
+    let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+    let limit = limit.map(|l| rustix::event::Timespec {
+        tv_sec: l.as_secs() as i64,
+        tv_nsec: l.subsec_nanos().into(),
+    });
+    loop {
+        match rustix::event::poll(&mut fds, limit.as_ref()) {
+            Ok(n) => return Ok(n > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).call("ppoll", format_args!("fd {}", fd.as_raw_fd())),
+        }
+    }
+}
+
+/// Waits until one of `fds` is readable (or hung up), and tells which are.
+pub fn wait_any<const N: usize>(fds: [Option<BorrowedFd<'_>>; N]) -> Result<[bool; N]> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let given: Vec<(usize, BorrowedFd<'_>)> =
+        fds.iter().enumerate().filter_map(|(i, fd)| Some((i, (*fd)?))).collect();
+    let mut list: Vec<PollFd<'_>> =
+        given.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    loop {
+        match poll(&mut list, None) {
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e).call("ppoll", format_args!("{} descriptors", list.len())),
+        }
+    }
+    let mut ready = [false; N];
+    for ((index, _), polled) in given.iter().zip(&list) {
+        ready[*index] = !polled.revents().is_empty();
+    }
+    Ok(ready)
+}

@@ -1,1 +1,238 @@
-//! The mount API by descriptors: fsopen, fsmount, open_tree, move_mount, mount_setattr, pivot_root.
+//! The mount API by descriptors: fsopen, fsmount, open_tree, move_mount, mount_setattr (kernel
+//! 5.2, 5.12), pivot_root.
+
+use crate::error::Call;
+use crate::{Error, Result};
+use rustix::mount as rm;
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// `MOUNT_ATTR_*` of mount_setattr(2), as a mask.
+pub mod attr {
+    /// Read-only.
+    pub const RDONLY: u64 = 0x1;
+    /// No set-user-id programs.
+    pub const NOSUID: u64 = 0x2;
+    /// No device nodes.
+    pub const NODEV: u64 = 0x4;
+    /// No execution.
+    pub const NOEXEC: u64 = 0x8;
+    /// The mask of the access time modes; RELATIME is zero.
+    pub const ATIME: u64 = 0x70;
+    /// Access times are not updated.
+    pub const NOATIME: u64 = 0x10;
+    /// Access times are always updated.
+    pub const STRICTATIME: u64 = 0x20;
+    /// Access times of directories are not updated.
+    pub const NODIRATIME: u64 = 0x80;
+    /// Symbolic links are not followed (5.14).
+    pub const NOSYMFOLLOW: u64 = 0x20_0000;
+    /// Ids are mapped by a user namespace.
+    pub const IDMAP: u64 = 0x10_0000;
+}
+
+/// `struct mount_attr`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MountAttr {
+    /// Attributes to set.
+    pub set: u64,
+    /// Attributes to clear.
+    pub clear: u64,
+    /// `MS_SHARED`, `MS_SLAVE`, `MS_PRIVATE`, `MS_UNBINDABLE` or 0.
+    pub propagation: u64,
+    /// User namespace for [`attr::IDMAP`].
+    pub userns_fd: u64,
+}
+
+impl MountAttr {
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.set == 0 && self.clear == 0 && self.propagation == 0
+    }
+}
+
+/// A file system being configured.
+#[derive(Debug)]
+pub struct FsContext {
+    fd: OwnedFd,
+    kind: String,
+}
+
+impl FsContext {
+    /// fsopen(2) of file system type `kind`.
+    pub fn open(kind: &str) -> Result<Self> {
+        let fd = rm::fsopen(kind, rm::FsOpenFlags::FSOPEN_CLOEXEC)
+            .call("fsopen", format_args!("{kind}"))?;
+        Ok(Self { fd, kind: kind.to_owned() })
+    }
+
+    /// Sets `key` to `value`.
+    pub fn set(&self, key: &str, value: &str) -> Result<()> {
+        rm::fsconfig_set_string(self.fd.as_fd(), key, value)
+            .call("fsconfig", format_args!("{}, {key}={value}", self.kind))
+            .map_err(|e| self.explain(e))
+    }
+
+    /// Sets `key` to the object behind `fd`.
+    pub fn set_fd(&self, key: &str, fd: BorrowedFd<'_>) -> Result<()> {
+        rm::fsconfig_set_fd(self.fd.as_fd(), key, fd)
+            .call("fsconfig", format_args!("{}, {key}=fd", self.kind))
+            .map_err(|e| self.explain(e))
+    }
+
+    /// Sets the flag `key`.
+    pub fn flag(&self, key: &str) -> Result<()> {
+        rm::fsconfig_set_flag(self.fd.as_fd(), key)
+            .call("fsconfig", format_args!("{}, {key}", self.kind))
+            .map_err(|e| self.explain(e))
+    }
+
+    /// Makes the superblock and a detached mount of it with `attrs` (`attr::*`).
+    pub fn mount(self, attrs: u64) -> Result<OwnedFd> {
+        rm::fsconfig_create(self.fd.as_fd())
+            .call("fsconfig", format_args!("{}, create", self.kind))
+            .map_err(|e| self.explain(e))?;
+        rm::fsmount(
+            self.fd.as_fd(),
+            rm::FsMountFlags::FSMOUNT_CLOEXEC,
+            rm::MountAttrFlags::from_bits_retain(attrs as u32),
+        )
+        .call("fsmount", format_args!("{}, {attrs:#x}", self.kind))
+        .map_err(|e| self.explain(e))
+    }
+
+    /// What the kernel wrote into the context's log, added to the error.
+    fn explain(&self, error: Error) -> Error {
+        let mut note = String::new();
+        let mut line = [0u8; 512];
+        while let Ok(n) = rustix::io::read(&self.fd, &mut line) {
+            let text = String::from_utf8_lossy(&line[..n]);
+            // Lines start with their kind: "e ", "w " or "i ".
+            let text = text.trim_end().get(2..).unwrap_or_default().to_owned();
+            if !note.is_empty() {
+                note.push_str("; ");
+            }
+            note.push_str(&text);
+        }
+        error.with_note(&note)
+    }
+}
+
+/// A detached copy of the mount that `path` below `dir` is on (open_tree(2) with
+/// OPEN_TREE_CLONE), with what is mounted below it when `recursive`.
+/// `follow` follows a symbolic link at the end.
+pub fn clone_tree(
+    dir: BorrowedFd<'_>,
+    path: &CStr,
+    recursive: bool,
+    follow: bool,
+) -> Result<OwnedFd> {
+    let mut flags = rm::OpenTreeFlags::OPEN_TREE_CLONE | rm::OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(rm::OpenTreeFlags::AT_RECURSIVE, recursive);
+    flags.set(rm::OpenTreeFlags::AT_SYMLINK_NOFOLLOW, !follow);
+    flags.set(rm::OpenTreeFlags::AT_EMPTY_PATH, path.is_empty());
+    rm::open_tree(dir, path, flags).call("open_tree", format_args!("{path:?}, clone"))
+}
+
+/// Attaches the detached mount `tree` onto `target` (any descriptor, O_PATH included).
+pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let flags = rm::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
+        | rm::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    rm::move_mount(tree, c"", target, c"", flags).call("move_mount", format_args!("fd to fd"))
+}
+
+/// mount_setattr(2) on the mount of `fd`, and those below it when `recursive`.
+pub fn set_attr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string constant and `attr` a live struct mount_attr of the size
+    // given; the kernel only reads both.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(attr),
+            size_of::<MountAttr>(),
+        )
+    };
+    if ret != 0 {
+        return Err(Error::last(
+            "mount_setattr",
+            format_args!(
+                "set {:#x}, clear {:#x}, propagation {:#x}{}",
+                attr.set,
+                attr.clear,
+                attr.propagation,
+                if recursive { ", recursive" } else { "" }
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Makes the current directory the root mount, and detaches the old root.
+///
+/// With "." for both, the old root ends up mounted over the new one and is at
+/// "." for the umount2 that follows (pivot_root(2), NOTES).
+pub fn pivot_root_here() -> Result<()> {
+    nix::unistd::pivot_root(c".", c".").call("pivot_root", format_args!(".\", \"."))?;
+    // Nothing that is unmounted here may travel to the host through a shared mount.
+    let private = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+    set_attr_at(c".", true, &private)?;
+    nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)
+        .call("umount2", format_args!("old root, MNT_DETACH"))?;
+    nix::unistd::chdir(c"/").call("chdir", format_args!("/"))
+}
+
+/// [`set_attr`] by path.
+pub fn set_attr_at(path: &CStr, recursive: bool, attr: &MountAttr) -> Result<()> {
+    let fd = rustix::fs::open(
+        path,
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .call("open", format_args!("{path:?}"))?;
+    set_attr(fd.as_fd(), recursive, attr)
+}
+
+/// Detaches what is mounted at `path` (MNT_DETACH, symbolic links not followed).
+pub fn detach(path: &std::path::Path) -> Result<()> {
+    use nix::mount::MntFlags;
+    nix::mount::umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)
+        .call("umount2", format_args!("{}, MNT_DETACH", path.display()))
+}
+
+/// Moves the mount of the current directory over "/" and makes it the root
+/// (`--no-pivot`, for a root file system that is a ramfs).
+pub fn move_root_here() -> Result<()> {
+    nix::mount::mount(
+        Some(c"."),
+        c"/",
+        None::<&CStr>,
+        nix::mount::MsFlags::MS_MOVE,
+        None::<&CStr>,
+    )
+    .call("mount", format_args!(".\", \"/\", MS_MOVE"))?;
+    nix::unistd::chroot(c".").call("chroot", format_args!("."))?;
+    nix::unistd::chdir(c"/").call("chdir", format_args!("/"))
+}
+
+/// mount(2) of file system `kind` on `target` with `options`, for options that
+/// fsconfig(2) cannot carry.
+pub fn mount_classic(
+    source: &str,
+    target: &std::path::Path,
+    kind: &str,
+    options: &str,
+) -> Result<()> {
+    nix::mount::mount(
+        Some(source),
+        target,
+        Some(kind),
+        nix::mount::MsFlags::empty(),
+        Some(options),
+    )
+    .call("mount", format_args!("{kind} on {}, {options}", target.display()))
+}

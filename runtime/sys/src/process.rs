@@ -1,5 +1,213 @@
 //! Processes: clone3, pidfd, wait, exec, kill; and the clock.
 
+use crate::error::Call;
+use crate::{Error, Result};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+pub use libc::{
+    EAGAIN, ECHILD, ESRCH, SIGCHLD, SIGKILL, SIGPIPE, SIGTERM, SIGURG, SIGWINCH,
+};
+
+/// Which side of a clone one is on.
+#[derive(Debug)]
+pub enum Clone {
+    /// The caller, with the child's process id and pidfd.
+    Parent {
+        /// In the caller's pid namespace.
+        pid: i32,
+        /// Refers to the child for good.
+        pidfd: OwnedFd,
+    },
+    /// The child.
+    Child,
+}
+
+/// `struct clone_args` of clone3(2), up to `cgroup` (5.7).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// clone3(2) as fork(2): a child with a copy of the memory, in new namespaces
+/// `flags` (`CLONE_NEW*`, CLONE_PARENT) and, given `cgroup`, in that v2 cgroup
+/// from its first instruction (CLONE_INTO_CGROUP).
+///
+/// The caller must be single-threaded: locks that other threads hold would stay
+/// locked in the child. This is checked, with EBUSY.
+pub fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    if !single_threaded() {
+        let args = format_args!("process has threads");
+        return Err(Error::new("clone3", args, crate::Errno(libc::EBUSY)));
+    }
+    let mut pidfd: i32 = -1;
+    let parent = flags & libc::CLONE_PARENT != 0;
+    let mut args = CloneArgs {
+        flags: flags as u32 as u64 | libc::CLONE_PIDFD as u64,
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: if parent { 0 } else { libc::SIGCHLD as u64 },
+        ..CloneArgs::default()
+    };
+    if let Some(fd) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = fd.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM the child runs on a copy of this stack and memory, as after
+    // fork(2); there is one thread, so no lock of another is copied in a locked state. `args` and
+    // `pidfd` are live and of the size given.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<CloneArgs>())
+    };
+    match ret {
+        0 => Ok(Clone::Child),
+        pid if pid > 0 => {
+            // SAFETY: CLONE_PIDFD made a descriptor that nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Clone::Parent { pid: pid as i32, pidfd })
+        }
+        _ => Err(Error::last(
+            "clone3",
+            format_args!(
+                "{}{}",
+                crate::ns::names(flags),
+                if cgroup.is_some() { ", CLONE_INTO_CGROUP" } else { "" }
+            ),
+        )),
+    }
+}
+
+fn single_threaded() -> bool {
+    unsafe extern "C" {
+        // glibc 2.32: nonzero as long as the process never had a second thread.
+        static __libc_single_threaded: libc::c_char;
+    }
+    // SAFETY: a byte that glibc defines and writes only when threads start or end.
+    unsafe { std::ptr::read_volatile(&raw const __libc_single_threaded) != 0 }
+}
+
+/// pidfd_open(2).
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
+    let invalid = || Error::new("pidfd_open", format_args!("{pid}"), crate::Errno(libc::ESRCH));
+    let target = rustix::process::Pid::from_raw(pid).ok_or_else(invalid)?;
+    rustix::process::pidfd_open(target, rustix::process::PidfdFlags::empty())
+        .call("pidfd_open", format_args!("{pid}"))
+}
+
+/// pidfd_send_signal(2); signal 0 only asks whether the process lives.
+pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: plain integers and a null siginfo.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if ret == 0 {
+        return Ok(());
+    }
+    Err(Error::last("pidfd_send_signal", format_args!("signal {signal}")))
+}
+
+/// kill(2).
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: plain integers.
+    if unsafe { libc::kill(pid, signal) } == 0 {
+        return Ok(());
+    }
+    Err(Error::last("kill", format_args!("{pid}, signal {signal}")))
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// exit(2) with this status.
+    Code(i32),
+    /// Killed by this signal.
+    Signal(i32),
+}
+
+impl Exit {
+    /// As a shell reports it: the status, or 128 + signal.
+    pub fn shell_code(self) -> u8 {
+        match self {
+            Self::Code(code) => code as u8,
+            Self::Signal(signal) => 128u8.wrapping_add(signal as u8),
+        }
+    }
+}
+
+/// waitpid(2) for `pid` (-1: any child). `None` with `nohang` when none has ended.
+pub fn wait(pid: i32, nohang: bool) -> Result<Option<(i32, Exit)>> {
+    let mut status = 0;
+    let options = if nohang { libc::WNOHANG } else { 0 };
+    loop {
+        // SAFETY: `status` is valid for writes of an int.
+        let ret = unsafe { libc::waitpid(pid, &raw mut status, options) };
+        if ret == 0 {
+            return Ok(None);
+        }
+        if ret < 0 {
+            let error = Error::last("waitpid", format_args!("{pid}"));
+            if error.is(libc::EINTR) {
+                continue;
+            }
+            return Err(error);
+        }
+        if libc::WIFEXITED(status) {
+            return Ok(Some((ret, Exit::Code(libc::WEXITSTATUS(status)))));
+        }
+        if libc::WIFSIGNALED(status) {
+            return Ok(Some((ret, Exit::Signal(libc::WTERMSIG(status)))));
+        }
+    }
+}
+
+/// execve(2); returns only when it fails.
+pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> Error {
+    match nix::unistd::execve(path, args, env) {
+        Ok(never) => match never {},
+        Err(e) => Error::new("execve", format_args!("{}", path.to_string_lossy()), e.into()),
+    }
+}
+
+/// Ends the process at once, without destructors or atexit handlers: the way out
+/// of a cloned child.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// The caller's process id.
+pub fn pid() -> i32 {
+    std::process::id() as i32
+}
+
+/// Start time of a process in clock ticks since boot (field 22 of
+/// /proc/PID/stat) and its state letter; `None` when there is no such process.
+pub fn start_time(pid: i32) -> Option<(u64, char)> {
+    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    // The name (field 2) may hold spaces and parentheses; it ends at the last one.
+    let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((fields.nth(18)?.parse().ok()?, state))
+}
+
 /// The wall clock plus `offset_seconds` in RFC 3339, UTC, with nanoseconds.
 pub fn utc_now(offset_seconds: i64) -> String {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -2,13 +2,30 @@
 //! `pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8>`, which
 //! returns the exit status.
 
+mod create;
+mod delete;
+mod exec;
+mod kill;
+mod list;
+mod run;
+mod start;
+mod state;
+
 use crate::args::{Command, Global};
 use rrun_core::{Error, Result};
 
 /// Runs `command`.
 pub fn run(global: &Global, command: Command) -> Result<u8> {
-    let _ = global;
+    let parser = command.parser;
     match command.name.as_str() {
+        "create" => create::run(global, parser),
+        "delete" => delete::run(global, parser),
+        "exec" => exec::run(global, parser),
+        "kill" => kill::run(global, parser),
+        "list" => list::run(global, parser),
+        "run" => run::run(global, parser),
+        "start" => start::run(global, parser),
+        "state" => state::run(global, parser),
         other => Err(Error::Usage(format!("no such command {other:?}; see 'rrun --help'"))),
     }
 }

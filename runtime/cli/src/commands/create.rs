@@ -1,0 +1,22 @@
+//! `rrun create`.
+
+use crate::args::Global;
+use crate::bundle::{Request, write_pid_file};
+use rrun_core::plan::Console;
+use rrun_core::{Context, Result, create};
+
+/// Creates a container that waits for `rrun start`.
+pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
+    let request = Request::parse(parser, false)?;
+    let console = request.console_socket.clone().map(Console::Path);
+    let (plan, config) = request.plan(global, console)?;
+    let created = create::create(&plan, &global.root, &config, true)
+        .context("rrun create failed: unable to start container process")?;
+    if let Some(path) = &request.pid_file {
+        if let Err(error) = write_pid_file(path, created.container.record.init_process_pid) {
+            created.container.delete(true)?;
+            return Err(error);
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,202 @@
+//! `rrun exec`.
+
+use crate::args::{self, Global};
+use crate::bundle::write_pid_file;
+use crate::foreground::{self, Terminal};
+use lexopt::{Arg, Parser};
+use rrun_core::container::Container;
+use rrun_core::oci::{self, Process};
+use rrun_core::plan::Console;
+use rrun_core::{Context, Error, Result, exec, spec};
+use std::path::PathBuf;
+
+/// Options of `exec`.
+#[derive(Debug, Default)]
+struct Request {
+    id: String,
+    args: Vec<String>,
+    process: Option<PathBuf>,
+    console_socket: Option<PathBuf>,
+    cwd: Option<PathBuf>,
+    env: Vec<String>,
+    tty: bool,
+    user: Option<String>,
+    additional_gids: Vec<u32>,
+    detach: bool,
+    pid_file: Option<PathBuf>,
+    label: Option<String>,
+    apparmor: Option<String>,
+    no_new_privs: bool,
+    capabilities: Vec<String>,
+    preserve_fds: u32,
+    cgroup: Option<String>,
+    ignore_paused: bool,
+}
+
+impl Request {
+    fn parse(mut parser: Parser) -> Result<Self> {
+        let mut r = Self::default();
+        while let Some(arg) = parser.next().map_err(args::usage)? {
+            match arg {
+                Arg::Long("console-socket") => r.console_socket = Some(args::path(&mut parser)?),
+                Arg::Long("cwd") => r.cwd = Some(args::path(&mut parser)?),
+                Arg::Short('e') | Arg::Long("env") => r.env.push(args::text(&mut parser)?),
+                Arg::Short('t') | Arg::Long("tty") => r.tty = args::switch(&mut parser)?,
+                Arg::Short('u') | Arg::Long("user") => r.user = Some(args::text(&mut parser)?),
+                Arg::Short('g') | Arg::Long("additional-gids") => {
+                    r.additional_gids.push(args::number(&mut parser)?);
+                }
+                Arg::Short('p') | Arg::Long("process") => r.process = Some(args::path(&mut parser)?),
+                Arg::Short('d') | Arg::Long("detach") => r.detach = args::switch(&mut parser)?,
+                Arg::Long("pid-file") => r.pid_file = Some(args::path(&mut parser)?),
+                Arg::Long("process-label") => r.label = Some(args::text(&mut parser)?),
+                Arg::Long("apparmor") => r.apparmor = Some(args::text(&mut parser)?),
+                Arg::Long("no-new-privs") => r.no_new_privs = args::switch(&mut parser)?,
+                Arg::Short('c') | Arg::Long("cap") => r.capabilities.push(args::text(&mut parser)?),
+                Arg::Long("preserve-fds") => r.preserve_fds = args::number(&mut parser)?,
+                Arg::Long("cgroup") => r.cgroup = Some(args::text(&mut parser)?),
+                Arg::Long("ignore-paused") => r.ignore_paused = args::switch(&mut parser)?,
+                Arg::Long("no-subreaper") => {
+                    args::switch(&mut parser)?;
+                }
+                Arg::Value(id) if r.id.is_empty() => {
+                    r.id = args::string(id)?;
+                    // What follows is the command's, options included; runc takes one "--".
+                    for value in parser.raw_args().map_err(args::usage)? {
+                        r.args.push(args::string(value)?);
+                    }
+                    if r.args.first().is_some_and(|a| a == "--") {
+                        r.args.remove(0);
+                    }
+                    break;
+                }
+                other => return Err(args::unexpected(other)),
+            }
+        }
+        if r.id.is_empty() {
+            return Err(Error::Usage("container id cannot be empty".into()));
+        }
+        if r.args.is_empty() && r.process.is_none() {
+            return Err(Error::Usage("process args cannot be empty".into()));
+        }
+        Ok(r)
+    }
+
+    /// The process to execute: a file's, or the container's own with the options' changes.
+    fn process(&self, spec: &oci::Spec) -> Result<Process> {
+        if let Some(path) = &self.process {
+            let text = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
+            return spec::parse_process(&text)
+                .map_err(|source| Error::Json { path: path.clone(), source });
+        }
+        let mut p = spec.process().clone().unwrap_or_default();
+        p.set_args(Some(self.args.clone()));
+        p.set_terminal(Some(self.tty));
+        if let Some(cwd) = &self.cwd {
+            p.set_cwd(cwd.clone());
+        }
+        if self.label.is_some() {
+            p.set_selinux_label(self.label.clone());
+        }
+        if self.apparmor.is_some() {
+            p.set_apparmor_profile(self.apparmor.clone());
+        }
+        p.env_mut().get_or_insert_default().extend(self.env.iter().cloned());
+        if self.no_new_privs {
+            p.set_no_new_privileges(Some(true));
+        }
+        self.add_capabilities(&mut p)?;
+        self.change_user(&mut p)?;
+        Ok(p)
+    }
+
+    fn add_capabilities(&self, p: &mut Process) -> Result<()> {
+        if self.capabilities.is_empty() {
+            return Ok(());
+        }
+        let mut sets = p.capabilities().clone().unwrap_or_default();
+        for name in &self.capabilities {
+            let value = serde_json::Value::from(name.as_str());
+            let capability: oci::Capability = serde_json::from_value(value)
+                .map_err(|_| Error::Usage(format!("unknown capability {name:?}")))?;
+            let with = |set: &Option<oci::Capabilities>| {
+                let mut set = set.clone().unwrap_or_default();
+                set.insert(capability);
+                Some(set)
+            };
+            let ambient = sets.ambient().as_ref().is_some_and(|a| !a.is_empty());
+            let (b, e, m) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+            sets.set_bounding(b).set_effective(e).set_permitted(m);
+            if ambient {
+                let (a, i) = (with(sets.ambient()), with(sets.inheritable()));
+                sets.set_ambient(a).set_inheritable(i);
+            }
+        }
+        p.set_capabilities(Some(sets));
+        Ok(())
+    }
+
+    fn change_user(&self, p: &mut Process) -> Result<()> {
+        if let Some(user) = &self.user {
+            let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
+            let id = |text: &str, what: &str| {
+                text.parse::<u32>().map_err(|_| Error::Usage(format!("bad {what} {text:?}: a number is needed")))
+            };
+            p.user_mut().set_uid(id(uid, "uid")?);
+            if !gid.is_empty() {
+                p.user_mut().set_gid(id(gid, "gid")?);
+            }
+        }
+        if !self.additional_gids.is_empty() {
+            p.user_mut()
+                .additional_gids_mut()
+                .get_or_insert_default()
+                .extend(&self.additional_gids);
+        }
+        Ok(())
+    }
+}
+
+/// Runs one more process in a container. Exit status 255: it could not be started.
+pub fn run(global: &Global, parser: Parser) -> Result<u8> {
+    let request = Request::parse(parser)?;
+    match execute(global, &request) {
+        Ok(code) => Ok(code),
+        Err(error) => {
+            rrun_core::log::line(
+                rrun_core::log::Level::Error,
+                format_args!("{}", error.chain()),
+            );
+            Ok(255)
+        }
+    }
+}
+
+fn execute(global: &Global, request: &Request) -> Result<u8> {
+    let container = Container::load(&global.root, &request.id)?;
+    let spec = container.spec()?;
+    let process = request.process(&spec)?;
+    let mut relay = None;
+    let console = match &request.console_socket {
+        Some(path) => Some(Console::Path(path.clone())),
+        None if request.detach || process.terminal() != Some(true) => None,
+        None => Terminal::console(&mut relay)?,
+    };
+    let options = exec::Options {
+        console,
+        preserve_fds: request.preserve_fds + args::listen_fds(),
+        cgroup: request.cgroup.clone(),
+        ignore_paused: request.ignore_paused,
+    };
+    let signals = if request.detach { None } else { Some(foreground::signals()?) };
+    let (pid, _pidfd) = exec::exec(&container, &spec, &process, &options)
+        .context("exec failed: unable to start container process")?;
+    if let Some(path) = &request.pid_file {
+        write_pid_file(path, pid)?;
+    }
+    let terminal = relay.map(Terminal::receive).transpose()?;
+    match signals {
+        Some(signals) => foreground::wait(pid, &signals, terminal),
+        None => Ok(0),
+    }
+}

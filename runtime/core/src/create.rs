@@ -1,0 +1,288 @@
+//! The parent's side of `create` and `run`: clone the init process, make its
+//! cgroups while it makes its namespaces, run hooks, keep the record.
+
+use crate::cgroup::Cgroup;
+use crate::container::{self, Container, RECORD_VERSION, Record, Status};
+use crate::init::{self, Gate, Inherited};
+use crate::plan::{Plan, namespaces};
+use crate::sync::{self, Channel, Message};
+use crate::{Context, Error, Result, hooks, rlimits, rootfs, seccomp};
+use rrun_sys::process::{self, Clone};
+use rrun_sys::{cred, ns, path};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// A container whose init process waits for its start.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub container: Container,
+    /// Init, for good.
+    pub pidfd: OwnedFd,
+    channel: Channel,
+}
+
+/// Everything that must be undone when a step fails.
+struct Undo<'a> {
+    dir: &'a Path,
+    cgroup: Option<Cgroup>,
+    init: Option<(i32, OwnedFd)>,
+    armed: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        if let Some((pid, pidfd)) = &self.init {
+            // It may be dead already; what matters is that it is reaped.
+            let _ = process::pidfd_signal(pidfd.as_fd(), process::SIGKILL);
+            let _ = process::wait(*pid, false);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            if let Err(e) = cgroup.kill(process::SIGKILL).and_then(|()| cgroup.delete()) {
+                crate::warning!("clean up the cgroup: {}", e.chain());
+            }
+        }
+        let _ = std::fs::remove_dir_all(self.dir);
+    }
+}
+
+/// Creates the container of `plan` below `root`. `config` is config.json as it
+/// was read. With `fifo` the start comes from another process (`create`),
+/// without from [`Created::start`] (`run`).
+pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Created> {
+    let dir = make_directory(root, &plan.id)?;
+    let mut undo = Undo { dir: &dir, cgroup: None, init: None, armed: true };
+    let (pid, pidfd, channel) = launch(plan, &dir, fifo, &mut undo)?;
+    let mut record = record(plan, pid, undo.cgroup.as_ref().expect("launch set it"))?;
+    write(&dir.join(container::CONFIG), config)?;
+    let creating = dir.join(container::STATE_CREATING);
+    write(&creating, &serde_json::to_vec(&record).expect("a record is plain data"))?;
+    supervise(plan, pid, &channel)?;
+    let state = dir.join(container::STATE);
+    std::fs::rename(&creating, &state).map_err(|e| Error::file("rename", &creating, e))?;
+    undo.armed = false;
+    drop(undo);
+    record.id.clone_from(&plan.id);
+    let container = Container::load(root, &plan.id)?;
+    Ok(Created { container, pidfd, channel })
+}
+
+impl Created {
+    /// Lets init execute the program (`run`), and runs poststart hooks.
+    pub fn start(&self) -> Result<()> {
+        self.channel.send(&Message::Go)?;
+        match self.channel.receive()? {
+            // Exec closed it.
+            None if self.container.is_alive() => self.container.poststart(),
+            // It has ended already, or was killed before: its status tells.
+            None => Ok(()),
+            Some(Message::Error(text)) => Err(Error::Remote(text)),
+            Some(other) => Err(Error::Remote(format!("unexpected message {other:?} from init"))),
+        }
+    }
+}
+
+/// Makes `<root>/<id>`; that it is not there yet is what reserves the id.
+fn make_directory(root: &Path, id: &str) -> Result<PathBuf> {
+    crate::spec::validate_id(id)?;
+    let dir = root.join(id);
+    let make = |recursive: bool, path: &Path| {
+        std::fs::DirBuilder::new().recursive(recursive).mode(0o711).create(path)
+    };
+    match make(false, &dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            make(true, root).map_err(|e| Error::file("mkdir", root, e))?;
+            make(false, &dir).map_err(|e| Error::file("mkdir", &dir, e))?;
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::State("container with given ID already exists".into()));
+        }
+        Err(e) => return Err(Error::file("mkdir", &dir, e)),
+        Ok(()) => {}
+    }
+    Ok(dir)
+}
+
+fn write(path: &Path, data: &[u8]) -> Result<()> {
+    std::fs::write(path, data).map_err(|e| Error::file("write", path, e))
+}
+
+/// Clones init, and makes its cgroups while it makes its namespaces.
+fn launch(
+    plan: &Plan,
+    dir: &Path,
+    fifo: bool,
+    undo: &mut Undo<'_>,
+) -> Result<(i32, OwnedFd, Channel)> {
+    let process = plan.spec.process().as_ref();
+    let process = process.ok_or_else(|| Error::config("process", "process property must not be empty"))?;
+    let rlimits = rlimits::from_spec(process.rlimits().as_deref().unwrap_or_default())?;
+    let mut inherited = inherit(plan, dir, fifo)?;
+    undo.cgroup = Some(plan.cgroup.begin().context("create the cgroup")?);
+    let cgroup = undo.cgroup.as_mut().expect("set above");
+    let early = plan.namespaces.user();
+    if early {
+        cgroup.complete(&plan.cgroup, None).context("create the cgroup")?;
+        inherited.0.joiner = Some(plan.cgroup.joiner()?);
+    }
+    let (ours, theirs) = (inherited.1, inherited.0);
+    let (pid, pidfd) = clone_init(plan, cgroup, theirs)?;
+    undo.init = Some((pid, pidfd.try_clone().map_err(|e| Error::file("dup", "pidfd", e))?));
+    let cgroup = undo.cgroup.as_mut().expect("set above");
+    if plan.namespaces.new & namespaces::USER != 0 {
+        crate::idmap::write_maps(pid, &plan.namespaces)?;
+        ours.send(&Message::Mapped)?;
+    }
+    crate::idmap::oom_score(pid, process.oom_score_adj())?;
+    cgroup.complete(&plan.cgroup, Some(pid)).context("create the cgroup")?;
+    cgroup.limit(&plan.cgroup).context("set cgroup limits")?;
+    ours.send(&Message::Cgroup).or_else(|e| explain(&ours, e))?;
+    rlimits::apply(pid, &rlimits).context("set rlimits")?;
+    Ok((pid, pidfd, ours))
+}
+
+/// A failed send means that init is gone: what it said last is the better error.
+fn explain(channel: &Channel, error: Error) -> Result<()> {
+    match channel.receive() {
+        Ok(Some(Message::Error(text))) => Err(Error::Remote(text)),
+        _ => Err(error),
+    }
+}
+
+fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> {
+    let (ours, theirs) = sync::pair()?;
+    let gate = if fifo {
+        let open = |name: &str| -> Result<OwnedFd> {
+            let fifo = dir.join(name);
+            path::mkfifo(&fifo, 0o600)?;
+            // Both ends, so that neither open nor read ends early.
+            Ok(path::open(&fifo, path::O_RDWR)?)
+        };
+        Gate::Fifo { start: open(container::START_FIFO)?, reply: open(container::REPLY_FIFO)? }
+    } else {
+        Gate::Channel
+    };
+    let user = plan.namespaces.user();
+    let trees = if user { rootfs::open_trees(plan)? } else { rootfs::Trees::new() };
+    let mut join = Vec::new();
+    for (flag, target) in &plan.namespaces.join {
+        let what = || format!("join namespace {}", target.display());
+        join.push((*flag, path::open(target, path::O_RDONLY).with_context(what)?));
+    }
+    let seccomp = match plan.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
+        Some(profile) => {
+            let cache = dir.parent().map(|root| root.join(".seccomp"));
+            seccomp::compile(profile, cache.as_deref()).context("compile the seccomp profile")?
+        }
+        None => None,
+    };
+    let inherited = Inherited {
+        channel: Some(theirs),
+        gate,
+        trees,
+        join,
+        joiner: None,
+        console: connect_console(plan)?,
+        seccomp,
+    };
+    Ok((inherited, ours))
+}
+
+fn connect_console(plan: &Plan) -> Result<Option<OwnedFd>> {
+    let terminal = plan.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
+    match (&plan.options.console, terminal == Some(true)) {
+        (Some(console), true) => console.open().map(Some),
+        (None, false) => Ok(None),
+        (None, true) => Err(Error::State(
+            "cannot allocate tty if runc will detach without setting console socket".into(),
+        )),
+        (Some(_), false) => Err(Error::State(
+            "cannot use console socket if runc will not detach or allocate tty".into(),
+        )),
+    }
+}
+
+fn clone_init(plan: &Plan, cgroup: &Cgroup, mut inherited: Inherited) -> Result<(i32, OwnedFd)> {
+    let flags = plan.namespaces.new & (namespaces::USER | namespaces::PID);
+    // A pid namespace is joined by the children of whoever joins it.
+    let mut own = None;
+    if let Some(index) = inherited.join.iter().position(|(flag, _)| *flag == namespaces::PID) {
+        let (_, fd) = inherited.join.remove(index);
+        own = Some(path::open(Path::new("/proc/self/ns/pid"), path::O_RDONLY)?);
+        ns::setns(fd.as_fd(), namespaces::PID).context("join the pid namespace")?;
+    }
+    // What the container may not see or trace must not be dumpable when it enters.
+    cred::set_dumpable(false)?;
+    let into = cgroup.clone_fd();
+    let cloned = process::clone3(flags, into).context("clone the init process")?;
+    let (pid, pidfd) = match cloned {
+        Clone::Child => init::main(plan, inherited),
+        Clone::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    if let Some(own) = own {
+        ns::setns(own.as_fd(), namespaces::PID).context("return to the pid namespace")?;
+    }
+    Ok((pid, pidfd))
+}
+
+fn record(plan: &Plan, pid: i32, cgroup: &Cgroup) -> Result<Record> {
+    let (start, _) = process::start_time(pid)
+        .ok_or_else(|| Error::State("init ended early (killed, or out of memory)".into()))?;
+    Ok(Record {
+        version: RECORD_VERSION,
+        id: plan.id.clone(),
+        init_process_pid: pid,
+        init_process_start: start,
+        created: process::utc_now(0),
+        cgroup_paths: cgroup.paths(),
+        cgroup_manager: plan.options.manager,
+        namespace_paths: plan.namespaces.paths(pid),
+        rootless: !cred::is_root(),
+        oci_version: plan.spec.version().clone(),
+        bundle: plan.bundle.clone(),
+        rootfs: plan.rootfs.clone(),
+        annotations: plan.spec.annotations().clone(),
+    })
+}
+
+/// Answers init until it is ready.
+fn supervise(plan: &Plan, pid: i32, channel: &Channel) -> Result<()> {
+    loop {
+        match channel.receive()? {
+            Some(Message::Ready) => return Ok(()),
+            Some(Message::Hooks) => {
+                run_runtime_hooks(plan, pid)?;
+                channel.send(&Message::Go)?;
+            }
+            Some(Message::Error(text)) => return Err(Error::Remote(text)),
+            Some(other) => {
+                return Err(Error::Remote(format!("unexpected message {other:?} from init")));
+            }
+            None => {
+                return Err(Error::Remote(
+                    "init ended without a word (killed, or out of memory: is the memory limit too low?)".into(),
+                ));
+            }
+        }
+    }
+}
+
+fn run_runtime_hooks(plan: &Plan, pid: i32) -> Result<()> {
+    let Some(all) = plan.spec.hooks() else { return Ok(()) };
+    let state = hooks::State {
+        oci_version: plan.spec.version(),
+        id: &plan.id,
+        status: Status::Creating,
+        pid: Some(pid),
+        bundle: &plan.bundle,
+        annotations: plan.spec.annotations().as_ref(),
+    }
+    .to_json();
+    #[allow(deprecated, reason = "the field is deprecated in the specification, but in use")]
+    hooks::run("prestart", all.prestart().as_ref(), &state)?;
+    hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
+}

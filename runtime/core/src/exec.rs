@@ -1,0 +1,172 @@
+//! One more process in a container that runs.
+
+use crate::cgroup::Joiner;
+use crate::container::{Container, Status};
+use crate::init::process::{self as last, Prepared};
+use crate::plan::{Console, Namespaces, namespaces};
+use crate::sync::{self, Channel, Message};
+use crate::{Context, Error, Result, console, idmap, rlimits, seccomp};
+use oci_spec::runtime::{Process, Spec};
+use rrun_sys::process::{self, Clone};
+use rrun_sys::{cred, mount, ns, path};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// What the command line says besides the process.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Where the terminal's master is sent.
+    pub console: Option<Console>,
+    /// How many descriptors from 3 up the process inherits.
+    pub preserve_fds: u32,
+    /// A cgroup below the container's (`--cgroup`).
+    pub cgroup: Option<String>,
+    /// Execute in a paused container, where the process will wait (`--ignore-paused`).
+    pub ignore_paused: bool,
+}
+
+/// Starts `process` in `container`: its process id, and a descriptor of it.
+pub fn exec(
+    container: &Container,
+    spec: &Spec,
+    process: &Process,
+    options: &Options,
+) -> Result<(i32, OwnedFd)> {
+    check(container, options)?;
+    crate::spec::validate_process(process)?;
+    let init = container.init()?.ok_or_else(not_running)?;
+    let namespaces = Namespaces::from_spec(spec)?;
+    let rlimits = rlimits::from_spec(process.rlimits().as_deref().unwrap_or_default())?;
+    let (ours, theirs) = sync::pair()?;
+    let cgroup = container.cgroup()?;
+    let child = Child {
+        init,
+        flags: namespaces.new | namespaces.join.iter().fold(0, |all, (flag, _)| all | flag),
+        joiner: cgroup.exec_joiner(options.cgroup.as_deref())?,
+        console: connect_console(process, options)?,
+        seccomp: compile_seccomp(container, spec)?,
+        channel: theirs,
+        preserve_fds: options.preserve_fds,
+    };
+    let own = path::open(Path::new("/proc/self/ns/pid"), path::O_RDONLY)?;
+    let enter_pid = child.flags & namespaces::PID != 0;
+    if enter_pid {
+        ns::setns(child.init.as_fd(), namespaces::PID).context("join the pid namespace")?;
+    }
+    cred::set_dumpable(false)?;
+    let (pid, pidfd) = match process::clone3(0, cgroup.clone_fd())? {
+        Clone::Child => child.main(process),
+        Clone::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(child);
+    if enter_pid {
+        ns::setns(own.as_fd(), namespaces::PID).context("return to the pid namespace")?;
+    }
+    let finished = idmap::oom_score(pid, process.oom_score_adj())
+        .and_then(|()| rlimits::apply(pid, &rlimits).context("set rlimits"))
+        .and_then(|()| finish(&ours));
+    if let Err(error) = finished {
+        let _ = process::pidfd_signal(pidfd.as_fd(), process::SIGKILL);
+        let _ = process::wait(pid, false);
+        return Err(error);
+    }
+    Ok((pid, pidfd))
+}
+
+fn not_running() -> Error {
+    Error::State("cannot exec in a stopped container".into())
+}
+
+fn check(container: &Container, options: &Options) -> Result<()> {
+    match container.status()? {
+        Status::Stopped => Err(not_running()),
+        Status::Paused if !options.ignore_paused => Err(Error::State(
+            "cannot exec in a paused container (use --ignore-paused to override)".into(),
+        )),
+        Status::Creating => Err(Error::State("cannot exec in a container being created".into())),
+        _ => Ok(()),
+    }
+}
+
+fn connect_console(process: &Process, options: &Options) -> Result<Option<OwnedFd>> {
+    match (&options.console, process.terminal() == Some(true)) {
+        (Some(console), true) => console.open().map(Some),
+        (None, false) => Ok(None),
+        (None, true) => Err(Error::State(
+            "cannot allocate tty if runc will detach without setting console socket".into(),
+        )),
+        (Some(_), false) => Err(Error::State(
+            "cannot use console socket if runc will not detach or allocate tty".into(),
+        )),
+    }
+}
+
+fn compile_seccomp(container: &Container, spec: &Spec) -> Result<Option<seccomp::Filter>> {
+    let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else {
+        return Ok(None);
+    };
+    let cache = container.dir.parent().map(|root| root.join(".seccomp"));
+    seccomp::compile(profile, cache.as_deref()).context("compile the seccomp profile")
+}
+
+/// Lets the process go, and waits until exec closes the channel.
+fn finish(channel: &Channel) -> Result<()> {
+    let sent = channel.send(&Message::Go);
+    match channel.receive()? {
+        None => sent,
+        Some(Message::Error(text)) => Err(Error::Remote(text)),
+        Some(other) => Err(Error::Remote(format!("unexpected message {other:?}"))),
+    }
+}
+
+/// What the new process needs.
+struct Child {
+    init: OwnedFd,
+    flags: i32,
+    joiner: Joiner,
+    console: Option<OwnedFd>,
+    seccomp: Option<seccomp::Filter>,
+    channel: Channel,
+    preserve_fds: u32,
+}
+
+impl Child {
+    fn main(mut self, process: &Process) -> ! {
+        if let Err(error) = self.run(process) {
+            let _ = self.channel.send(&Message::Error(error.chain()));
+        }
+        // As a shell's when it cannot execute; nobody sees it but by the message.
+        rrun_sys::process::exit_now(255)
+    }
+
+    fn run(&mut self, process: &Process) -> Result<()> {
+        self.joiner.join_self().context("join the cgroup")?;
+        let flags = self.flags & !namespaces::PID;
+        if flags & namespaces::USER != 0 {
+            // First, as it gives the rights for the others; they come with the same call.
+            ns::setns(self.init.as_fd(), flags).context("join the container's namespaces")?;
+            cred::set_gid(0).context("become group 0 of the user namespace")?;
+            cred::set_uid(0).context("become user 0 of the user namespace")?;
+            cred::set_dumpable(false)?;
+        } else if flags != 0 {
+            ns::setns(self.init.as_fd(), flags).context("join the container's namespaces")?;
+        }
+        self.channel.expect(&Message::Go)?;
+        if let Some(socket) = self.console.take() {
+            let root = path::open(Path::new("/"), path::O_PATH)?;
+            let size = last::console_size(process);
+            console::set_up(root.as_fd(), socket.as_fd(), size, process.user().uid(), false)?;
+        } else {
+            cred::setsid()?;
+        }
+        let procfs = if last::labelled(process) {
+            Some(mount::FsContext::open("proc")?.mount(0)?)
+        } else {
+            None
+        };
+        let prepared =
+            Prepared::for_exec(process, procfs, self.seccomp.take(), self.preserve_fds);
+        let never = prepared.take_identity()?.exec()?;
+        match never {}
+    }
+}

@@ -1,0 +1,67 @@
+//! What only the parent may write about its child: id maps, the OOM score.
+
+use crate::plan::Namespaces;
+use crate::{Context, Error, Result};
+use std::process::Command;
+
+/// Writes uid_map, gid_map and setgroups of process `pid`. Without the right to
+/// write several ranges the set-uid programs newuidmap and newgidmap do it.
+pub fn write_maps(pid: i32, namespaces: &Namespaces) -> Result<()> {
+    if rrun_sys::cred::is_root() {
+        write(pid, "uid_map", &namespaces.uid_map)?;
+        return write(pid, "gid_map", &namespaces.gid_map);
+    }
+    if write(pid, "uid_map", &namespaces.uid_map).is_err() {
+        helper("newuidmap", pid, &namespaces.uid_map)?;
+    }
+    // One's own group alone may be mapped once setgroups is given up (user_namespaces(7)).
+    if namespaces.gid_map.lines().count() == 1 && is_own_group(&namespaces.gid_map) {
+        write(pid, "setgroups", "deny")?;
+        return write(pid, "gid_map", &namespaces.gid_map);
+    }
+    helper("newgidmap", pid, &namespaces.gid_map)
+}
+
+fn is_own_group(map: &str) -> bool {
+    let mut fields = map.split_ascii_whitespace().skip(1).map(str::parse::<u32>);
+    fields.next() == Some(Ok(rrun_sys::cred::egid())) && fields.next() == Some(Ok(1))
+}
+
+fn write(pid: i32, name: &str, text: &str) -> Result<()> {
+    let path = format!("/proc/{pid}/{name}");
+    std::fs::write(&path, text)
+        .map_err(|e| Error::file("write", path, e))
+        .with_context(|| format!("set {name} to {:?}", text.trim_end()))
+}
+
+fn helper(program: &str, pid: i32, map: &str) -> Result<()> {
+    let output = Command::new(program)
+        .arg(pid.to_string())
+        .args(map.split_ascii_whitespace())
+        .output()
+        .map_err(|e| Error::file("exec", program, e))
+        .with_context(|| format!("{program} is needed to map ranges of ids without root"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(Error::Remote(format!("{program}: {}: check /etc/subuid and /etc/subgid", text.trim_end())))
+}
+
+/// Writes `process.oomScoreAdj`.
+pub fn oom_score(pid: i32, score: Option<i32>) -> Result<()> {
+    let Some(score) = score else { return Ok(()) };
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match std::fs::write(&path, score.to_string()) {
+        // Only CAP_SYS_RESOURCE may lower it: rootless callers cannot (runc's rule).
+        Err(e)
+            if e.kind() == std::io::ErrorKind::PermissionDenied && !rrun_sys::cred::is_root() =>
+        {
+            crate::warning!("oomScoreAdj {score} is left out: lowering it needs CAP_SYS_RESOURCE");
+            Ok(())
+        }
+        result => result.map_err(|e| Error::file("write", path, e)).with_context(|| {
+            format!("set process.oomScoreAdj to {score} (lowering it needs CAP_SYS_RESOURCE)")
+        }),
+    }
+}

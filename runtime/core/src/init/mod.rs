@@ -1,0 +1,215 @@
+//! The init process: from clone3 to exec. Everything here runs in the child.
+
+pub mod process;
+pub mod scheduling;
+
+use crate::plan::{Plan, namespaces};
+use crate::sync::{Channel, Message};
+use crate::{Context, Error, Result, cgroup, console, hooks, rootfs};
+use process::Prepared;
+use rrun_sys::{cred, ns};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// How the init process learns that it may execute the user's program.
+#[derive(Debug)]
+pub enum Gate {
+    /// `run`: a message on the channel.
+    Channel,
+    /// `create`: a byte in the first fifo; errors go to the second.
+    Fifo {
+        /// From `start`.
+        start: OwnedFd,
+        /// To `start`; closed by exec.
+        reply: OwnedFd,
+    },
+}
+
+/// What the parent leaves to the init process.
+#[derive(Debug)]
+pub struct Inherited {
+    /// Init's end of the conversation.
+    pub channel: Option<Channel>,
+    /// How to wait for `start`.
+    pub gate: Gate,
+    /// Trees opened in the caller's user namespace.
+    pub trees: rootfs::Trees,
+    /// Namespaces to join, with their flags.
+    pub join: Vec<(i32, OwnedFd)>,
+    /// Opened by the parent where the child will lack the rights.
+    pub joiner: Option<cgroup::Joiner>,
+    /// Where the terminal's master goes.
+    pub console: Option<OwnedFd>,
+    /// Compiled seccomp profile.
+    pub seccomp: Option<crate::seccomp::Filter>,
+}
+
+impl Inherited {
+    fn split(mut self) -> (Self, Channel) {
+        let channel = self.channel.take().expect("the parent gives one");
+        (self, channel)
+    }
+}
+
+/// Runs the init process; never returns.
+pub fn main(plan: &Plan, inherited: Inherited) -> ! {
+    let mut reply = None;
+    let (inherited, channel) = inherited.split();
+    let error = match run(plan, inherited, &channel, &mut reply) {
+        Ok(never) => match never {},
+        Err(error) => error.chain(),
+    };
+    match reply {
+        Some(fd) => {
+            let fd: OwnedFd = fd;
+            // `start` may be gone; then nobody asks.
+            let _ = rrun_sys::fd::write_all(fd.as_fd(), error.as_bytes());
+        }
+        None => {
+            let _ = channel.send(&Message::Error(error));
+        }
+    }
+    rrun_sys::process::exit_now(1)
+}
+
+/// A type without values: a function that returns it does not return.
+#[derive(Debug, Clone, Copy)]
+pub enum Never {}
+
+fn run(
+    plan: &Plan,
+    mut inherited: Inherited,
+    channel: &Channel,
+    reply: &mut Option<OwnedFd>,
+) -> Result<Never> {
+    // Die with the command that creates the container, as long as it is at work.
+    cred::set_parent_death_signal(9)?;
+    enter_namespaces(plan, &mut inherited, channel)?;
+    let mut root = rootfs::build(plan, &mut inherited.trees)?;
+    run_create_hooks(plan, channel)?;
+    root.procfs_if(!plan.sysctls.is_empty() || process::needs_procfs(&plan.spec))?;
+    rootfs::enter(plan, &root)?;
+    if let Some(socket) = inherited.console.take() {
+        process::open_console(plan, root.fd(), socket.as_fd())?;
+    } else {
+        // A session of its own, so that signals of the caller's terminal do not reach it.
+        cred::setsid()?;
+    }
+    rootfs::masks::apply(plan, root.fd())?;
+    rootfs::seal(plan, &root)?;
+    let prepared = Prepared::new(plan, root.take_procfs(), inherited.seccomp.take())?;
+    drop(root);
+    let before_start = prepared.take_identity()?;
+    cred::set_parent_death_signal(0)?;
+    channel.send(&Message::Ready)?;
+    match inherited.gate {
+        Gate::Channel => channel.expect(&Message::Go)?,
+        Gate::Fifo { start, reply: fd } => {
+            *reply = Some(fd);
+            if rrun_sys::fd::read(start.as_fd(), &mut [0u8; 1])? == 0 {
+                return Err(Error::State("the start fifo was closed".into()));
+            }
+        }
+    }
+    start_container_hooks(plan)?;
+    before_start.exec()
+}
+
+/// Joins and makes namespaces, and the cgroup in between.
+fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -> Result<()> {
+    let namespaces = &plan.namespaces;
+    for (flag, fd) in std::mem::take(&mut inherited.join) {
+        ns::setns(fd.as_fd(), flag).with_context(|| format!("join {}", ns::names(flag)))?;
+        if flag == namespaces::USER {
+            become_root()?;
+        }
+    }
+    if namespaces.new & namespaces::USER != 0 {
+        channel.expect(&Message::Mapped)?;
+        become_root()?;
+    }
+    // The cgroup namespace shows the cgroup one is in when it is made.
+    let later = namespaces::USER | namespaces::PID | namespaces::CGROUP;
+    let now = namespaces.new & !later;
+    if now != 0 {
+        ns::unshare(now)?;
+    }
+    if now & namespaces::NET != 0 {
+        rrun_sys::netlink::loopback_up().context("set the loopback interface up")?;
+    }
+    if now & namespaces::TIME != 0 && !namespaces.time_offsets.is_empty() {
+        std::fs::write("/proc/self/timens_offsets", &namespaces.time_offsets)
+            .map_err(|e| Error::file("write", "/proc/self/timens_offsets", e))?;
+    }
+    channel.expect(&Message::Cgroup)?;
+    let joiner = match inherited.joiner.take() {
+        Some(joiner) => joiner,
+        None => plan.cgroup.joiner()?,
+    };
+    joiner.join_self().context("join the cgroup")?;
+    if namespaces.new & namespaces::CGROUP != 0 {
+        ns::unshare(namespaces::CGROUP)?;
+    }
+    names(plan)
+}
+
+fn names(plan: &Plan) -> Result<()> {
+    if let Some(name) = plan.spec.hostname().as_deref().filter(|n| !n.is_empty()) {
+        ns::set_hostname(name)?;
+    }
+    if let Some(name) = plan.spec.domainname().as_deref().filter(|n| !n.is_empty()) {
+        ns::set_domainname(name)?;
+    }
+    Ok(())
+}
+
+/// Whether setgroups(2) was given up for a single-id map (user_namespaces(7)).
+fn setgroups_denied() -> bool {
+    std::fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
+}
+
+/// Takes user and group 0 of the user namespace just entered.
+fn become_root() -> Result<()> {
+    cred::set_gid(0).context("become group 0 of the user namespace: is it mapped?")?;
+    cred::set_uid(0).context("become user 0 of the user namespace: is it mapped?")?;
+    // setns and setresuid make it undumpable again or not; decide.
+    Ok(cred::set_dumpable(false)?)
+}
+
+fn run_create_hooks(plan: &Plan, channel: &Channel) -> Result<()> {
+    let Some(all) = plan.spec.hooks() else { return Ok(()) };
+    #[allow(deprecated, reason = "the field is deprecated in the specification, but in use")]
+    let runtime = [all.prestart(), all.create_runtime()];
+    if runtime.iter().any(|h| h.as_ref().is_some_and(|h| !h.is_empty())) {
+        channel.send(&Message::Hooks)?;
+        channel.expect(&Message::Go)?;
+    }
+    if all.create_container().as_ref().is_some_and(|h| !h.is_empty()) {
+        let state = hook_state(plan, crate::container::Status::Creating);
+        hooks::run("createContainer", all.create_container().as_ref(), &state)?;
+    }
+    Ok(())
+}
+
+fn start_container_hooks(plan: &Plan) -> Result<()> {
+    let Some(all) = plan.spec.hooks() else { return Ok(()) };
+    if all.start_container().as_ref().is_none_or(Vec::is_empty) {
+        return Ok(());
+    }
+    let state = hook_state(plan, crate::container::Status::Created);
+    hooks::run("startContainer", all.start_container().as_ref(), &state)
+}
+
+/// The state as hooks inside the container see it: with the pid in its own namespace.
+fn hook_state(plan: &Plan, status: crate::container::Status) -> String {
+    hooks::State {
+        oci_version: plan.spec.version(),
+        id: &plan.id,
+        status,
+        pid: Some(rrun_sys::process::pid()),
+        bundle: &plan.bundle,
+        annotations: plan.spec.annotations().as_ref(),
+    }
+    .to_json()
+}
+
+pub use console::set_up as set_up_console;

@@ -1,0 +1,318 @@
+//! Mount options as data: attributes, propagation, what goes to the file system.
+
+use crate::{Error, Result};
+use oci_spec::runtime::{LinuxIdMapping, Spec};
+use rrun_sys::mount::{MountAttr, attr};
+use std::path::{Component, Path, PathBuf};
+
+/// `MS_UNBINDABLE`.
+pub const MS_UNBINDABLE: u64 = 1 << 17;
+/// `MS_PRIVATE`.
+pub const MS_PRIVATE: u64 = 1 << 18;
+/// `MS_SLAVE`.
+pub const MS_SLAVE: u64 = 1 << 19;
+/// `MS_SHARED`.
+pub const MS_SHARED: u64 = 1 << 20;
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A part of the host's tree; with what is mounted below it when recursive.
+    Bind {
+        /// Absolute path on the host.
+        path: PathBuf,
+        /// `rbind`.
+        recursive: bool,
+        /// Symbolic links at the end are not followed (`src-nofollow`).
+        nofollow: bool,
+    },
+    /// The container's cgroups, however the machine has them.
+    Cgroup,
+    /// A new instance of a file system.
+    Filesystem {
+        /// As "tmpfs".
+        kind: String,
+        /// The source, as shown in mountinfo.
+        source: String,
+        /// `key=value` and flags for the file system.
+        data: Vec<(String, Option<String>)>,
+    },
+    /// Change only the attributes of what is mounted there (option `remount`).
+    Remount,
+}
+
+/// How ids are mapped on a mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdMap {
+    /// `ridmap`: also on what is mounted below.
+    pub recursive: bool,
+    /// uid map and gid map texts; `None` for the container's user namespace.
+    pub maps: Option<(String, String)>,
+}
+
+/// One mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Place in `mounts`, for messages.
+    pub index: usize,
+    /// Absolute path in the container.
+    pub destination: PathBuf,
+    /// What is mounted.
+    pub source: Source,
+    /// Attributes of the mount itself.
+    pub attr: MountAttr,
+    /// Attributes of it and all below it (`rro` and the like).
+    pub recursive_attr: MountAttr,
+    /// Propagations in order: `MS_*` and whether recursive.
+    pub propagation: Vec<(u64, bool)>,
+    /// Copy what the container has at the destination into the new tmpfs.
+    pub tmpcopyup: bool,
+    /// Ids mapped.
+    pub idmap: Option<IdMap>,
+}
+
+impl Mount {
+    /// The first `key` among the file system's data.
+    pub fn data(&self, key: &str) -> Option<&str> {
+        let Source::Filesystem { data, .. } = &self.source else { return None };
+        data.iter().find(|(k, _)| k == key).and_then(|(_, v)| v.as_deref())
+    }
+}
+
+/// `MS_*` and recursion of a propagation option.
+pub fn propagation(name: &str) -> Option<(u64, bool)> {
+    Some(match name {
+        "private" => (MS_PRIVATE, false),
+        "rprivate" => (MS_PRIVATE, true),
+        "slave" => (MS_SLAVE, false),
+        "rslave" => (MS_SLAVE, true),
+        "shared" => (MS_SHARED, false),
+        "rshared" => (MS_SHARED, true),
+        "unbindable" => (MS_UNBINDABLE, false),
+        "runbindable" => (MS_UNBINDABLE, true),
+        _ => return None,
+    })
+}
+
+/// Attribute options: name, bits set, bits cleared. A leading "r" makes them recursive.
+const ATTRIBUTES: [(&str, u64, u64); 18] = [
+    ("ro", attr::RDONLY, 0),
+    ("rw", 0, attr::RDONLY),
+    ("nosuid", attr::NOSUID, 0),
+    ("suid", 0, attr::NOSUID),
+    ("nodev", attr::NODEV, 0),
+    ("dev", 0, attr::NODEV),
+    ("noexec", attr::NOEXEC, 0),
+    ("exec", 0, attr::NOEXEC),
+    ("nodiratime", attr::NODIRATIME, 0),
+    ("diratime", 0, attr::NODIRATIME),
+    ("noatime", attr::NOATIME, attr::ATIME),
+    ("atime", 0, attr::ATIME),
+    ("relatime", 0, attr::ATIME),
+    ("norelatime", attr::STRICTATIME, attr::ATIME),
+    ("strictatime", attr::STRICTATIME, attr::ATIME),
+    ("nostrictatime", 0, attr::ATIME),
+    ("nosymfollow", attr::NOSYMFOLLOW, 0),
+    ("symfollow", 0, attr::NOSYMFOLLOW),
+];
+
+/// Options of the superblock that fsconfig(2) takes as flags.
+const SUPERBLOCK: [&str; 4] = ["sync", "dirsync", "lazytime", "mand"];
+
+/// Options of mount(8) that need nothing done.
+const NOTHING: [&str; 11] = [
+    "defaults", "async", "loud", "silent", "nolazytime", "nomand", "iversion", "noiversion", "acl",
+    "noacl", "x-initrd.mount",
+];
+
+fn apply(attr: &mut MountAttr, set: u64, clear: u64) {
+    attr.set = (attr.set & !clear) | set;
+    attr.clear = (attr.clear & !set) | clear;
+}
+
+/// Plans `mounts`, in order.
+pub fn from_spec(spec: &Spec, bundle: &Path) -> Result<Vec<Mount>> {
+    let mounts = spec.mounts().iter().flatten().enumerate();
+    mounts.map(|(index, mount)| plan(index, mount, bundle)).collect()
+}
+
+/// Plans one mount. `index` is for messages.
+pub fn plan(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Result<Mount> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    let destination = clean(mount.destination());
+    if mount.destination().as_os_str().is_empty() {
+        return Err(Error::config(field("destination"), "is empty"));
+    }
+    let kind = mount.typ().as_deref().unwrap_or_default();
+    let mut planned = Mount {
+        index,
+        destination,
+        source: Source::Remount,
+        attr: MountAttr::default(),
+        recursive_attr: MountAttr::default(),
+        propagation: Vec::new(),
+        tmpcopyup: false,
+        idmap: None,
+    };
+    let options = mount.options().as_deref().unwrap_or_default();
+    let parsed = parse_options(&mut planned, options);
+    planned.source = source(kind, mount, &parsed, bundle).ok_or_else(|| {
+        Error::config(field("type"), "neither a type nor the option bind or rbind is given")
+    })?;
+    let maps = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
+    planned.idmap = idmap(&parsed, maps, &planned.source)
+        .map_err(|why| Error::config(field("options"), why))?;
+    Ok(planned)
+}
+
+/// Options that are not attributes.
+#[derive(Default)]
+struct Parsed {
+    bind: bool,
+    recursive: bool,
+    nofollow: bool,
+    remount: bool,
+    idmap: Option<bool>,
+    data: Vec<(String, Option<String>)>,
+}
+
+fn parse_options(planned: &mut Mount, options: &[String]) -> Parsed {
+    let mut parsed = Parsed::default();
+    for option in options {
+        let name = option.as_str();
+        if let Some((_, set, clear)) = ATTRIBUTES.iter().find(|(n, ..)| *n == name) {
+            apply(&mut planned.attr, *set, *clear);
+        } else if let Some((_, set, clear)) = name
+            .strip_prefix('r')
+            .and_then(|rest| ATTRIBUTES.iter().find(|(n, ..)| *n == rest))
+        {
+            apply(&mut planned.recursive_attr, *set, *clear);
+        } else if let Some(propagation) = propagation(name) {
+            planned.propagation.push(propagation);
+        } else if !NOTHING.contains(&name) {
+            match name {
+                "bind" => parsed.bind = true,
+                "rbind" => (parsed.bind, parsed.recursive) = (true, true),
+                "remount" => parsed.remount = true,
+                "tmpcopyup" => planned.tmpcopyup = true,
+                "src-nofollow" | "copy-symlink" => parsed.nofollow = true,
+                "idmap" => parsed.idmap = Some(false),
+                "ridmap" => parsed.idmap = Some(true),
+                _ => parsed.data.push(match name.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                    None => (name.to_owned(), None),
+                }),
+            }
+        }
+    }
+    parsed
+}
+
+fn source(
+    kind: &str,
+    mount: &oci_spec::runtime::Mount,
+    parsed: &Parsed,
+    bundle: &Path,
+) -> Option<Source> {
+    let source = mount.source().as_deref().unwrap_or(Path::new(""));
+    if parsed.bind || kind == "bind" {
+        return Some(Source::Bind {
+            path: super::absolute(bundle, source),
+            // "type": "bind" alone means bind; runc's rule.
+            recursive: parsed.recursive,
+            nofollow: parsed.nofollow,
+        });
+    }
+    if parsed.remount {
+        return Some(Source::Remount);
+    }
+    match kind {
+        "" | "none" => None,
+        "cgroup" | "cgroup2" => Some(Source::Cgroup),
+        kind => Some(Source::Filesystem {
+            kind: kind.to_owned(),
+            source: source.to_string_lossy().into_owned(),
+            data: parsed.data.clone(),
+        }),
+    }
+}
+
+fn idmap(
+    parsed: &Parsed,
+    (uids, gids): (Option<&[LinuxIdMapping]>, Option<&[LinuxIdMapping]>),
+    source: &Source,
+) -> std::result::Result<Option<IdMap>, &'static str> {
+    let mapped = uids.is_some_and(|m| !m.is_empty()) || gids.is_some_and(|m| !m.is_empty());
+    if !mapped && parsed.idmap.is_none() {
+        return Ok(None);
+    }
+    if !matches!(source, Source::Bind { .. }) {
+        return Err("id-mapped mounts are possible for bind mounts only");
+    }
+    let maps = match (uids, gids) {
+        (Some(uids), Some(gids)) if !uids.is_empty() && !gids.is_empty() => {
+            Some((super::namespaces::map(Some(uids)), super::namespaces::map(Some(gids))))
+        }
+        _ if !mapped => None,
+        _ => return Err("uidMappings and gidMappings must both be given"),
+    };
+    Ok(Some(IdMap { recursive: parsed.idmap == Some(true), maps }))
+}
+
+/// An absolute path without ".", ".." and doubled slashes; a relative one is
+/// taken as absolute, as runc does.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            _ => {}
+        }
+    }
+    clean
+}
+
+/// Options that go to the file system as flags rather than to the mount.
+pub fn is_superblock_flag(name: &str) -> bool {
+    SUPERBLOCK.contains(&name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(json: &str) -> Result<Mount> {
+        plan(0, &serde_json::from_str(json).expect("JSON of the test"), Path::new("/b"))
+    }
+
+    #[test]
+    fn options_become_attributes_and_data() {
+        let m = planned(
+            r#"{"destination":"dev//shm/../x","type":"tmpfs","source":"shm",
+               "options":["nosuid","noexec","mode=1777","rro","rslave","size=1k","ro","rw"]}"#,
+        )
+        .unwrap();
+        assert_eq!(m.destination, Path::new("/dev/x"));
+        assert_eq!(m.attr.set, attr::NOSUID | attr::NOEXEC);
+        assert_eq!(m.attr.clear, attr::RDONLY);
+        assert_eq!(m.recursive_attr.set, attr::RDONLY);
+        assert_eq!(m.propagation, [(MS_SLAVE, true)]);
+        assert_eq!(m.data("mode"), Some("1777"));
+        assert_eq!(m.data("size"), Some("1k"));
+    }
+
+    #[test]
+    fn a_relative_bind_source_is_below_the_bundle() {
+        let m = planned(r#"{"destination":"/x","source":"d","options":["rbind","ro"]}"#).unwrap();
+        let path = PathBuf::from("/b/d");
+        assert_eq!(m.source, Source::Bind { path, recursive: true, nofollow: false });
+    }
+
+    #[test]
+    fn a_mount_without_a_type_is_refused() {
+        assert!(planned(r#"{"destination":"/x","source":"d"}"#).is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! The mount of type `cgroup`: the container's view of its own cgroups.
+
+use crate::plan::{Mount, Plan, namespaces};
+use crate::{Context, Error, Result};
+use rrun_sys::mount::{self, FsContext, MountAttr, attr};
+use rrun_sys::path::{self, Make};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Mounts the cgroups at `mount.destination`. The caller is in its cgroup and,
+/// where the plan has one, in its cgroup namespace.
+pub fn mount(plan: &Plan, root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+    let target = path::make_in_root(root, &mount.destination, Make::Dir)?;
+    let base = path::open(Path::new("/sys/fs/cgroup"), path::O_PATH)?;
+    if path::fs_magic(base.as_fd())? == path::CGROUP2_SUPER_MAGIC {
+        let tree = unified(mount)?;
+        return Ok(mount::attach(tree.as_fd(), target.as_fd())?);
+    }
+    let own_namespace = plan.namespaces.has(namespaces::CGROUP);
+    let cover = FsContext::open("tmpfs")?;
+    cover.set("source", "cgroup")?;
+    cover.set("mode", "755")?;
+    // Its directories are made first: read-only comes last.
+    let cover = cover.mount(mount.attr.set & !attr::RDONLY)?;
+    mount::attach(cover.as_fd(), target.as_fd())?;
+    for hierarchy in hierarchies()? {
+        one(cover.as_fd(), mount, &hierarchy, own_namespace)
+            .with_context(|| format!("mount cgroup hierarchy {}", hierarchy.name))?;
+    }
+    let attr = MountAttr { set: mount.attr.set & attr::RDONLY, ..MountAttr::default() };
+    if !attr.is_empty() {
+        mount::set_attr(cover.as_fd(), false, &attr)?;
+    }
+    Ok(())
+}
+
+fn unified(mount: &Mount) -> Result<OwnedFd> {
+    let fresh = FsContext::open("cgroup2").and_then(|fs| fs.mount(mount.attr.set));
+    match fresh {
+        // A user namespace without a cgroup namespace of its own may not.
+        Err(e) if e.is(path::EPERM) || e.is(path::EBUSY) => {
+            let tree = super::mounts::clone_host(Path::new("/sys/fs/cgroup"), true, false)?;
+            mount::set_attr(tree.as_fd(), true, &mount.attr)?;
+            Ok(tree)
+        }
+        result => Ok(result?),
+    }
+}
+
+/// A v1 hierarchy as it is mounted on the host.
+struct Hierarchy {
+    /// Name of its directory, as "cpu,cpuacct" or "systemd".
+    name: String,
+    /// Where the host has it.
+    mountpoint: PathBuf,
+    /// Mount options: controllers, or "name=systemd".
+    options: Vec<String>,
+    /// The caller's cgroup in it.
+    cgroup: PathBuf,
+}
+
+fn one(
+    cover: BorrowedFd<'_>,
+    mount: &Mount,
+    hierarchy: &Hierarchy,
+    own_namespace: bool,
+) -> Result<()> {
+    let name = Path::new(&hierarchy.name);
+    path::mkdir_at(cover, name, 0o755)?;
+    let target = path::open_at(cover, name, path::O_PATH)?;
+    let tree = if own_namespace {
+        let fs = FsContext::open("cgroup")?;
+        fs.set("source", "cgroup")?;
+        for option in &hierarchy.options {
+            match option.split_once('=') {
+                Some((key, value)) => {
+                    fs.flag("none")?;
+                    fs.set(key, value)?;
+                }
+                None => fs.flag(option)?,
+            }
+        }
+        fs.mount(mount.attr.set)?
+    } else {
+        let inside = hierarchy.cgroup.strip_prefix("/").unwrap_or(&hierarchy.cgroup);
+        let tree = super::mounts::clone_host(&hierarchy.mountpoint.join(inside), false, false)?;
+        mount::set_attr(tree.as_fd(), false, &mount.attr)?;
+        tree
+    };
+    mount::attach(tree.as_fd(), target.as_fd())?;
+    if hierarchy.options.len() > 1 {
+        for controller in &hierarchy.options {
+            path::symlink(name, cover, Path::new(controller))?;
+        }
+    }
+    Ok(())
+}
+
+/// The v1 hierarchies of the machine, with the caller's cgroup in each.
+fn hierarchies() -> Result<Vec<Hierarchy>> {
+    let read = |path: &str| {
+        std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))
+    };
+    let mountinfo = read("/proc/self/mountinfo")?;
+    let own = read("/proc/self/cgroup")?;
+    let mut list: Vec<Hierarchy> = Vec::new();
+    for line in own.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(cgroup)) = (parts.next(), parts.next()) else { continue };
+        if controllers.is_empty() {
+            continue;
+        }
+        let options: Vec<String> = controllers.split(',').map(str::to_owned).collect();
+        if let Some(mountpoint) = mountpoint(&mountinfo, &options[0]) {
+            let name = mountpoint.file_name().map_or_else(
+                || controllers.to_owned(),
+                |name| name.to_string_lossy().into_owned(),
+            );
+            list.push(Hierarchy { name, mountpoint, options, cgroup: cgroup.into() });
+        }
+    }
+    Ok(list)
+}
+
+/// Where the v1 hierarchy with `option` is mounted.
+fn mountpoint(mountinfo: &str, option: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut right = right.split(' ');
+        if right.next() != Some("cgroup") {
+            return None;
+        }
+        let options = right.nth(1)?;
+        options.split(',').any(|o| o == option).then(|| left.split(' ').nth(4).map(PathBuf::from))?
+    })
+}

@@ -1,0 +1,84 @@
+//! Masked and read-only paths.
+
+use crate::plan::Plan;
+use crate::{Context, Error, Result};
+use rrun_sys::mount::{self, FsContext, MountAttr, attr};
+use rrun_sys::path::{self, Kind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+/// Applies `readonlyPaths` and `maskedPaths` below the (entered) root.
+pub fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
+    let Some(linux) = plan.spec.linux() else { return Ok(()) };
+    for path in linux.readonly_paths().iter().flatten() {
+        read_only(root, Path::new(path)).with_context(|| format!("make {path} read-only"))?;
+    }
+    let mut covers = Covers::default();
+    for path in linux.masked_paths().iter().flatten() {
+        covers.mask(root, Path::new(path)).with_context(|| format!("mask {path}"))?;
+    }
+    Ok(())
+}
+
+/// Opens `path` below `root`; `None` when it is not there, which is no error:
+/// the lists name what some kernels have.
+fn open(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
+    match path::open_in_root(root, path, path::O_PATH) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(e) if e.is(path::ENOENT) || e.is(path::ENOTDIR) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+fn read_only(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    let Some(target) = open(root, path)? else { return Ok(()) };
+    let tree = mount::clone_tree(target.as_fd(), c"", true, false)?;
+    let attr = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
+    mount::set_attr(tree.as_fd(), true, &attr)?;
+    Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+}
+
+/// What masks are made of: one empty read-only tmpfs for all directories, and
+/// the container's /dev/null for all files.
+#[derive(Default)]
+struct Covers {
+    directory: Option<OwnedFd>,
+    file: Option<OwnedFd>,
+}
+
+impl Covers {
+    fn mask(&mut self, root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+        let Some(target) = open(root, path)? else { return Ok(()) };
+        let cover = match path::stat(target.as_fd())?.kind {
+            Kind::Dir => self.directory()?,
+            _ => self.file(root)?,
+        };
+        let tree = mount::clone_tree(cover, c"", false, false)?;
+        Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+    }
+
+    fn directory(&mut self) -> Result<BorrowedFd<'_>> {
+        if self.directory.is_none() {
+            let fs = FsContext::open("tmpfs")?;
+            fs.set("source", "tmpfs")?;
+            fs.set("nr_blocks", "1")?;
+            fs.set("nr_inodes", "1")?;
+            self.directory = Some(fs.mount(attr::RDONLY)?);
+        }
+        Ok(self.directory.as_ref().expect("set above").as_fd())
+    }
+
+    /// The container's /dev/null, proven to be that device: an image could have
+    /// put a link there (CVE-2025-31133).
+    fn file(&mut self, root: BorrowedFd<'_>) -> Result<BorrowedFd<'_>> {
+        if self.file.is_none() {
+            let null = path::open_in_root(root, Path::new("/dev/null"), path::O_PATH)?;
+            let stat = path::stat(null.as_fd())?;
+            if stat.kind != Kind::CharDevice || stat.rdev != path::makedev(1, 3) {
+                return Err(Error::State("/dev/null of the container is not the null device".into()));
+            }
+            self.file = Some(mount::clone_tree(null.as_fd(), c"", false, false)?);
+        }
+        Ok(self.file.as_ref().expect("set above").as_fd())
+    }
+}

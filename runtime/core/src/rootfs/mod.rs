@@ -1,0 +1,167 @@
+//! The container's root: mounted, filled, made the root, masked. Runs in the
+//! init process, in the new mount namespace, and addresses everything by
+//! descriptors below [`Root`].
+
+mod cgroupfs;
+mod copyup;
+pub mod devices;
+pub mod masks;
+pub mod mounts;
+
+use crate::plan::{Mount, Plan, Source, namespaces};
+use crate::{Context, Result};
+use rrun_sys::mount::{self, MountAttr};
+use rrun_sys::path;
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Trees that the parent opened before the user namespace was entered, by index
+/// in `mounts`; the root file system is at [`ROOT`].
+pub type Trees = BTreeMap<usize, OwnedFd>;
+
+/// Key of the root file system in [`Trees`].
+pub const ROOT: usize = usize::MAX;
+
+/// The root of the container's file system, attached but not yet "/".
+#[derive(Debug)]
+pub struct Root {
+    fd: OwnedFd,
+    /// The container's procfs, if the configuration mounts one of its own.
+    proc: Option<OwnedFd>,
+}
+
+impl Root {
+    /// The mount's root directory.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// A procfs of the container's namespaces that nothing of the container can
+    /// stand in for: the mount made here, or a private one (CVE-2025-52881).
+    pub fn procfs(&mut self) -> Result<BorrowedFd<'_>> {
+        if self.proc.is_none() {
+            let proc = mount::FsContext::open("proc")?;
+            self.proc = Some(proc.mount(0)?);
+        }
+        Ok(self.proc.as_ref().expect("set above").as_fd())
+    }
+
+    /// Makes sure that there is a procfs, if `needed`.
+    pub fn procfs_if(&mut self, needed: bool) -> Result<()> {
+        if needed { self.procfs().map(|_| ()) } else { Ok(()) }
+    }
+
+    /// Gives up the procfs.
+    pub fn take_procfs(&mut self) -> Option<OwnedFd> {
+        self.proc.take()
+    }
+}
+
+/// Opens, in the caller's namespaces, what the init process will not be allowed
+/// to open once it is in its user namespace: bind sources, the root.
+pub fn open_trees(plan: &Plan) -> Result<Trees> {
+    let mut trees = Trees::new();
+    let root = match &plan.root_mount {
+        Some(mount) => mounts::make(mount, &plan.rootfs)?,
+        None => mounts::clone_host(&plan.rootfs, true, false)?,
+    };
+    let slave = MountAttr { propagation: namespaces_slave(), ..MountAttr::default() };
+    mount::set_attr(root.as_fd(), true, &slave)?;
+    trees.insert(ROOT, root);
+    for m in &plan.mounts {
+        if let Source::Bind { path, recursive, nofollow } = &m.source {
+            let tree = mounts::clone_host(path, *recursive, *nofollow)
+                .with_context(|| format!("open source of mounts[{}]", m.index))?;
+            // Copied from the host's namespace it is a peer of the host's mount.
+            mount::set_attr(tree.as_fd(), true, &slave)?;
+            trees.insert(m.index, tree);
+        }
+    }
+    Ok(trees)
+}
+
+fn namespaces_slave() -> u64 {
+    crate::plan::mounts::MS_SLAVE
+}
+
+/// Mounts the root and everything in it; devices included.
+pub fn build(plan: &Plan, trees: &mut Trees) -> Result<Root> {
+    let mut root = attach_root(plan, trees)?;
+    for mount in &plan.mounts {
+        mount_one(plan, &mut root, mount, trees)
+            .with_context(|| format!("mount {}", describe(mount)))?;
+    }
+    devices::make(plan, root.fd()).context("set up /dev")?;
+    Ok(root)
+}
+
+fn describe(mount: &Mount) -> String {
+    let what = match &mount.source {
+        Source::Bind { path, .. } => path.display().to_string(),
+        Source::Cgroup => "cgroup".to_owned(),
+        Source::Filesystem { kind, .. } => kind.clone(),
+        Source::Remount => "remount".to_owned(),
+    };
+    format!("{what} on {} (mounts[{}])", mount.destination.display(), mount.index)
+}
+
+fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
+    if plan.namespaces.has(namespaces::MOUNT) {
+        let (flags, recursive) = plan.propagation;
+        // Shared or unbindable would reach the host; the root gets those at the end.
+        let slave = crate::plan::mounts::MS_SLAVE;
+        let private = crate::plan::mounts::MS_PRIVATE;
+        let host = if flags == private { private } else { slave };
+        let attr = MountAttr { propagation: host, ..MountAttr::default() };
+        mount::set_attr_at(c"/", recursive || host == slave, &attr).context("set propagation of /")?;
+    }
+    let what = || format!("mount root file system {}", plan.rootfs.display());
+    let target = path::open(&plan.rootfs, libc_path()).with_context(what)?;
+    let tree = match (trees.remove(&ROOT), &plan.root_mount) {
+        (Some(tree), _) => tree,
+        (None, Some(mount)) => mounts::make(mount, &plan.rootfs).with_context(what)?,
+        (None, None) => mounts::clone_host(&plan.rootfs, true, false).with_context(what)?,
+    };
+    mount::attach(tree.as_fd(), target.as_fd()).with_context(what)?;
+    Ok(Root { fd: tree, proc: None })
+}
+
+fn libc_path() -> i32 {
+    path::O_PATH | path::O_DIRECTORY
+}
+
+fn mount_one(plan: &Plan, root: &mut Root, mount: &Mount, trees: &mut Trees) -> Result<()> {
+    if let Some(proc) = mounts::mount(plan, root.fd(), mount, trees)? {
+        root.proc = Some(proc);
+    }
+    Ok(())
+}
+
+/// Makes the container's root the process's root, and the host's disappear.
+pub fn enter(plan: &Plan, root: &Root) -> Result<()> {
+    path::chdir_fd(root.fd())?;
+    if !plan.namespaces.has(namespaces::MOUNT) {
+        return Ok(rrun_sys::path::chroot_here()?);
+    }
+    if plan.options.no_pivot {
+        return mount::move_root_here().context("move the root mount (--no-pivot)");
+    }
+    mount::pivot_root_here().context("pivot_root")
+}
+
+/// What needs everything to be in place: propagation and read-only root.
+pub fn seal(plan: &Plan, root: &Root) -> Result<()> {
+    if !plan.namespaces.has(namespaces::MOUNT) {
+        return Ok(());
+    }
+    let (flags, recursive) = plan.propagation;
+    if flags == crate::plan::mounts::MS_SHARED || flags == crate::plan::mounts::MS_UNBINDABLE {
+        let attr = MountAttr { propagation: flags, ..MountAttr::default() };
+        mount::set_attr(root.fd(), recursive, &attr).context("set rootfsPropagation")?;
+    }
+    if plan.readonly_root() {
+        let attr = MountAttr { set: mount::attr::RDONLY, ..MountAttr::default() };
+        mount::set_attr(root.fd(), false, &attr).context("make the root read-only")?;
+    }
+    Ok(())
+}

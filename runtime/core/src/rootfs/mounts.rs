@@ -1,0 +1,275 @@
+//! Executing one planned mount.
+
+use super::Trees;
+use crate::plan::{Mount, Plan, Source, mounts::is_superblock_flag};
+use crate::{Error, Result};
+use rrun_sys::mount::{self, FsContext, MountAttr, attr};
+use rrun_sys::path::{self, Kind, Make};
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A detached copy of the host's tree at `path`.
+pub fn clone_host(path: &Path, recursive: bool, nofollow: bool) -> Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| Error::config("mounts", format!("{} holds a nul byte", path.display())))?;
+    Ok(mount::clone_tree(path::cwd(), &path, recursive, !nofollow)?)
+}
+
+/// Makes a new instance of a file system, not yet attached. `place` is where a
+/// file system with options too long for fsconfig(2) is mounted with mount(2).
+pub fn make(mount: &Mount, place: &Path) -> Result<OwnedFd> {
+    let Source::Filesystem { kind, source, data } = &mount.source else {
+        return Err(Error::config("mounts", "a mount on \"/\" must name a file system type"));
+    };
+    let long = data.iter().any(|(_, v)| v.as_ref().is_some_and(|v| v.len() > FSCONFIG_MAX));
+    if kind == "overlay" {
+        return overlay(mount, source, data);
+    }
+    if long {
+        return classic(kind, source, data, mount, place);
+    }
+    let fs = FsContext::open(kind)?;
+    if !source.is_empty() {
+        fs.set("source", source)?;
+    }
+    for (key, value) in data {
+        set(&fs, key, value.as_deref())?;
+    }
+    if mount.attr.set & attr::RDONLY != 0 && !VIRTUAL.contains(&kind.as_str()) {
+        fs.flag("ro")?;
+    }
+    Ok(fs.mount(mount.attr.set)?)
+}
+
+/// fsconfig(2) takes values of at most 255 bytes.
+const FSCONFIG_MAX: usize = 255;
+
+/// File systems without a device: read-only is a matter of the mount alone.
+const VIRTUAL: [&str; 9] =
+    ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "ramfs", "overlay"];
+
+fn set(fs: &FsContext, key: &str, value: Option<&str>) -> Result<()> {
+    match value {
+        Some(value) => fs.set(key, value)?,
+        None if is_superblock_flag(key) || !key.is_empty() => fs.flag(key)?,
+        None => {}
+    }
+    Ok(())
+}
+
+/// Overlay with its layers given one by one (`lowerdir+`, kernel 6.5): neither
+/// 255 bytes nor a page of options limit how many there are.
+fn overlay(
+    mount: &Mount,
+    source: &str,
+    data: &[(String, Option<String>)],
+) -> Result<OwnedFd> {
+    let fs = FsContext::open("overlay")?;
+    fs.set("source", if source.is_empty() { "overlay" } else { source })?;
+    for (key, value) in data {
+        match value.as_deref() {
+            Some(value) if key == "lowerdir" => lower(&fs, value)?,
+            Some(value) if key == "upperdir" || key == "workdir" => directory(&fs, key, value)?,
+            value => set(&fs, key, value)?,
+        }
+    }
+    Ok(fs.mount(mount.attr.set)?)
+}
+
+fn lower(fs: &FsContext, layers: &str) -> Result<()> {
+    let layers = split_layers(layers);
+    for (index, layer) in layers.iter().enumerate() {
+        if let Err(error) = directory(fs, "lowerdir+", layer) {
+            // Before 6.5 the key is unknown: one string, if it fits.
+            if index == 0 {
+                let joined: Vec<String> =
+                    layers.iter().map(|l| l.replace('\\', "\\\\").replace(':', "\\:")).collect();
+                if fs.set("lowerdir", &joined.join(":")).is_ok() {
+                    return Ok(());
+                }
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Splits at ":" that no backslash escapes.
+fn split_layers(text: &str) -> Vec<String> {
+    let mut layers = vec![String::new()];
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        let last = layers.last_mut().expect("never empty");
+        match c {
+            '\\' => last.extend(chars.next()),
+            ':' => layers.push(String::new()),
+            c => last.push(c),
+        }
+    }
+    layers.retain(|l| !l.is_empty());
+    layers
+}
+
+fn directory(fs: &FsContext, key: &str, value: &str) -> Result<()> {
+    if value.len() <= FSCONFIG_MAX {
+        return Ok(fs.set(key, value)?);
+    }
+    let dir = path::open(Path::new(value), path::O_PATH | path::O_DIRECTORY)?;
+    Ok(fs.set_fd(key, dir.as_fd())?)
+}
+
+/// mount(2), for options that fsconfig(2) cannot carry.
+fn classic(
+    kind: &str,
+    source: &str,
+    data: &[(String, Option<String>)],
+    mount: &Mount,
+    place: &Path,
+) -> Result<OwnedFd> {
+    let options: Vec<String> = data
+        .iter()
+        .map(|(k, v)| v.as_ref().map_or_else(|| k.clone(), |v| format!("{k}={v}")))
+        .collect();
+    mount::mount_classic(source, place, kind, &options.join(","))?;
+    let tree = clone_host(place, false, false)?;
+    mount::detach(place)?;
+    mount::set_attr(tree.as_fd(), false, &mount.attr)?;
+    Ok(tree)
+}
+
+/// Executes `mount` below `root`. Returns the mount if it is the container's procfs.
+pub fn mount(
+    plan: &Plan,
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    trees: &mut Trees,
+) -> Result<Option<OwnedFd>> {
+    check_proc(mount)?;
+    match &mount.source {
+        Source::Remount => {
+            let target = path::open_in_root(root, &mount.destination, path::O_PATH)?;
+            attributes(mount, target.as_fd(), true)?;
+            Ok(None)
+        }
+        Source::Cgroup => super::cgroupfs::mount(plan, root, mount).map(|()| None),
+        Source::Bind { path, recursive, nofollow } => {
+            let tree = match trees.remove(&mount.index) {
+                Some(tree) => tree,
+                None => clone_host(path, *recursive, *nofollow)?,
+            };
+            attributes(mount, tree.as_fd(), true)?;
+            let make = match path::stat(tree.as_fd())?.kind {
+                Kind::Dir => Make::Dir,
+                _ => Make::File,
+            };
+            let target = path::make_in_root(root, &mount.destination, make)?;
+            mount::attach(tree.as_fd(), target.as_fd())?;
+            propagate(mount, tree.as_fd())?;
+            Ok(None)
+        }
+        Source::Filesystem { kind, .. } => {
+            let target = destination(root, mount, kind)?;
+            let tree = make(mount, &plan.rootfs)?;
+            if mount.tmpcopyup && kind == "tmpfs" {
+                super::copyup::copy(target.as_fd(), tree.as_fd())?;
+            }
+            attributes(mount, tree.as_fd(), false)?;
+            mount::attach(tree.as_fd(), target.as_fd())?;
+            propagate(mount, tree.as_fd())?;
+            Ok((kind == "proc" && mount.destination == Path::new("/proc")).then_some(tree))
+        }
+    }
+}
+
+/// The directory that a new file system is mounted on. For proc and sysfs no
+/// symbolic link may be on the way: masks and labels would apply elsewhere
+/// (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642).
+fn destination(root: BorrowedFd<'_>, mount: &Mount, kind: &str) -> Result<OwnedFd> {
+    if kind == "proc" || kind == "sysfs" {
+        match path::open_plain_in_root(root, &mount.destination) {
+            Ok(fd) => return Ok(fd),
+            Err(e) if e.is(rrun_sys::path::ENOENT) => {}
+            Err(e) => {
+                return Err(Error::Step {
+                    what: format!("filesystem {kind:?} must be mounted on ordinary directory").into(),
+                    source: Box::new(e.into()),
+                });
+            }
+        }
+    }
+    Ok(path::make_in_root(root, &mount.destination, Make::Dir)?)
+}
+
+/// Applies what fsmount(2) did not: attributes of binds, recursive ones.
+fn attributes(mount: &Mount, tree: BorrowedFd<'_>, plain: bool) -> Result<()> {
+    if plain && !mount.attr.is_empty() {
+        mount::set_attr(tree, false, &mount.attr)?;
+    }
+    if !mount.recursive_attr.is_empty() {
+        mount::set_attr(tree, true, &mount.recursive_attr)?;
+    }
+    Ok(())
+}
+
+fn propagate(mount: &Mount, tree: BorrowedFd<'_>) -> Result<()> {
+    for &(flags, recursive) in &mount.propagation {
+        let attr = MountAttr { propagation: flags, ..MountAttr::default() };
+        mount::set_attr(tree, recursive, &attr)?;
+    }
+    Ok(())
+}
+
+/// Files of /proc that may be mounted over (those that LXCFS and the like provide).
+const PROC_FILES: [&str; 13] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/sys/crypto/fips_enabled",
+    "/proc/sys/kernel/ns_last_pid",
+    "/proc/sys/vm/overcommit_memory",
+    "/proc/version",
+];
+
+/// Mounts inside /proc would fake or hide what labels and masks rely on
+/// (CVE-2019-16884, CVE-2019-19921).
+fn check_proc(mount: &Mount) -> Result<()> {
+    let destination = mount.destination.as_path();
+    if !destination.starts_with("/proc") {
+        return Ok(());
+    }
+    let refuse = |why: &str| Err(Error::config(format!("mounts[{}].destination", mount.index), why.to_owned()));
+    if destination == Path::new("/proc") {
+        return match &mount.source {
+            Source::Filesystem { kind, .. } if kind == "proc" => Ok(()),
+            Source::Bind { path, .. } => {
+                let source = path::open(path, path::O_PATH)?;
+                let proc = path::fs_magic(source.as_fd())? == path::PROC_SUPER_MAGIC;
+                if proc { Ok(()) } else { refuse("/proc: only a procfs can be mounted on /proc") }
+            }
+            Source::Remount => Ok(()),
+            _ => refuse("/proc: only a procfs can be mounted on /proc"),
+        };
+    }
+    if PROC_FILES.iter().any(|file| destination == Path::new(file)) {
+        return Ok(());
+    }
+    refuse(&format!("{} is inside proc: it cannot be mounted over", destination.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_layers;
+
+    #[test]
+    fn layers_split_at_unescaped_colons() {
+        assert_eq!(split_layers("/a:/b\\:c:/d\\\\"), ["/a", "/b:c", "/d\\"]);
+    }
+}

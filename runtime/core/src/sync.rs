@@ -1,0 +1,93 @@
+//! The conversation between the command and the init process it cloned, over a
+//! SOCK_SEQPACKET pair: one byte of kind, then text.
+//!
+//! ```text
+//! parent                         init
+//!   ── Mapped ──────────────────▶      id maps are written (new user namespace only)
+//!   ── Cgroup ──────────────────▶      cgroups exist
+//!   ◀────────────────── Hooks ──       namespaces and mounts are made, before pivot_root
+//!   ── Go ──────────────────────▶      prestart and createRuntime hooks have run
+//!   ◀────────────────── Ready ──       only the start is missing
+//!   ── Go ──────────────────────▶      `run` only; `create` leaves, and a fifo tells
+//!   ◀───────────────── (close) ──      exec closed it: the process runs
+//!   ◀────────────────── Error ──       at any time: why init gave up
+//! ```
+
+use crate::{Error, Result};
+use std::os::fd::{AsFd, OwnedFd};
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// The id maps are written.
+    Mapped,
+    /// The cgroups exist.
+    Cgroup,
+    /// Hooks of the runtime's namespaces may run.
+    Hooks,
+    /// Go on.
+    Go,
+    /// All set up.
+    Ready,
+    /// Init gave up.
+    Error(String),
+}
+
+/// One end of the conversation.
+#[derive(Debug)]
+pub struct Channel {
+    fd: OwnedFd,
+}
+
+/// A conversation: (parent's end, init's end).
+pub fn pair() -> Result<(Channel, Channel)> {
+    let (a, b) = rrun_sys::socket::pair()?;
+    Ok((Channel { fd: a }, Channel { fd: b }))
+}
+
+/// Longest error text, well below a socket's buffer.
+const MAX: usize = 4096;
+
+impl Channel {
+    /// Sends `message`.
+    pub fn send(&self, message: &Message) -> Result<()> {
+        let (kind, text) = match message {
+            Message::Mapped => (b'm', ""),
+            Message::Cgroup => (b'c', ""),
+            Message::Hooks => (b'h', ""),
+            Message::Go => (b'g', ""),
+            Message::Ready => (b'r', ""),
+            Message::Error(text) => (b'e', text.as_str()),
+        };
+        let mut data = vec![kind];
+        data.extend(text.bytes().take(MAX));
+        Ok(rrun_sys::fd::write_all(self.fd.as_fd(), &data)?)
+    }
+
+    /// The next message; `None` when the other side has closed.
+    pub fn receive(&self) -> Result<Option<Message>> {
+        let mut buffer = [0u8; MAX + 1];
+        let length = rrun_sys::fd::read(self.fd.as_fd(), &mut buffer)?;
+        let Some((kind, text)) = buffer[..length].split_first() else { return Ok(None) };
+        Ok(Some(match kind {
+            b'm' => Message::Mapped,
+            b'c' => Message::Cgroup,
+            b'h' => Message::Hooks,
+            b'g' => Message::Go,
+            b'r' => Message::Ready,
+            _ => Message::Error(String::from_utf8_lossy(text).into_owned()),
+        }))
+    }
+
+    /// The next message, which must be `wanted`; an error of init's otherwise.
+    pub fn expect(&self, wanted: &Message) -> Result<()> {
+        match self.receive()? {
+            Some(message) if message == *wanted => Ok(()),
+            Some(Message::Error(text)) => Err(Error::Remote(text)),
+            other => Err(Error::Remote(match other {
+                Some(message) => format!("expected {wanted:?} from the other side, got {message:?}"),
+                None => "the other side ended early (killed, or out of memory)".to_owned(),
+            })),
+        }
+    }
+}
