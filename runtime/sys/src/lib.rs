@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod ns;
 pub mod path;
 pub mod process;
+pub mod rlimit;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;
