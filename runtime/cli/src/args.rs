@@ -20,6 +20,17 @@ pub struct Global {
     pub level: Level,
     /// `--systemd-cgroup`, `--cgroup-manager`.
     pub manager: Manager,
+    /// `--rootless`; `None` for auto.
+    pub rootless: Option<bool>,
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// A command.
+    Command(Global, Command),
+    /// A text to print: help or version.
+    Print(String),
 }
 
 /// A command's name and its arguments, not yet parsed.
@@ -32,6 +43,12 @@ pub struct Command {
 }
 
 impl Global {
+    /// Whether permission errors of cgroups are tolerated: the caller is not the
+    /// host's root, or says so.
+    pub fn is_rootless(&self) -> bool {
+        self.rootless.unwrap_or_else(|| !rrun_sys::cred::is_root() || rrun_sys::cred::in_user_namespace())
+    }
+
     /// The log sink that these options ask for.
     pub fn sink(&self) -> Result<Sink> {
         let file = match &self.log {
@@ -118,36 +135,118 @@ pub fn unexpected(arg: Arg<'_>) -> Error {
 }
 
 /// Reads the global options up to the command.
-pub fn parse() -> Result<(Global, Command)> {
+pub fn parse() -> Result<Request> {
     let mut global = Global {
         root: default_root(),
         log: None,
         log_json: false,
         level: Level::Info,
         manager: Manager::Cgroupfs,
+        rootless: None,
     };
     let mut parser = Parser::from_env();
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
-            Arg::Long("root") => global.root = path(&mut parser)?,
-            Arg::Long("log") => global.log = Some(path(&mut parser)?),
-            Arg::Long("log-format") => {
-                global.log_json = match text(&mut parser)?.as_str() {
-                    "json" => true,
-                    "text" => false,
-                    other => return Err(Error::Usage(format!("unknown log-format {other:?}"))),
-                }
+            Arg::Short('h') | Arg::Long("help") => {
+                return Ok(Request::Print(crate::help::PROGRAM.into()));
             }
-            Arg::Long("debug") => global.level = Level::Debug,
-            Arg::Long("systemd-cgroup") => global.manager = Manager::Systemd,
+            Arg::Short('v') | Arg::Long("version") => return Ok(Request::Print(version())),
             Arg::Value(name) => {
-                let name = name.to_string_lossy().into_owned();
-                return Ok((global, Command { name, parser }));
+                let name = string(name)?;
+                if name == "help" {
+                    return Ok(Request::Print(crate::help::PROGRAM.into()));
+                }
+                if let Some(text) = wants_help(&name, &mut parser) {
+                    return Ok(Request::Print(text.to_owned()));
+                }
+                return Ok(Request::Command(global, Command { name, parser }));
             }
-            other => return Err(unexpected(other)),
+            arg => {
+                let owned = match arg {
+                    Arg::Long(name) => name.to_owned(),
+                    other => return Err(unexpected(other)),
+                };
+                option(&mut global, &owned, &mut parser)?;
+            }
         }
     }
     Err(Error::Usage("no command given; see 'rrun --help'".into()))
+}
+
+/// One global option.
+fn option(global: &mut Global, name: &str, parser: &mut Parser) -> Result<()> {
+    match name {
+        "root" => global.root = path(parser)?,
+        "log" => global.log = Some(path(parser)?).filter(|p| !p.as_os_str().is_empty()),
+        "log-format" => {
+            global.log_json = match text(parser)?.as_str() {
+                "json" => true,
+                "text" | "" => false,
+                other => return Err(Error::Usage(format!("invalid log-format {other:?}: text or json"))),
+            }
+        }
+        "log-level" => {
+            global.level = match text(parser)?.as_str() {
+                "error" => Level::Error,
+                "warn" | "warning" => Level::Warning,
+                "info" => Level::Info,
+                "debug" => Level::Debug,
+                other => return Err(Error::Usage(format!("invalid log-level {other:?}"))),
+            }
+        }
+        "debug" => {
+            if switch(parser)? {
+                global.level = Level::Debug;
+            }
+        }
+        "systemd-cgroup" => {
+            if switch(parser)? {
+                global.manager = Manager::Systemd;
+            }
+        }
+        "cgroup-manager" => {
+            global.manager = match text(parser)?.as_str() {
+                "cgroupfs" => Manager::Cgroupfs,
+                "systemd" => Manager::Systemd,
+                "disabled" => Manager::Disabled,
+                other => return Err(Error::Usage(format!("invalid cgroup-manager {other:?}"))),
+            }
+        }
+        "rootless" => {
+            global.rootless = match text(parser)?.as_str() {
+                "auto" => None,
+                "true" | "1" => Some(true),
+                "false" | "0" => Some(false),
+                other => return Err(Error::Usage(format!("invalid value {other:?} for --rootless"))),
+            }
+        }
+        // Older callers of runc still name the program.
+        "criu" => drop(path(parser)?),
+        other => return Err(Error::Usage(format!("invalid option '--{other}'; see 'rrun --help'"))),
+    }
+    Ok(())
+}
+
+/// The help of command `name`, if -h or --help is among its options.
+fn wants_help(name: &str, parser: &mut Parser) -> Option<&'static str> {
+    let rest = parser.try_raw_args()?;
+    let help = rest
+        .as_slice()
+        .iter()
+        .take_while(|a| a.to_string_lossy().starts_with('-') && *a != "--")
+        .any(|a| a == "-h" || a == "--help");
+    if help { crate::help::command(name) } else { None }
+}
+
+/// `--version`, in runc's format.
+fn version() -> String {
+    format!(
+        "rrun version {}\ncommit: {}\nspec: {}\nlibseccomp: {}\n",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("RRUN_COMMIT").unwrap_or("unknown"),
+        rrun_core::SPEC_VERSION,
+        rrun_core::seccomp::library_version(),
+    )
 }
 
 fn default_root() -> PathBuf {

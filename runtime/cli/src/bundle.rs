@@ -87,7 +87,7 @@ impl Request {
             console,
             manager: global.manager,
         };
-        let plan = Plan::new(&self.id, &bundle, spec, options, !rrun_sys::cred::is_root())?;
+        let plan = Plan::new(&self.id, &bundle, spec, options, global.is_rootless())?;
         Ok((plan, text))
     }
 }

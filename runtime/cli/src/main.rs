@@ -5,19 +5,29 @@ mod args;
 mod bundle;
 mod commands;
 mod foreground;
+mod help;
 
-use rrun_core::log::{self, Level};
+use args::Request;
+use rrun_core::Result;
+use rrun_core::log;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match args::parse().and_then(|(global, command)| {
-        log::init(global.sink()?);
-        commands::run(&global, command)
-    }) {
+    match execute() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            log::line(Level::Error, format_args!("{}", error.chain()));
+            log::fatal(&error);
             ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute() -> Result<u8> {
+    match args::parse()? {
+        Request::Print(text) => args::print(&text).map(|()| 0),
+        Request::Command(global, command) => {
+            log::init(global.sink()?);
+            commands::run(&global, command)
         }
     }
 }

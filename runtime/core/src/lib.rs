@@ -28,3 +28,6 @@ pub mod sync;
 
 pub use error::{Context, Error, Result};
 pub use oci_spec::runtime as oci;
+
+/// Version of the runtime specification that this library implements.
+pub const SPEC_VERSION: &str = "1.3.0";

@@ -2,7 +2,7 @@
 //! `--log` points, in runc's text or JSON format (logrus).
 
 use std::fmt;
-use std::io::Write;
+use std::io::Write as _;
 use std::sync::OnceLock;
 
 /// How much a line matters.
@@ -71,4 +71,14 @@ macro_rules! warning {
 #[macro_export]
 macro_rules! debug {
     ($($arg:tt)*) => { $crate::log::line($crate::log::Level::Debug, format_args!($($arg)*)) };
+}
+
+/// The error that ends the command: to the log and, where that is a file, to
+/// standard error as well, as callers of runc expect.
+pub fn fatal(error: &crate::Error) {
+    let chain = error.chain();
+    line(Level::Error, format_args!("{chain}"));
+    if SINK.get().is_some_and(|s| s.file.is_some()) {
+        eprintln!("{chain}");
+    }
 }

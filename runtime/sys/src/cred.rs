@@ -83,3 +83,11 @@ pub fn umask(mask: u32) -> u32 {
 pub fn setsid() -> Result<()> {
     nix::unistd::setsid().map(|_| ()).call("setsid", format_args!(""))
 }
+
+/// Whether the caller is in a user namespace other than the initial one (its
+/// map is not the identity over all ids).
+pub fn in_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
+        map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
+    })
+}

@@ -163,10 +163,7 @@ pub fn run(global: &Global, parser: Parser) -> Result<u8> {
     match execute(global, &request) {
         Ok(code) => Ok(code),
         Err(error) => {
-            rrun_core::log::line(
-                rrun_core::log::Level::Error,
-                format_args!("{}", error.chain()),
-            );
+            rrun_core::log::fatal(&error);
             Ok(255)
         }
     }

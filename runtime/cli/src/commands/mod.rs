@@ -5,6 +5,7 @@
 mod create;
 mod delete;
 mod exec;
+mod hand_over;
 mod kill;
 mod list;
 mod run;
@@ -26,6 +27,13 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         "run" => run::run(global, parser),
         "start" => start::run(global, parser),
         "state" => state::run(global, parser),
+        "image" | "cri" | "pods" => hand_over::run(&command.name, parser),
         other => Err(Error::Usage(format!("no such command {other:?}; see 'rrun --help'"))),
     }
+}
+
+/// Help of the commands that are not in `help.rs`.
+pub fn help(name: &str) -> Option<&'static str> {
+    let _ = name;
+    None
 }
