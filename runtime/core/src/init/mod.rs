@@ -94,6 +94,9 @@ fn run(
         // A session of its own, so that signals of the caller's terminal do not reach it.
         cred::setsid()?;
     }
+    if !plan.sysctls.is_empty() {
+        process::write_sysctls(root.procfs()?, &plan.sysctls)?;
+    }
     rootfs::masks::apply(plan, root.fd())?;
     rootfs::seal(plan, &root)?;
     let prepared = Prepared::new(plan, root.take_procfs(), inherited.seccomp.take())?;

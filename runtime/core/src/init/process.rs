@@ -18,7 +18,6 @@ pub struct Prepared<'a> {
     process: &'a Process,
     filter: Option<Filter>,
     procfs: Option<OwnedFd>,
-    sysctls: &'a [(PathBuf, String)],
     keyring: Option<String>,
     preserve_fds: u32,
     linux: Option<&'a oci_spec::runtime::Linux>,
@@ -31,6 +30,19 @@ pub struct Ready {
     args: Vec<CString>,
     env: Vec<CString>,
     filter: Option<Filter>,
+}
+
+/// Writes sysctls below `procfs`, before parts of it are made read-only.
+pub fn write_sysctls(procfs: BorrowedFd<'_>, sysctls: &[(PathBuf, String)]) -> Result<()> {
+    for (name, value) in sysctls {
+        let write = || -> Result<()> {
+            let file = Path::new("sys").join(name);
+            let file = path::open_beneath(procfs, &file, path::O_WRONLY)?;
+            Ok(fd::write_all(file.as_fd(), value.as_bytes())?)
+        };
+        write().with_context(|| format!("set sysctl {} to {value:?}", name.display()))?;
+    }
+    Ok(())
 }
 
 /// Whether the last steps write below /proc.
@@ -65,7 +77,6 @@ impl<'a> Prepared<'a> {
             process: process.ok_or_else(|| Error::config("process", "is missing"))?,
             filter,
             procfs,
-            sysctls: &plan.sysctls,
             keyring: (!plan.options.no_new_keyring).then(|| format!("_ses.{}", plan.id)),
             preserve_fds: plan.options.preserve_fds,
             linux: plan.spec.linux().as_ref(),
@@ -83,7 +94,6 @@ impl<'a> Prepared<'a> {
             process,
             filter,
             procfs,
-            sysctls: &[],
             keyring: None,
             preserve_fds,
             linux: None,
@@ -94,7 +104,6 @@ impl<'a> Prepared<'a> {
     /// step still has the rights it needs.
     pub fn take_identity(mut self) -> Result<Ready> {
         self.join_keyring()?;
-        self.write_sysctls()?;
         self.write_labels()?;
         self.schedule()?;
         let process = self.process;
@@ -129,19 +138,6 @@ impl<'a> Prepared<'a> {
                 Ok(rrun_sys::keyring::allow_search(serial).context("share the session keyring")?)
             }
         }
-    }
-
-    fn write_sysctls(&self) -> Result<()> {
-        let Some(procfs) = &self.procfs else { return Ok(()) };
-        for (name, value) in self.sysctls {
-            let write = || -> Result<()> {
-                let file = Path::new("sys").join(name);
-                let file = path::open_beneath(procfs.as_fd(), &file, path::O_WRONLY)?;
-                Ok(fd::write_all(file.as_fd(), value.as_bytes())?)
-            };
-            write().with_context(|| format!("set sysctl {} to {value:?}", name.display()))?;
-        }
-        Ok(())
     }
 
     fn write_labels(&self) -> Result<()> {
