@@ -4,19 +4,28 @@
 //! [`Store::rootfs`]. It speaks image-spec 1.1 and distribution-spec 1.1.
 #![forbid(unsafe_code)]
 
+mod build;
+mod bundle;
 mod digest;
 mod error;
 mod files;
 mod image;
+mod install;
 mod manifest;
+mod merged;
 mod options;
 mod platform;
 mod progress;
 mod pull;
+mod push;
 mod reference;
+mod registry;
 mod store;
 mod unpack;
+pub mod users;
 
+pub use build::LayerBuild;
+pub use bundle::BundleOptions;
 pub use digest::{Digest, Hasher, ImageId, digest_reader};
 pub use error::{Error, Result};
 pub use image::{History, Image, ImageConfig, Layer, Removed, Usage};
@@ -26,3 +35,4 @@ pub use progress::{Progress, ProgressSink};
 pub use reference::Reference;
 pub use store::{OverlayRootfs, Store};
 pub use unpack::Limits;
+pub use users::UserIds;

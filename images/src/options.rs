@@ -60,6 +60,9 @@ pub struct PullOptions {
     pub platform: Option<Platform>,
     /// Bounds against hostile layers.
     pub limits: Limits,
+    /// Layers are kept unpacked only. Without it the store holds them as fetched too, so that
+    /// `push` and `save` need no registry.
+    pub discard_blobs: bool,
     /// Layers fetched at the same time; 0 is the default of 4.
     pub parallel: usize,
 }

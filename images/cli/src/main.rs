@@ -1,4 +1,57 @@
-//! Image tool of rrun.
+//! Image tool of rrun: pull, push, build, list, inspect, unpack.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod commands;
+mod progress;
+mod text;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use rrun_images::Store;
+
+/// Pulls, makes, keeps and pushes container images.
+#[derive(Parser)]
+#[command(name = "rrun-image", version, max_term_width = 100)]
+struct Cli {
+    /// Directory of the image store
+    #[arg(
+        long,
+        global = true,
+        env = "RRUN_IMAGE_STORE",
+        default_value = "/var/lib/rrun/images"
+    )]
+    store: PathBuf,
+    /// Tell more on standard error (RUST_LOG filters it)
+    #[arg(long, global = true)]
+    debug: bool,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log_to_stderr(cli.debug);
+    match Store::open(&cli.store)
+        .map_err(Into::into)
+        .and_then(|store| cli.command.run(&store))
+    {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("rrun-image: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr(debug: bool) {
+    use tracing_subscriber::EnvFilter;
+    let default = if debug { "debug" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .init();
+}

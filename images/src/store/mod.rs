@@ -121,6 +121,12 @@ impl Store {
             .ok_or_else(|| Error::NoImage(name.to_owned()))
     }
 
+    pub(crate) fn record(&self, name: &str) -> Result<Record> {
+        let index = Index::load(self)?;
+        let record = index.find(name)?.cloned();
+        record.ok_or_else(|| Error::NoImage(name.to_owned()))
+    }
+
     /// Gives an image one more name.
     pub fn tag(&self, name: &str, new: &Reference) -> Result<()> {
         let tag = new.tagged().ok_or(Error::Reference {
@@ -220,6 +226,10 @@ impl Store {
         let result = edit(&mut index)?;
         index.save(self)?;
         Ok(result)
+    }
+
+    pub(crate) fn is_rootless(&self) -> bool {
+        self.rootless
     }
 
     pub(crate) fn lock_index(&self) -> Result<File> {

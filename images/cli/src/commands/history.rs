@@ -1,0 +1,61 @@
+use anyhow::Result;
+use comfy_table::{Table, presets};
+use rrun_images::Store;
+
+use crate::text;
+
+#[derive(clap::Args)]
+pub struct History {
+    /// Name or id
+    image: String,
+    /// JSON, newest step first
+    #[arg(long)]
+    json: bool,
+}
+
+impl History {
+    pub fn run(&self, store: &Store) -> Result<()> {
+        let image = store.inspect(&self.image)?;
+        let mut layers = image.layers.iter();
+        let mut steps = Vec::new();
+        for step in &image.history {
+            let layer = if step.empty_layer {
+                None
+            } else {
+                layers.next()
+            };
+            steps.push((step, layer));
+        }
+        steps.reverse();
+        if self.json {
+            let steps: Vec<_> = steps
+                .iter()
+                .map(|(step, layer)| serde_json::json!({"step": step, "layer": layer}))
+                .collect();
+            println!("{}", serde_json::to_string_pretty(&steps)?);
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_preset(presets::NOTHING);
+        table.set_header(["CREATED", "LAYER", "COMPRESSED", "CREATED BY"]);
+        for (step, layer) in steps {
+            table.add_row([
+                step.created
+                    .as_deref()
+                    .unwrap_or("")
+                    .chars()
+                    .take(10)
+                    .collect(),
+                layer.map_or("-".to_owned(), |layer| text::short(&layer.digest)),
+                layer.map_or("0 B".to_owned(), |layer| text::bytes(layer.compressed_size)),
+                step.created_by
+                    .chars()
+                    .filter(|c| !c.is_control())
+                    .take(80)
+                    .collect(),
+            ]);
+        }
+        println!("{}", table.trim_fmt());
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+use anyhow::Result;
+use rrun_images::Store;
+
+#[derive(clap::Args)]
+pub struct Inspect {
+    /// Names or ids
+    #[arg(required = true)]
+    images: Vec<String>,
+}
+
+impl Inspect {
+    pub fn run(&self, store: &Store) -> Result<()> {
+        for name in &self.images {
+            println!("{}", serde_json::to_string_pretty(&store.inspect(name)?)?);
+        }
+        Ok(())
+    }
+}

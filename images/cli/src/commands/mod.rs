@@ -1,0 +1,85 @@
+//! One file per command.
+
+mod build_layers;
+mod history;
+mod inspect;
+mod list;
+mod prune;
+mod pull;
+mod push;
+mod registry;
+mod release;
+mod remove;
+mod tag;
+mod unpack;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Subcommand;
+use rrun_images::Store;
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Fetch an image from a registry
+    Pull(pull::Pull),
+    /// Send an image to a registry
+    Push(push::Push),
+    /// List images
+    #[command(visible_alias = "ls")]
+    List(list::List),
+    /// Show all that is known of an image, as JSON
+    Inspect(inspect::Inspect),
+    /// Show how an image came to be
+    History(history::History),
+    /// Give an image one more name
+    Tag(tag::Tag),
+    /// Remove images by name or id
+    #[command(visible_alias = "rm")]
+    Remove(remove::Remove),
+    /// Remove images without a name, and broken-off downloads
+    Prune(prune::Prune),
+    /// Make a runtime bundle of an image, for `rrun run -b BUNDLE ID`
+    Unpack(unpack::Unpack),
+    /// End a bundle made by unpack: drop its writable layer
+    Release(release::Release),
+    /// Make an image from directories, one layer each
+    BuildLayers(build_layers::BuildLayers),
+}
+
+impl Command {
+    /// Runs the command.
+    pub fn run(&self, store: &Store) -> Result<ExitCode> {
+        match self {
+            Self::Pull(command) => command.run(store)?,
+            Self::Push(command) => command.run(store)?,
+            Self::List(command) => command.run(store)?,
+            Self::Inspect(command) => command.run(store)?,
+            Self::History(command) => command.run(store)?,
+            Self::Tag(command) => command.run(store)?,
+            Self::Remove(command) => command.run(store)?,
+            Self::Prune(command) => command.run(store)?,
+            Self::Unpack(command) => command.run(store)?,
+            Self::Release(command) => command.run(store)?,
+            Self::BuildLayers(command) => command.run(store)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Runs a future to its end, or until the user interrupts.
+fn block_on<T>(future: impl Future<Output = rrun_images::Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        tokio::select! {
+            result = future => result.map_err(Into::into),
+            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        }
+    });
+    // Threads that still write do so in the store's ingest directory, which is cleaned later.
+    runtime.shutdown_background();
+    result
+}

@@ -1,0 +1,16 @@
+use anyhow::Result;
+use rrun_images::{Reference, Store};
+
+#[derive(clap::Args)]
+pub struct Tag {
+    /// Name or id of the image
+    image: String,
+    /// The new name; taken from the image that has it
+    new: Reference,
+}
+
+impl Tag {
+    pub fn run(&self, store: &Store) -> Result<()> {
+        Ok(store.tag(&self.image, &self.new)?)
+    }
+}

@@ -1,0 +1,249 @@
+//! Manifests and blobs from a registry.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_RANGE, RANGE};
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
+
+use super::transport::{Answer, chain};
+use super::{ATTEMPTS, Call, Client, pause, read_body};
+use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+use crate::store::DOCUMENT_LIMIT;
+use crate::{Digest, Error, Result};
+
+/// A connection that gives nothing for this long is broken off and the rest asked for anew.
+const STALL: Duration = Duration::from_secs(30);
+
+impl Client {
+    /// The bytes of a manifest or index, verified where the identifier is a digest.
+    pub async fn manifest(&self, identifier: &str) -> Result<Bytes> {
+        let path = self.path(&format!("manifests/{identifier}"));
+        let separator = if identifier.contains(':') { '@' } else { ':' };
+        let what = format!("manifest {}{separator}{identifier}", self.repository);
+        let accept = [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST].join(", ");
+        let call = Call::new(Method::GET, &path, what.clone()).header(ACCEPT, accept);
+        let answer = self.call(&call).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(self.unexpected(&call, answer).await);
+        }
+        let read = read_body(answer.into_body(), DOCUMENT_LIMIT).await;
+        let bytes = read.map_err(|why| self.failed(&what, why))?;
+        if let Ok(expected) = identifier.parse::<Digest>() {
+            verify(&format!("{}: {what}", self.registry), &expected, &bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// A small blob whole, verified.
+    pub async fn document(self: &Arc<Self>, digest: &Digest, size: u64) -> Result<Vec<u8>> {
+        let what = format!("{}: blob {digest} of {}", self.registry, self.repository);
+        if size > DOCUMENT_LIMIT {
+            let why = format!("{size} bytes; a document has at most {DOCUMENT_LIMIT}");
+            return Err(Error::document(what, why));
+        }
+        let mut stream = BlobStream::new(Arc::clone(self), digest.clone(), size, 0);
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        verify(&what, digest, &bytes)?;
+        Ok(bytes)
+    }
+
+    fn failed(&self, what: &str, why: String) -> Error {
+        Error::Registry {
+            registry: self.registry.clone(),
+            what: what.to_owned(),
+            why,
+        }
+    }
+}
+
+fn verify(what: &str, expected: &Digest, bytes: &[u8]) -> Result<()> {
+    let got = Digest::of(bytes);
+    if got == *expected {
+        return Ok(());
+    }
+    Err(Error::DigestMismatch {
+        what: what.to_owned(),
+        expected: expected.clone(),
+        got,
+    })
+}
+
+/// A blob in pieces. A broken transfer goes on where it stopped. The digest is the receiver's
+/// to verify; the length is not exceeded.
+pub(crate) struct BlobStream {
+    client: Arc<Client>,
+    digest: Digest,
+    size: u64,
+    at: u64,
+    body: Option<Answer>,
+    /// Attempts since the last byte came.
+    attempts: u32,
+    /// Why the transfer broke last, once.
+    broken: Option<String>,
+}
+
+impl BlobStream {
+    /// Starts at `from`, where earlier bytes are there already. Nothing is sent yet.
+    pub fn new(client: Arc<Client>, digest: Digest, size: u64, from: u64) -> Self {
+        Self {
+            client,
+            digest,
+            size,
+            at: from,
+            body: None,
+            attempts: 0,
+            broken: None,
+        }
+    }
+
+    /// Why the transfer was taken up again, since this was asked last.
+    pub fn broken(&mut self) -> Option<String> {
+        self.broken.take()
+    }
+
+    /// The next piece, or `None` when the blob is whole.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        while self.at < self.size {
+            let why = match self.piece().await {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(Broken::Final(error)) => return Err(error),
+                Err(Broken::Again(why)) => why,
+            };
+            self.body = None;
+            self.attempts += 1;
+            if self.attempts >= ATTEMPTS {
+                let (at, size) = (self.at, self.size);
+                let why = format!("{why} (at byte {at} of {size}, {ATTEMPTS} attempts)");
+                return Err(self.client.failed(&self.what(), why));
+            }
+            self.broken = Some(why);
+            tokio::time::sleep(pause(self.attempts)).await;
+        }
+        self.drain().await;
+        Ok(None)
+    }
+
+    fn what(&self) -> String {
+        format!("blob {} of {}", self.digest, self.client.repository)
+    }
+
+    async fn piece(&mut self) -> Result<Bytes, Broken> {
+        let body = match &mut self.body {
+            Some(body) => body,
+            none => {
+                let body = open(&self.client, &self.digest, self.size, self.at).await?;
+                none.insert(body)
+            }
+        };
+        loop {
+            let frame = tokio::time::timeout(STALL, body.frame()).await;
+            let frame =
+                frame.map_err(|_| again(format!("nothing came for {} s", STALL.as_secs())))?;
+            let frame = frame.ok_or_else(|| again("the transfer ended early"))?;
+            let frame = frame.map_err(|error| again(chain(&error)))?;
+            let Ok(mut bytes) = frame.into_data() else {
+                continue;
+            };
+            if bytes.is_empty() {
+                continue;
+            }
+            let left = self.size - self.at;
+            if bytes.len() as u64 > left {
+                bytes.truncate(left as usize);
+                self.body = None;
+            }
+            self.at += bytes.len() as u64;
+            self.attempts = 0;
+            return Ok(bytes);
+        }
+    }
+
+    /// Reads the end of the answer, so that the connection can be used again.
+    async fn drain(&mut self) {
+        if let Some(mut body) = self.body.take() {
+            let _ = tokio::time::timeout(Duration::from_millis(100), body.frame()).await;
+        }
+    }
+}
+
+enum Broken {
+    Again(String),
+    Final(Error),
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+fn again(why: impl Into<String>) -> Broken {
+    Broken::Again(why.into())
+}
+
+/// Asks for a blob from byte `at` on. A registry that does not know ranges gives it from its
+/// start, and what is there already is read over.
+async fn open(client: &Client, digest: &Digest, size: u64, at: u64) -> Result<Answer, Broken> {
+    let path = client.path(&format!("blobs/{digest}"));
+    let mut call = Call::new(
+        Method::GET,
+        &path,
+        format!("blob {digest} of {}", client.repository),
+    );
+    if at > 0 {
+        call = call.header(RANGE, format!("bytes={at}-"));
+    }
+    let answer = client.call(&call).await?;
+    match answer.status() {
+        StatusCode::OK => {
+            let mut body = answer.into_body();
+            let length = hyper::body::Body::size_hint(&body).exact();
+            if let Some(length) = length.filter(|&length| length != size) {
+                let what = format!("{}: {}", client.registry, call.what);
+                return Err(Error::SizeMismatch {
+                    what,
+                    expected: size,
+                    got: length,
+                }
+                .into());
+            }
+            skip(&mut body, at).await?;
+            Ok(body)
+        }
+        StatusCode::PARTIAL_CONTENT => {
+            let range = super::header(answer.headers(), &CONTENT_RANGE).unwrap_or_default();
+            if range != format!("bytes {at}-{}/{size}", size - 1) {
+                let why = format!("asked for bytes {at}-{} of {size}, got {range:?}", size - 1);
+                return Err(client.failed(&call.what, why).into());
+            }
+            Ok(answer.into_body())
+        }
+        _ => Err(client.unexpected(&call, answer).await.into()),
+    }
+}
+
+/// Frames do not end where we want: a piece too long is an error that leads to a fresh start.
+async fn skip(body: &mut Answer, mut bytes: u64) -> Result<(), Broken> {
+    while bytes > 0 {
+        let frame = tokio::time::timeout(STALL, body.frame()).await;
+        let frame = frame.map_err(|_| again("the transfer stalled"))?;
+        let frame = frame.ok_or_else(|| again("the transfer ended early"))?;
+        let frame = frame.map_err(|error| again(chain(&error)))?;
+        if let Ok(mut data) = frame.into_data() {
+            let over = data.len() as u64;
+            if over > bytes {
+                let rest = data.split_off(bytes as usize);
+                body.put_back(rest);
+                return Ok(());
+            }
+            bytes -= over;
+        }
+    }
+    Ok(())
+}

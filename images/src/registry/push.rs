@@ -1,0 +1,156 @@
+//! Blobs and manifests to a registry.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::{HeaderName, Method, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Bytes, Frame};
+
+use super::transport::{RequestBody, full};
+use super::{Call, Client, header, percent_encode};
+use crate::{Digest, Error, Result};
+
+const CHUNK: usize = 256 << 10;
+const DOCKER_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const ACTIONS: &str = "pull,push";
+
+/// What is told of the bytes that pass.
+pub(crate) type OnBytes = Arc<dyn Fn(u64) + Send + Sync>;
+
+impl Client {
+    /// True where the repository has the blob.
+    pub async fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        let path = self.path(&format!("blobs/{digest}"));
+        let call = self.pushing(Method::HEAD, &path, format!("blob {digest}"));
+        let answer = self.call(&call).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(self.unexpected(&call, answer).await),
+        }
+    }
+
+    fn pushing<'a>(&self, method: Method, path: &'a str, what: String) -> Call<'a> {
+        let mut call = Call::new(method, path, format!("{what} of {}", self.repository));
+        call.actions = ACTIONS;
+        call
+    }
+
+    /// Uploads a blob from a file, unless the registry has it or can take it from another
+    /// repository (`from`). Returns true where nothing was sent.
+    pub async fn push_blob(
+        &self,
+        digest: &Digest,
+        file: &Path,
+        from: Option<&str>,
+        on_bytes: OnBytes,
+    ) -> Result<bool> {
+        if self.has_blob(digest).await? {
+            return Ok(true);
+        }
+        let Some(location) = self.start_upload(digest, from).await? else {
+            return Ok(true);
+        };
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let target = format!(
+            "{location}{separator}digest={}",
+            percent_encode(digest.as_str())
+        );
+        let size = std::fs::metadata(file)
+            .map_err(|source| Error::File {
+                verb: "stat",
+                path: file.to_owned(),
+                source,
+            })?
+            .len();
+        let body = || Ok(file_body(std::fs::File::open(file)?, Arc::clone(&on_bytes)));
+        let mut call = self
+            .pushing(Method::PUT, &target, format!("upload of blob {digest}"))
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, size);
+        call.body = Some(&body);
+        let answer = self.call(&call).await?;
+        if answer.status() != StatusCode::CREATED {
+            return Err(self.unexpected(&call, answer).await);
+        }
+        Ok(false)
+    }
+
+    /// Where to upload to, or `None` where the registry mounted the blob.
+    async fn start_upload(&self, digest: &Digest, from: Option<&str>) -> Result<Option<String>> {
+        let mut path = self.path("blobs/uploads/");
+        if let Some(from) = from {
+            let (digest, from) = (percent_encode(digest.as_str()), percent_encode(from));
+            path = format!("{path}?mount={digest}&from={from}");
+        }
+        let call = self
+            .pushing(Method::POST, &path, format!("upload of blob {digest}"))
+            .header(CONTENT_LENGTH, 0);
+        let answer = self.call(&call).await?;
+        match answer.status() {
+            StatusCode::CREATED => Ok(None),
+            StatusCode::ACCEPTED => match header(answer.headers(), &LOCATION) {
+                Some(location) => Ok(Some(location.to_owned())),
+                None => {
+                    let why = "the registry gave no Location".to_owned();
+                    Err(Error::Registry {
+                        registry: self.registry.clone(),
+                        what: call.what,
+                        why,
+                    })
+                }
+            },
+            _ => Err(self.unexpected(&call, answer).await),
+        }
+    }
+
+    /// Puts a manifest under a tag or digest and verifies what the registry says of it.
+    pub async fn push_manifest(
+        &self,
+        identifier: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let path = self.path(&format!("manifests/{identifier}"));
+        let body = || Ok(full(bytes.to_vec()));
+        let mut call = self
+            .pushing(Method::PUT, &path, format!("manifest {identifier}"))
+            .header(CONTENT_TYPE, media_type)
+            .header(CONTENT_LENGTH, bytes.len());
+        call.body = Some(&body);
+        let answer = self.call(&call).await?;
+        if answer.status() != StatusCode::CREATED {
+            return Err(self.unexpected(&call, answer).await);
+        }
+        let got =
+            header(answer.headers(), &DOCKER_DIGEST).and_then(|text| text.parse::<Digest>().ok());
+        let expected = Digest::of(bytes);
+        match got.filter(|got| *got != expected) {
+            Some(got) => Err(Error::DigestMismatch {
+                what: call.what,
+                expected,
+                got,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A file in pieces, read off the runtime's threads.
+fn file_body(file: std::fs::File, on_bytes: OnBytes) -> RequestBody {
+    let file = tokio::fs::File::from_std(file);
+    let pieces = futures_util::stream::try_unfold((file, on_bytes), |(mut file, on_bytes)| async {
+        use tokio::io::AsyncReadExt;
+        let mut buffer = vec![0; CHUNK];
+        let n = file.read(&mut buffer).await?;
+        if n == 0 {
+            return Ok(None);
+        }
+        buffer.truncate(n);
+        on_bytes(n as u64);
+        Ok(Some((Frame::data(Bytes::from(buffer)), (file, on_bytes))))
+    });
+    BodyExt::boxed(StreamBody::new(Box::pin(pieces)))
+}

@@ -1,0 +1,259 @@
+//! The threads of one layer.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
+
+use hyper::body::Bytes;
+
+use super::entry::Refused;
+use super::stream::{ChannelReader, Pool};
+use super::write::{Unfinished, Writer};
+use super::{Limits, Mode, Written, file_error, finish, layer_error};
+use crate::manifest::Compression;
+use crate::{Digest, Error, Hasher, Layer, Result};
+
+/// Compressed chunks that wait for the inflater.
+const CHUNKS: usize = 16;
+/// Unpacked buffers that wait for the writer or the hasher, 256 KiB each.
+const BUFFERS: usize = 6;
+/// A layer may be this large whatever its compressed size is.
+const RATIO_FROM: u64 = 64 << 20;
+
+/// Where a layer comes from, in order; an error ends it.
+pub(crate) type Source<'a> = &'a mut dyn Iterator<Item = Result<Bytes>>;
+
+/// What is to be done with a layer.
+pub(crate) struct Job<'a> {
+    pub layer: &'a Layer,
+    /// An empty directory.
+    pub fs: PathBuf,
+    pub mode: Mode,
+    pub limits: &'a Limits,
+    /// Gets the compressed bytes from `skip` on, where they are to be kept.
+    pub keep: Option<Keep<'a>>,
+}
+
+/// The file that keeps the compressed bytes.
+pub(crate) struct Keep<'a> {
+    pub file: &'a File,
+    pub path: PathBuf,
+    /// Bytes of the source that are in the file already.
+    pub skip: u64,
+}
+
+/// Unpacks a layer from its compressed bytes and verifies both digests. Blocks.
+pub(crate) fn run(job: &Job<'_>, source: Source<'_>) -> Result<Written> {
+    let root = finish::open_root(&job.fs).map_err(|source| file_error("open", &job.fs, source))?;
+    let writer = Writer::new(root, job.mode, job.limits)
+        .map_err(|source| file_error("open", &job.fs, source))?;
+    let fetched = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let (chunks, chunks_end) = sync_channel(CHUNKS);
+        let (to_writer, writer_end) = sync_channel(BUFFERS);
+        let (to_hasher, hasher_end) = sync_channel(BUFFERS);
+        let name = |what| std::thread::Builder::new().name(format!("layer-{what}"));
+        let write = spawn(name("write"), scope, move || {
+            writer.write_all(ChannelReader::new(writer_end))
+        })?;
+        let hash = spawn(name("hash"), scope, move || hash_buffers(&hasher_end))?;
+        let fetched = &fetched;
+        let inflate = spawn(name("inflate"), scope, move || {
+            inflate(job, chunks_end, &to_writer, &to_hasher, fetched)
+        })?;
+        let fed = feed(job, source, &chunks, fetched);
+        drop(chunks);
+        let inflated = join(inflate)?;
+        let written = join(write)?;
+        let diff_id = join(hash)?;
+        judge(job, fed, inflated, written, &diff_id)
+    })
+}
+
+fn spawn<'scope, T: Send + 'scope>(
+    builder: std::thread::Builder,
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    builder
+        .spawn_scoped(scope, work)
+        .map_err(|error| Error::Worker(format!("start a thread: {error}")))
+}
+
+fn join<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T> {
+    thread
+        .join()
+        .map_err(|_| Error::Worker("a thread of the unpacker panicked".to_owned()))
+}
+
+/// How far the compressed stream came.
+enum Fed {
+    /// All of it, with its digest and length.
+    Whole(Digest, u64),
+    /// The inflater wanted no more.
+    Stopped,
+}
+
+/// Hashes and keeps what comes and hands it on.
+fn feed(
+    job: &Job<'_>,
+    source: Source<'_>,
+    chunks: &SyncSender<Bytes>,
+    fetched: &AtomicU64,
+) -> Result<Fed> {
+    let mut hasher = Hasher::default();
+    let mut bytes = 0;
+    let wanted = job.layer.compressed_size;
+    for chunk in source {
+        let chunk = chunk?;
+        let before = bytes;
+        bytes += chunk.len() as u64;
+        if bytes > wanted {
+            return Err(size_mismatch(job, bytes));
+        }
+        fetched.store(bytes, Ordering::Relaxed);
+        hasher.update(&chunk);
+        if let Some(keep) = &job.keep
+            && bytes > keep.skip
+        {
+            let from = keep.skip.saturating_sub(before) as usize;
+            let mut file = keep.file;
+            file.write_all(&chunk[from..])
+                .map_err(|source| file_error("write", &keep.path, source))?;
+        }
+        if chunks.send(chunk).is_err() {
+            return Ok(Fed::Stopped);
+        }
+    }
+    if bytes < wanted {
+        return Err(size_mismatch(job, bytes));
+    }
+    let (digest, bytes) = hasher.finish();
+    Ok(Fed::Whole(digest, bytes))
+}
+
+fn size_mismatch(job: &Job<'_>, got: u64) -> Error {
+    let what = format!("layer {}", job.layer.digest);
+    Error::SizeMismatch {
+        what,
+        expected: job.layer.compressed_size,
+        got,
+    }
+}
+
+/// Inflates into shared buffers. `Ok` also where a receiver wanted no more.
+fn inflate(
+    job: &Job<'_>,
+    chunks: Receiver<Bytes>,
+    to_writer: &SyncSender<Bytes>,
+    to_hasher: &SyncSender<Bytes>,
+    fetched: &AtomicU64,
+) -> Result<(), Refused> {
+    let broken = |error: io::Error| Refused::new(b"", format!("the stream is broken: {error}"));
+    let mut reader = decoder(ChannelReader::new(chunks)).map_err(broken)?;
+    let pool = Pool::default();
+    let mut bytes = 0;
+    loop {
+        let mut buffer = pool.take();
+        let filled = buffer.fill(&mut *reader);
+        let length = buffer.as_ref().len() as u64;
+        bytes += length;
+        check_bounds(job.limits, bytes, fetched.load(Ordering::Relaxed))?;
+        let buffer = Bytes::from_owner(buffer);
+        // What came before the break is written, so that the entry can be named.
+        let wanted =
+            length > 0 && to_hasher.send(buffer.clone()).is_ok() && to_writer.send(buffer).is_ok();
+        filled.map_err(broken)?;
+        if !wanted {
+            return Ok(());
+        }
+    }
+}
+
+fn check_bounds(limits: &Limits, bytes: u64, compressed: u64) -> Result<(), Refused> {
+    if bytes > limits.layer_bytes {
+        let why = format!("it unpacks to more than {} bytes", limits.layer_bytes);
+        return Err(Refused::new(b"", why));
+    }
+    if bytes > RATIO_FROM + compressed.saturating_mul(limits.ratio) {
+        let why = format!("it unpacks to more than {} times its size", limits.ratio);
+        return Err(Refused::new(b"", why));
+    }
+    Ok(())
+}
+
+/// A reader of unpacked bytes, by what the stream starts with.
+fn decoder(mut reader: ChannelReader) -> io::Result<Box<dyn Read>> {
+    use std::io::BufRead;
+    let start = reader.fill_buf()?;
+    Ok(match Compression::sniff(start) {
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
+        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
+        Compression::None => Box::new(reader),
+    })
+}
+
+fn hash_buffers(buffers: &Receiver<Bytes>) -> Digest {
+    let mut hasher = Hasher::default();
+    while let Ok(buffer) = buffers.recv() {
+        hasher.update(&buffer);
+    }
+    hasher.finish().0
+}
+
+/// Which of the threads' outcomes is the reason.
+fn judge(
+    job: &Job<'_>,
+    fed: Result<Fed>,
+    inflated: Result<(), Refused>,
+    written: Result<Unfinished, Refused>,
+    diff_id: &Digest,
+) -> Result<Written> {
+    let layer = job.layer.digest.as_str();
+    let refused = |refused: Refused| layer_error(layer, &refused);
+    let fed = fed?;
+    if let Fed::Whole(digest, _) = &fed
+        && *digest != job.layer.digest
+    {
+        let (expected, got) = (job.layer.digest.clone(), digest.clone());
+        return Err(Error::DigestMismatch {
+            what: format!("layer {layer}"),
+            expected,
+            got,
+        });
+    }
+    // A broken stream is named with the entry in whose data it broke.
+    let left = match (inflated, written) {
+        (Ok(()), written) => written.map_err(refused)?,
+        (Err(broken), Err(at)) if broken.entry.is_empty() => {
+            return Err(refused(Refused {
+                entry: at.entry,
+                why: broken.why,
+            }));
+        }
+        (Err(broken), _) => return Err(refused(broken)),
+    };
+    if matches!(fed, Fed::Stopped) {
+        return Err(refused(Refused::new(
+            b"",
+            "bytes follow the end of its compressed stream",
+        )));
+    }
+    if *diff_id != job.layer.diff_id {
+        let (expected, got) = (job.layer.diff_id.clone(), diff_id.clone());
+        return Err(Error::DigestMismatch {
+            what: format!("layer {layer} unpacked"),
+            expected,
+            got,
+        });
+    }
+    Ok(Written {
+        layer: layer.to_owned(),
+        fs: job.fs.clone(),
+        mode: job.mode,
+        left,
+    })
+}
