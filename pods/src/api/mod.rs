@@ -8,6 +8,7 @@ mod meta;
 pub mod node;
 mod pipeline;
 mod resource;
+pub mod schema;
 mod status;
 pub mod table;
 
