@@ -9,6 +9,8 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod quantity;
+pub mod resources;
 pub mod serve;
 pub mod store;
 

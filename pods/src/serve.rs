@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::{Client, bootstrap, http};
+use crate::api::allocate::Cidr;
+use crate::api::{Client, Config, bootstrap, http};
 use crate::store::Store;
 
 /// Options of `serve`.
@@ -18,6 +19,9 @@ pub struct Options {
     /// Unix socket of the API, for root.
     #[arg(long, default_value = "/run/rrun-pods/api.sock")]
     pub socket: PathBuf,
+    /// Addresses of Services.
+    #[arg(long, default_value_t)]
+    pub service_cidr: Cidr,
     /// Say what is done: error, warn, info, debug or trace.
     #[arg(long, default_value = "info")]
     pub log_level: tracing::Level,
@@ -39,7 +43,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 async fn serve(options: &Options) -> anyhow::Result<()> {
     let store = Store::open(&options.root)?;
-    let client = Client::over(store.clone());
+    let config = Config {
+        service_cidr: options.service_cidr,
+    };
+    let client = Client::with(store.clone(), config);
     bootstrap::objects(&client)
         .await
         .context("creating the objects that always exist")?;

@@ -1,12 +1,12 @@
 //! The API for those inside the process: the same rules as over HTTP, without the HTTP.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
 use super::kinds::{self, Typed};
-use super::pipeline::Api;
+use super::pipeline::{Api, Config};
 use super::resource::Res;
 use super::status::{Result, Status};
 use crate::store::{Event, List, Object, Selector, Store, WatchError};
@@ -21,13 +21,48 @@ pub struct Client {
     manager: Arc<str>,
 }
 
+/// `fieldValidation`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Validation {
+    /// They are dropped.
+    #[default]
+    Ignore,
+    /// They are dropped, and the answer carries a warning.
+    Warn,
+    /// The request is refused.
+    Strict,
+}
+
 /// Options of create, update and patch.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
     /// Everything but the write itself.
     pub dry_run: bool,
+    /// What happens to fields that the type does not have.
+    pub validation: Validation,
     /// Who writes, for `managedFields`; the client's name when absent.
     pub field_manager: Option<String>,
+    /// What to tell the client beside the answer.
+    pub(super) warnings: Arc<Mutex<Vec<String>>>,
+}
+
+impl WriteOptions {
+    /// What was noticed so far.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(super) fn warn(&self, all: impl Iterator<Item = String>) {
+        let mut list = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        for warning in all {
+            if !list.contains(&warning) {
+                list.push(warning);
+            }
+        }
+    }
 }
 
 /// A change of an object in one of the API's patch formats.
@@ -93,9 +128,14 @@ impl Client {
         }
     }
 
-    /// A client over a store, for tests and for `serve`.
+    /// A client over a store with the default configuration.
     pub fn over(store: Store) -> Self {
-        Self::new(Arc::new(Api::new(store)), "rrun-pods")
+        Self::with(store, Config::default())
+    }
+
+    /// A client over a store.
+    pub fn with(store: Store, config: Config) -> Self {
+        Self::new(Arc::new(Api::new(store, config)), "rrun-pods")
     }
 
     /// The same client under the name that `managedFields` shows (`deployment-controller`).

@@ -1,7 +1,9 @@
 //! The Kubernetes API: kinds and their rules, verbs, and the HTTP face of both.
 
+pub mod allocate;
 pub mod bootstrap;
 mod client;
+mod decode;
 pub mod http;
 pub mod kinds;
 mod meta;
@@ -11,10 +13,12 @@ mod resource;
 pub mod schema;
 mod status;
 pub mod table;
+pub mod validate;
 
 pub use client::{
-    Changes, Client, DeleteOptions, Patch, Propagation, Watch, WatchEvent, WriteOptions,
+    Changes, Client, DeleteOptions, Patch, Propagation, Validation, Watch, WatchEvent, WriteOptions,
 };
 pub use meta::now;
+pub use pipeline::Config;
 pub use resource::{Res, Resource, Subresource};
 pub use status::{Cause, Details, Result, Status};

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::allocate::{self, Cidr};
 use super::client::{DeleteOptions, Patch, WriteOptions, watch_status};
+use super::decode;
 use super::kinds;
 use super::meta;
 use super::resource::Res;
 use super::status::{Result, Status};
+use super::validate::{self, Faults};
 use crate::store::{Expect, Key, List, Object, Selector, Store, Watch, Write, WriteError};
 
 /// How often a change without a resource version is tried against the newest one.
@@ -17,6 +20,15 @@ const RETRIES: usize = 8;
 /// The API without a face.
 pub(super) struct Api {
     store: Store,
+    config: Config,
+    services: tokio::sync::Mutex<()>,
+}
+
+/// What the API needs to know of the machine.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// Addresses for Services.
+    pub service_cidr: Cidr,
 }
 
 fn key(res: Res, ns: &str, name: &str) -> Key {
@@ -24,8 +36,12 @@ fn key(res: Res, ns: &str, name: &str) -> Key {
 }
 
 impl Api {
-    pub fn new(store: Store) -> Self {
-        Self { store }
+    pub fn new(store: Store, config: Config) -> Self {
+        Self {
+            store,
+            config,
+            services: tokio::sync::Mutex::default(),
+        }
     }
 
     pub fn resource_version(&self) -> u64 {
@@ -82,18 +98,44 @@ impl Api {
         options: &WriteOptions,
     ) -> Result<Arc<Object>> {
         typed(res, &mut object)?;
+        decode::object(res, &mut object, options)?;
         let (ns, name) = self.admit_new(res, ns, &mut object)?;
+        (res.prepare)(&mut object);
         (res.defaults)(&mut object);
-        let mut causes = Vec::new();
-        (res.validate)(&object, &mut causes);
-        if !causes.is_empty() {
-            return Err(Status::invalid(res, &name, causes));
+        let _alone = self.lock(res).await;
+        let mut faults = Faults::default();
+        if *res == kinds::SERVICE {
+            let others = self.list(res, "", &Selector::all()).items;
+            allocate::service(
+                self.config.service_cidr,
+                &others,
+                None,
+                &mut object,
+                &mut faults,
+            );
+        }
+        validate::meta::check(&object, res.name_rule, &mut faults);
+        (res.validate)(&object, &mut faults);
+        if !faults.is_empty() {
+            return Err(Status::invalid(res, &name, faults.into_causes()));
         }
         if options.dry_run {
-            return Ok(Object::from_value(0, object));
+            return match self.get(res, &ns, &name) {
+                Ok(_) => Err(Status::already_exists(res, &name)),
+                Err(_) => Ok(Object::from_value(0, object)),
+            };
         }
         self.write(res, key(res, &ns, &name), Expect::Absent, Some(object))
             .await
+    }
+
+    /// Addresses are given out under a lock; other kinds need none.
+    async fn lock(&self, res: Res) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if *res == kinds::SERVICE {
+            Some(self.services.lock().await)
+        } else {
+            None
+        }
     }
 
     fn admit_new(&self, res: Res, ns: &str, object: &mut Value) -> Result<(String, String)> {
@@ -138,7 +180,8 @@ impl Api {
         }
         m.insert("uid".into(), Value::String(meta::uuid()));
         m.insert("creationTimestamp".into(), Value::String(meta::now()));
-        if res.has_status {
+        m.remove("generation");
+        if res.generation {
             m.insert("generation".into(), json!(1));
         }
         let name = m
@@ -235,9 +278,10 @@ impl Api {
         options: &WriteOptions,
         edit: impl Fn(&Object) -> Result<Value>,
     ) -> Result<Arc<Object>> {
+        let _alone = self.lock(res).await;
         for _ in 0..RETRIES {
             let old = self.get(res, ns, name)?;
-            let new = prepare_update(res, sub, &old, edit(&old)?)?;
+            let new = self.prepare_update(res, sub, &old, edit(&old)?, options)?;
             if new == *old.value() {
                 return Ok(old);
             }
@@ -257,6 +301,54 @@ impl Api {
             }
         }
         Err(Status::stale(res, name))
+    }
+
+    /// What an update may not change stays; what it must change does.
+    fn prepare_update(
+        &self,
+        res: Res,
+        sub: &str,
+        old: &Object,
+        mut new: Value,
+        options: &WriteOptions,
+    ) -> Result<Value> {
+        let was = old.value();
+        decode::object(res, &mut new, options)?;
+        if sub == "status" {
+            return Ok(with_status(was, &mut new));
+        }
+        let mut faults = Faults::default();
+        validate::meta::check_update(was, &new, &mut faults);
+        let Some(m) = meta::of(&mut new) else {
+            return Err(Status::bad_request("metadata is not an object"));
+        };
+        for field in OWN {
+            match was["metadata"].get(*field) {
+                Some(v) => drop(m.insert((*field).into(), v.clone())),
+                None => drop(m.remove(*field)),
+            }
+        }
+        if sub.is_empty() && res.has_status {
+            keep(&mut new, was, "status");
+        }
+        (res.defaults)(&mut new);
+        if *res == kinds::SERVICE {
+            let others = self.list(res, "", &Selector::all()).items;
+            let cidr = self.config.service_cidr;
+            allocate::service(cidr, &others, Some(was), &mut new, &mut faults);
+        }
+        if res.generation && changed_beside_meta(was, &new) {
+            let generation = old.int_at("/metadata/generation").unwrap_or(0) + 1;
+            new["metadata"]["generation"] = json!(generation);
+        }
+        validate::meta::check(&new, res.name_rule, &mut faults);
+        (res.validate)(&new, &mut faults);
+        (res.validate_update)(was, &new, &mut faults);
+        if faults.is_empty() {
+            Ok(new)
+        } else {
+            Err(Status::invalid(res, old.name(), faults.into_causes()))
+        }
     }
 
     pub async fn bind(
@@ -350,54 +442,29 @@ fn typed(res: Res, object: &mut Value) -> Result<()> {
     Ok(())
 }
 
-/// What an update may not change stays; what it must change does.
-fn prepare_update(res: Res, sub: &str, old: &Object, mut new: Value) -> Result<Value> {
-    let was = old.value();
-    if sub == "status" {
-        let status = new.get("status").cloned();
-        new = was.clone();
-        match (status, new.as_object_mut()) {
-            (Some(s), Some(map)) => drop(map.insert("status".into(), s)),
-            (None, Some(map)) => drop(map.remove("status")),
-            _ => {}
-        }
-        return Ok(new);
-    }
-    let Some(m) = meta::of(&mut new) else {
-        return Err(Status::bad_request("metadata is not an object"));
-    };
-    let fixed = [
-        "uid",
-        "creationTimestamp",
-        "generation",
-        "namespace",
-        "name",
-        "resourceVersion",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ];
-    for field in fixed {
-        match was["metadata"].get(field) {
-            Some(v) => drop(m.insert(field.into(), v.clone())),
-            None => drop(m.remove(field)),
+/// Fields of metadata that only the API itself writes.
+const OWN: &[&str] = &[
+    "uid",
+    "creationTimestamp",
+    "generation",
+    "namespace",
+    "name",
+    "resourceVersion",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+];
+
+/// The old object with the status (and nothing else) of the new one.
+fn with_status(was: &Value, new: &mut Value) -> Value {
+    let status = new.as_object_mut().and_then(|m| m.remove("status"));
+    let mut out = was.clone();
+    if let Some(map) = out.as_object_mut() {
+        match status {
+            Some(s) => drop(map.insert("status".into(), s)),
+            None => drop(map.remove("status")),
         }
     }
-    if sub.is_empty() && res.has_status {
-        keep(&mut new, was, "status");
-    }
-    (res.defaults)(&mut new);
-    if res.has_status && changed_beside_meta(was, &new) {
-        let generation = old.int_at("/metadata/generation").unwrap_or(0) + 1;
-        new["metadata"]["generation"] = json!(generation);
-    }
-    let mut causes = Vec::new();
-    (res.validate)(&new, &mut causes);
-    (res.validate_update)(was, &new, &mut causes);
-    if causes.is_empty() {
-        Ok(new)
-    } else {
-        Err(Status::invalid(res, old.name(), causes))
-    }
+    out
 }
 
 fn keep(new: &mut Value, was: &Value, field: &str) {

@@ -3,8 +3,11 @@
 
 use serde_json::Value;
 
-use super::status::Cause;
 use super::table::{self, Column};
+use super::validate::{
+    Faults,
+    names::{self, Wrong},
+};
 use crate::store::Object;
 
 /// A part of an object with a path of its own.
@@ -91,7 +94,7 @@ pub struct Resource {
     pub categories: &'static [&'static str],
     /// Whether objects survive a restart.
     pub durable: bool,
-    /// Whether `status` is a subresource, and `metadata.generation` counts changes of the rest.
+    /// Whether `status` is a subresource.
     pub has_status: bool,
     /// Whether `scale` is a subresource (`spec.replicas`, `status.replicas`, `spec.selector`).
     pub has_scale: bool,
@@ -105,12 +108,18 @@ pub struct Resource {
     pub columns: &'static [Column],
     /// Cells of a row, one for each column.
     pub row: fn(&Object) -> Vec<Value>,
-    /// Fills in what the user left out.
+    /// Whether `metadata.generation` counts the changes of what is wanted.
+    pub generation: bool,
+    /// Rule of names.
+    pub name_rule: fn(&str) -> Wrong,
+    /// Sets what a user may not choose at creation: the status, above all.
+    pub prepare: fn(&mut Value),
+    /// Fills in what the user left out; doing it twice is as once.
     pub defaults: fn(&mut Value),
-    /// Finds the faults of a new object, after defaulting.
-    pub validate: fn(&Value, &mut Vec<Cause>),
+    /// Finds the faults of an object, after defaulting, beside those of its metadata.
+    pub validate: fn(&Value, &mut Faults),
     /// Finds the faults of a change (old, new), beside those of [`Resource::validate`].
-    pub validate_update: fn(&Value, &Value, &mut Vec<Cause>),
+    pub validate_update: fn(&Value, &Value, &mut Faults),
 }
 
 /// A reference to a kind, as every call takes it.
@@ -135,6 +144,9 @@ impl Resource {
         fields: &[],
         columns: table::NAME_AGE,
         row: table::name_age,
+        generation: false,
+        name_rule: names::subdomain,
+        prepare: |o| drop(o.as_object_mut().map(|m| m.remove("status"))),
         defaults: |_| {},
         validate: |_, _| {},
         validate_update: |_, _, _| {},

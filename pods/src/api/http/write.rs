@@ -8,7 +8,7 @@ use super::body::{self, Answer, json as json_answer};
 use super::query::Query;
 use super::route::Target;
 use super::{Context, read};
-use crate::api::client::{DeleteOptions, Patch, Propagation, WriteOptions};
+use crate::api::client::{DeleteOptions, Patch, Propagation, Validation, WriteOptions};
 use crate::api::status::{Result, Status};
 use crate::store::Object;
 
@@ -30,12 +30,37 @@ impl Input<'_> {
         // As Kubernetes: the program's name is the manager when none is given.
         let agent = self.user_agent.split(['/', ' ']).next().unwrap_or_default();
         let manager = self.query.get("fieldManager").unwrap_or(agent);
+        let validation = match self.query.get("fieldValidation") {
+            // Kubernetes' default.
+            None | Some("Warn") => Validation::Warn,
+            Some("Ignore") => Validation::Ignore,
+            Some("Strict") => Validation::Strict,
+            Some(other) => {
+                return Err(Status::bad_request(format!(
+                    "fieldValidation: Unsupported value: \"{other}\": supported values: \"\", \
+                     \"Ignore\", \"Strict\", \"Warn\""
+                )));
+            }
+        };
+        let field_manager = Some(manager.to_owned());
         Ok(WriteOptions {
             dry_run: self.query.dry_run()?,
-            field_manager: Some(manager.to_owned()),
-            ..WriteOptions::default()
+            validation,
+            field_manager,
+            ..Default::default()
         })
     }
+}
+
+/// Adds what was noticed as `Warning` headers (RFC 7234), which kubectl shows.
+fn warned(mut answer: Answer, options: &WriteOptions) -> Answer {
+    for text in options.warnings() {
+        let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = format!("299 - \"{text}\"").parse() {
+            answer.headers_mut().append("warning", value);
+        }
+    }
+    answer
 }
 
 pub(super) async fn create(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
@@ -59,11 +84,13 @@ pub(super) async fn update(cx: &Context, t: &Target, input: &Input<'_>) -> Resul
             t.name
         )));
     }
+    let options = input.options()?;
     let api = cx.client.api();
-    let done = api
-        .update(t.res, &t.ns, &t.sub, object, &input.options()?)
-        .await?;
-    Ok(read::one(200, t.res, &done, form, input.query))
+    let done = api.update(t.res, &t.ns, &t.sub, object, &options).await?;
+    Ok(warned(
+        read::one(200, t.res, &done, form, input.query),
+        &options,
+    ))
 }
 
 pub(super) async fn patch(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
@@ -97,17 +124,16 @@ pub(super) async fn patch(cx: &Context, t: &Target, input: &Input<'_>) -> Result
             ));
         }
     };
+    let options = input.options()?;
     let api = cx.client.api();
     let before = cx.client.find(t.res, &t.ns, &t.name).is_some();
     let done = api
-        .patch(t.res, &t.ns, &t.name, &t.sub, &patch, &input.options()?)
+        .patch(t.res, &t.ns, &t.name, &t.sub, &patch, &options)
         .await?;
-    Ok(read::one(
-        if before { 200 } else { 201 },
-        t.res,
-        &done,
-        form,
-        input.query,
+    let code = if before { 200 } else { 201 };
+    Ok(warned(
+        read::one(code, t.res, &done, form, input.query),
+        &options,
     ))
 }
 

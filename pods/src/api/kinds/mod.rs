@@ -6,11 +6,13 @@ mod endpointslice;
 mod event;
 mod namespace;
 mod node;
-mod pod;
+pub mod pod;
+pub mod podspec;
 mod replicaset;
 mod secret;
 mod service;
 mod serviceaccount;
+mod workload;
 
 pub use configmap::CONFIG_MAP;
 pub use deployment::DEPLOYMENT;
