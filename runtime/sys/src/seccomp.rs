@@ -38,10 +38,42 @@ pub fn load(program: &[Instruction], flags: u32) -> Result<Option<OwnedFd>> {
     if ret < 0 {
         return Err(Error::last(
             "seccomp",
-            format_args!("SECCOMP_SET_MODE_FILTER, {flags:#x}, {} instructions", program.len()),
+            format_args!(
+                "SECCOMP_SET_MODE_FILTER, {flags:#x}, {} instructions",
+                program.len()
+            ),
         ));
     }
     let listener = u64::from(flags) & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER != 0;
     // SAFETY: with NEW_LISTENER a non-negative return value is a descriptor that nobody else owns.
     Ok(listener.then(|| unsafe { OwnedFd::from_raw_fd(ret as i32) }))
+}
+
+/// An anonymous file for libseccomp to write a program to (memfd_create(2)).
+pub fn scratch() -> Result<OwnedFd> {
+    // SAFETY: the name is a static string; nothing else is passed by pointer.
+    let fd = unsafe { libc::memfd_create(c"seccomp".as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(Error::last(
+            "memfd_create",
+            format_args!("seccomp, MFD_CLOEXEC"),
+        ));
+    }
+    // SAFETY: the call returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether the kernel knows the filter flags (any of `SECCOMP_FILTER_FLAG_*`): with a
+/// null program a known flag fails with EFAULT, an unknown one with EINVAL (seccomp(2)).
+pub fn knows_flags(flags: u32) -> bool {
+    // SAFETY: the kernel checks the null pointer and answers EFAULT; nothing is loaded.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            flags,
+            std::ptr::null::<libc::sock_fprog>(),
+        )
+    };
+    ret < 0 && crate::Errno::last().0 == libc::EFAULT
 }
