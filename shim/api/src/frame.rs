@@ -64,12 +64,14 @@ pub struct Header {
 impl Header {
     /// Parses and checks the ten bytes before a frame's data.
     pub fn parse(bytes: [u8; HEADER]) -> Result<Self, Error> {
-        let [a, b, c, d, e, f, g, h, kind, flags] = bytes;
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        let word = |at: usize| {
+            bytes[at..].first_chunk().map_or(0, |word: &[u8; 4]| u32::from_be_bytes(*word))
+        };
+        let length = word(0) as usize;
         if length > MAX_DATA {
             return Err(Error::TooLong(length));
         }
-        let kind = match kind {
+        let kind = match bytes[8] {
             1 => Kind::Request,
             2 => Kind::Response,
             3 => Kind::Data,
@@ -77,9 +79,9 @@ impl Header {
         };
         Ok(Self {
             length,
-            stream: u32::from_be_bytes([e, f, g, h]),
+            stream: word(4),
             kind,
-            flags,
+            flags: bytes[9],
         })
     }
 }

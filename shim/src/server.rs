@@ -1,0 +1,290 @@
+//! The event loop: one thread, one epoll, everything the shim knows in one place.
+
+use crate::args::Args;
+use crate::attach::Attach;
+use crate::conn::Conn;
+use crate::container::{Caller, Container, Process};
+use crate::ops::Op;
+use crate::poll::{Event, Interest, Key, Poller, Timer, Token};
+use crate::publish::Publisher;
+use crate::reaper::{self, Signalled, Signals};
+use crate::sock;
+use rrun_task_api::Status;
+use rrun_task_api::frame::{self, Frame, Kind};
+use rrun_task_api::pb::ttrpc::Request;
+use rrun_task_api::prost::Message;
+use rustix::fd::{AsFd, OwnedFd};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+/// A request on its way.
+pub struct Call {
+    /// Who waits for the answer.
+    pub caller: Caller,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What comes of a request.
+pub enum Reply {
+    /// An answer now.
+    Now(Vec<u8>),
+    /// An answer later, from whatever was started.
+    Pending,
+    /// It is too early; ask again when a program has ended.
+    Later,
+}
+
+/// Outcome of handling a request.
+pub type Answer = Result<Reply, Status>;
+
+/// The shim.
+pub struct Shim {
+    /// How it was started.
+    pub args: Args,
+    /// epoll and timers.
+    pub poller: Poller,
+    /// Containers by id.
+    pub containers: BTreeMap<String, Container>,
+    /// Processes of all containers.
+    pub processes: BTreeMap<Key, Process>,
+    /// Programs in flight.
+    pub ops: BTreeMap<Key, Op>,
+    /// Attached clients.
+    pub attaches: BTreeMap<Key, Attach>,
+    /// Events for containerd.
+    pub publisher: Publisher,
+    /// The loop is to end.
+    pub ending: bool,
+    listener: OwnedFd,
+    conns: BTreeMap<Key, Conn>,
+    parked: Vec<Call>,
+    signals: Signals,
+    orphans: bool,
+    last_key: Key,
+}
+
+/// Serves until shut down. Standard input is the listening socket.
+pub fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let listener = io::stdin().as_fd().try_clone_to_owned()?;
+    let null = crate::spawn::null()?;
+    rustix::stdio::dup2_stdin(&null)?;
+    let poller = Poller::new()?;
+    let signals = Signals::new(&poller)?;
+    poller
+        .add(&listener, Token::Listener, Interest::IN)
+        .map_err(|e| format!("standard input is not a listening socket: {e}"))?;
+    let publisher = Publisher::new(&args);
+    let mut shim = Shim {
+        args,
+        poller,
+        containers: BTreeMap::new(),
+        processes: BTreeMap::new(),
+        ops: BTreeMap::new(),
+        attaches: BTreeMap::new(),
+        publisher,
+        ending: false,
+        listener,
+        conns: BTreeMap::new(),
+        parked: Vec::new(),
+        signals,
+        orphans: false,
+        last_key: 0,
+    };
+    let result = shim.serve();
+    sock::remove_all(&shim.args.socket);
+    let _ = fs::remove_file(shim.args.bundle.join("address"));
+    Ok(result?)
+}
+
+impl Shim {
+    fn serve(&mut self) -> io::Result<()> {
+        let mut events: Vec<Event> = Vec::new();
+        while !(self.ending && self.is_quiet()) {
+            self.poller.wait(&mut events)?;
+            for (token, ready) in events.drain(..) {
+                self.on_event(token, ready);
+            }
+            for timer in self.poller.due() {
+                self.on_timer(timer);
+            }
+            if self.orphans {
+                self.bury_orphans();
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything that was said has been heard.
+    fn is_quiet(&self) -> bool {
+        self.publisher.is_idle() && !self.conns.values().any(Conn::has_unsent)
+    }
+
+    /// A number that was never used.
+    pub fn new_key(&mut self) -> Key {
+        self.last_key += 1;
+        self.last_key
+    }
+
+    /// Says something in the shim's log.
+    pub fn warn(&self, message: &str) {
+        crate::diag::warn(&self.args.bundle, message);
+    }
+
+    /// Path for a further socket.
+    pub fn socket_path(&self, kind: char, key: Key) -> std::path::PathBuf {
+        sock::sibling(&self.args.socket, kind, key)
+    }
+
+    fn on_event(&mut self, token: Token, ready: Interest) {
+        match token {
+            Token::Signals => self.on_signals(),
+            Token::Listener => self.on_listener(),
+            Token::Conn(key) => self.on_conn(key, ready),
+            Token::Op(key) => self.on_op(key),
+            Token::Exit(key) => self.on_exit(key),
+            Token::Console(key) => self.on_console(key),
+            Token::Output(key, number) => self.pump(key, number),
+            Token::Sink(key, number) => self.on_sink(key, number),
+            Token::Stdin(key) => self.on_stdin(key),
+            Token::StdinSink(key) => self.on_stdin_sink(key),
+            Token::AttachListener(key) => self.on_attach_listener(key),
+            Token::Attach(key) => self.on_attach(key, ready),
+            Token::Oom(key) => self.on_oom(key),
+            Token::Publish => self.publisher.on_event(&mut self.poller),
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::AttachExpires(key) => self.on_attach_expired(key),
+            Timer::OutputEnds(key) => self.on_output_timer(key),
+            Timer::Publish => self.publisher.on_event(&mut self.poller),
+        }
+    }
+
+    fn on_signals(&mut self) {
+        while let Some(signal) = self.signals.next() {
+            match signal {
+                Signalled::Child => self.orphans = true,
+                // A container outlives whoever wants its shim gone without deleting it.
+                Signalled::Terminate => self.ending |= self.containers.is_empty(),
+            }
+        }
+    }
+
+    /// Children whose pid we are about to learn from a runtime are not buried before.
+    fn bury_orphans(&mut self) {
+        let unknown_yet = self.ops.values().any(Op::makes_process);
+        let ours = |pid: i32| {
+            unknown_yet
+                || self.ops.values().any(|op| op.pid() == pid)
+                || self
+                    .processes
+                    .values()
+                    .any(|p| p.pidfd.is_some() && p.pid as i32 == pid)
+        };
+        self.orphans = reaper::bury(ours);
+    }
+
+    fn on_listener(&mut self) {
+        while let Ok(fd) = sock::accept(&self.listener) {
+            let key = self.new_key();
+            if self.poller.add(&fd, Token::Conn(key), Interest::IN).is_ok() {
+                self.conns.insert(key, Conn::new(fd));
+            }
+        }
+    }
+
+    fn on_conn(&mut self, key: Key, ready: Interest) {
+        let Some(conn) = self.conns.get_mut(&key) else {
+            return;
+        };
+        if ready.contains(Interest::OUT) && conn.flush().is_err() {
+            return self.close_conn(key);
+        }
+        let frames = if ready.intersects(Interest::IN | Interest::HUP | Interest::ERR) {
+            conn.read()
+        } else {
+            Ok(Vec::new())
+        };
+        match frames {
+            Ok(frames) => frames
+                .into_iter()
+                .for_each(|frame| self.on_frame(key, &frame)),
+            Err(_closed) => return self.close_conn(key),
+        }
+        self.watch_conn(key);
+    }
+
+    fn on_frame(&mut self, conn: Key, frame: &Frame) {
+        if frame.kind != Kind::Request {
+            return;
+        }
+        let caller = Caller {
+            conn,
+            stream: frame.stream,
+        };
+        match Request::decode(&frame.data[..]) {
+            Ok(request) => self.handle(Call { caller, request }),
+            Err(error) => {
+                self.answer(caller, Err(Status::invalid(format!("request: {error}"))));
+            }
+        }
+    }
+
+    /// Handles a request; answers it, or leaves that to what was started.
+    fn handle(&mut self, call: Call) {
+        match self.dispatch(&call) {
+            Ok(Reply::Now(payload)) => self.answer(call.caller, Ok(payload)),
+            Ok(Reply::Pending) => {}
+            Ok(Reply::Later) => self.parked.push(call),
+            Err(status) => self.answer(call.caller, Err(status)),
+        }
+    }
+
+    /// Asks again for what was too early.
+    pub fn retry_parked(&mut self) {
+        for call in std::mem::take(&mut self.parked) {
+            if self.conns.contains_key(&call.caller.conn) {
+                self.handle(call);
+            }
+        }
+    }
+
+    /// Sends an answer; who has gone away needs none.
+    pub fn answer(&mut self, caller: Caller, result: Result<Vec<u8>, Status>) {
+        let Some(conn) = self.conns.get_mut(&caller.conn) else {
+            return;
+        };
+        if conn.send(&frame::response(caller.stream, result)).is_err() {
+            return self.close_conn(caller.conn);
+        }
+        self.watch_conn(caller.conn);
+    }
+
+    fn watch_conn(&mut self, key: Key) {
+        let Some(conn) = self.conns.get(&key) else {
+            return;
+        };
+        let mut interest = Interest::IN;
+        interest.set(Interest::OUT, conn.has_unsent());
+        let _ = self.poller.modify(&conn.fd, Token::Conn(key), interest);
+    }
+
+    fn close_conn(&mut self, key: Key) {
+        if let Some(conn) = self.conns.remove(&key) {
+            self.poller.remove(&conn.fd);
+        }
+        for process in self.processes.values_mut() {
+            process.waiters.retain(|caller| caller.conn != key);
+        }
+    }
+}
+
+/// Removes a file that may not be there.
+pub fn forget(path: &Path) {
+    let _ = fs::remove_file(path);
+}

@@ -1,0 +1,308 @@
+//! Create, Exec and Start: the RPCs that make processes.
+
+use super::{ask, empty, taken};
+use crate::args::check_id;
+use crate::cgroup::Cgroup;
+use crate::container::{Caller, Container, Process};
+use crate::io::{Given, Io, Owner, Stdio, at, failed};
+use crate::machine::{Ask, Life, Verdict};
+use crate::ops::{Kind, gone, text};
+use crate::poll::{Interest, Key, Token};
+use crate::rootfs;
+use crate::runtime::{Fds, Runtime};
+use crate::server::{Answer, Call, Reply, Shim, forget};
+use rrun_task_api::Status;
+use rrun_task_api::any::{self, RUNC_OPTIONS};
+use rrun_task_api::pb::runc::Options;
+use rrun_task_api::pb::task::{CreateTaskRequest, ExecProcessRequest, StartRequest};
+use rrun_task_api::prost::Message;
+use rrun_task_api::time::now_nanos;
+use rustix::fd::AsFd;
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+impl Shim {
+    /// Task API: Create.
+    pub fn create(&mut self, call: &Call, request: &CreateTaskRequest) -> Answer {
+        check_id(&request.id).map_err(Status::invalid)?;
+        if self.containers.contains_key(&request.id) {
+            return Err(taken("container", &request.id));
+        }
+        if !request.checkpoint.is_empty() {
+            return Err(Status::unimplemented(
+                "restore from a checkpoint is not there yet",
+            ));
+        }
+        let bundle = PathBuf::from(&request.bundle);
+        if !bundle.is_absolute() || !bundle.join("config.json").is_file() {
+            let message = format!("bundle {:?} holds no config.json", request.bundle);
+            return Err(Status::invalid(message));
+        }
+        let runtime = Runtime::new(&options(request)?, &self.args.namespace);
+        runtime
+            .save(&bundle)
+            .map_err(at("keep the options in", &bundle))?;
+        let key = self.new_key();
+        let stdio = Stdio {
+            terminal: request.terminal,
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+        };
+        let container = Container {
+            bundle,
+            runtime,
+            init: key,
+            execs: BTreeMap::new(),
+            cgroup: Cgroup::default(),
+            oom: None,
+            oom_killed: false,
+        };
+        let process = new_process(&request.id, "", Life::container(), stdio);
+        self.containers.insert(request.id.clone(), container);
+        self.processes.insert(key, process);
+        let started = self.run_create(key, call.caller, request);
+        if started.is_err() {
+            self.forget_container(key);
+        }
+        started
+    }
+
+    fn run_create(&mut self, key: Key, caller: Caller, request: &CreateTaskRequest) -> Answer {
+        let container = self.container_of(key)?;
+        let (bundle, no_pivot, no_keyring) = (
+            container.bundle.clone(),
+            container.runtime.no_pivot,
+            container.runtime.no_new_keyring,
+        );
+        let exit = bundle.join(rrun_task_api::exit::FILE);
+        forget(&exit);
+        rootfs::mount_all(&request.rootfs, &bundle.join("rootfs"))?;
+        let given = self.open_io(key)?;
+        let pid_file = self.pid_file(key)?;
+        let console = self.console_path(key);
+        let mut args = vec![
+            "create",
+            "--bundle",
+            text(&bundle)?,
+            "--pid-file",
+            text(&pid_file)?,
+        ];
+        if no_pivot {
+            args.push("--no-pivot");
+        }
+        if no_keyring {
+            args.push("--no-new-keyring");
+        }
+        if let Some(path) = &console {
+            args.extend(["--console-socket", text(path)?]);
+        }
+        args.push(&request.id);
+        self.start_op(Kind::Create, key, Some(caller), &args, fds(given.as_ref()))?;
+        Ok(Reply::Pending)
+    }
+
+    /// Task API: Exec.
+    pub fn exec(&mut self, request: &ExecProcessRequest) -> Answer {
+        let spec = request.spec.as_ref().map_or(&[][..], |spec| &spec.value);
+        let stdio = Stdio {
+            terminal: request.terminal,
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+        };
+        match self.add_exec(&request.id, &request.exec_id, spec, stdio)? {
+            Some(_) => {
+                self.exec_added(&request.id, &request.exec_id);
+                empty()
+            }
+            None => Ok(Reply::Later),
+        }
+    }
+
+    /// Adds an exec; `None` if that is too early.
+    pub fn add_exec(
+        &mut self,
+        id: &str,
+        exec_id: &str,
+        spec: &[u8],
+        stdio: Stdio,
+    ) -> Result<Option<Key>, Status> {
+        check_id(exec_id).map_err(Status::invalid)?;
+        if self.find(id, exec_id).is_ok() {
+            return Err(taken("exec", exec_id));
+        }
+        match self.process(id, "")?.life.ask(Ask::Exec) {
+            Verdict::Go => {}
+            Verdict::Later => return Ok(None),
+            Verdict::Refused(status) => return Err(status),
+        }
+        let spec = with_terminal(spec, stdio.terminal)?;
+        crate::uri::source(&stdio.stdin)?;
+        crate::uri::target(&stdio.stdout)?;
+        crate::uri::target(&stdio.stderr)?;
+        let key = self.new_key();
+        let mut process = new_process(id, exec_id, Life::exec(), stdio);
+        process.spec = spec;
+        self.processes.insert(key, process);
+        self.container_mut(key)?
+            .execs
+            .insert(exec_id.to_owned(), key);
+        Ok(Some(key))
+    }
+
+    /// Task API: Start.
+    pub fn start(&mut self, call: &Call, request: &StartRequest) -> Answer {
+        let key = self.find(&request.id, &request.exec_id)?;
+        ask!(self.processes.get_mut(&key).ok_or_else(gone)?, Ask::Start);
+        if request.exec_id.is_empty() {
+            let args = ["start", &request.id];
+            let started = self.start_op(Kind::Start, key, Some(call.caller), &args, Fds::None);
+            return self.pending(key, started);
+        }
+        let started = self.run_exec(key, call.caller, Kind::Exec(None));
+        self.pending(key, started)
+    }
+
+    /// Starts the runtime for an exec.
+    pub fn run_exec(&mut self, key: Key, caller: Caller, kind: Kind) -> Result<(), Status> {
+        let (spec_file, pid_file) = (self.spec_file(key)?, self.pid_file(key)?);
+        let process = self.processes.get(&key).ok_or_else(gone)?;
+        write_private(&spec_file, &process.spec).map_err(at("write", &spec_file))?;
+        let id = process.container.clone();
+        let given = self.open_io(key)?;
+        let console = self.console_path(key);
+        let mut args = vec![
+            "exec",
+            "--process",
+            text(&spec_file)?,
+            "--pid-file",
+            text(&pid_file)?,
+            "--detach",
+        ];
+        if let Some(path) = &console {
+            args.extend(["--console-socket", text(path)?]);
+        }
+        args.push(&id);
+        let started = self.start_op(kind, key, Some(caller), &args, fds(given.as_ref()));
+        if started.is_err() {
+            forget(&spec_file);
+            if let Some(process) = self.processes.get_mut(&key) {
+                process.io.close(&self.poller);
+            }
+        }
+        started
+    }
+
+    /// Opens a process's stdio. What the runtime is to get is returned; nothing for a terminal.
+    fn open_io(&mut self, key: Key) -> Result<Option<Given>, Status> {
+        let process = self.processes.get(&key).ok_or_else(gone)?;
+        let (stdio, id) = (process.stdio.clone(), process.container.clone());
+        let size = process.io.size;
+        let owner = Owner {
+            key,
+            id: &id,
+            namespace: &self.args.namespace,
+        };
+        let (mut io, given) = if stdio.terminal {
+            let io = Io::terminal(&stdio, &owner, &self.socket_path('c', key))?;
+            if let Some(console) = &io.console {
+                self.poller
+                    .add(&console.listener, Token::Console(key), Interest::IN)
+                    .map_err(failed("watch the console socket"))?;
+            }
+            (io, None)
+        } else {
+            let (io, given) = Io::pipes(&stdio, &owner, &self.poller)?;
+            (io, Some(given))
+        };
+        io.size = size;
+        self.processes.get_mut(&key).ok_or_else(gone)?.io = io;
+        Ok(given)
+    }
+
+    fn console_path(&self, key: Key) -> Option<PathBuf> {
+        let process = self.processes.get(&key)?;
+        process
+            .io
+            .console
+            .as_ref()
+            .map(|console| console.path.clone())
+    }
+}
+
+fn fds(given: Option<&Given>) -> Fds<'_> {
+    given.map_or(Fds::None, |given| {
+        Fds::Stdio(
+            given.stdin.as_fd(),
+            given.stdout.as_fd(),
+            given.stderr.as_fd(),
+        )
+    })
+}
+
+fn options(request: &CreateTaskRequest) -> Result<Options, Status> {
+    match &request.options {
+        Some(options) if any::is(options, RUNC_OPTIONS) => Options::decode(&options.value[..])
+            .map_err(|e| Status::invalid(format!("runtime options: {e}"))),
+        Some(options) if !options.type_url.is_empty() => Err(Status::invalid(format!(
+            "runtime options of type {:?}; known is {RUNC_OPTIONS}",
+            options.type_url
+        ))),
+        _ => Ok(Options::default()),
+    }
+}
+
+fn new_process(id: &str, exec_id: &str, life: Life, stdio: Stdio) -> Process {
+    Process {
+        container: id.to_owned(),
+        exec_id: exec_id.to_owned(),
+        life,
+        stdio,
+        io: Io::default(),
+        pid: 0,
+        pidfd: None,
+        start_time: 0,
+        created_at: now_nanos(),
+        started_at: 0,
+        waiters: Vec::new(),
+        spec: Vec::new(),
+    }
+}
+
+/// The process of an exec, with `terminal` as the request has it: both say it, and the runtime
+/// reads only one.
+fn with_terminal(spec: &[u8], terminal: bool) -> Result<Vec<u8>, Status> {
+    let mut spec: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(spec)
+        .map_err(|e| Status::invalid(format!("exec's process is not a JSON object: {e}")))?;
+    spec.insert("terminal".to_owned(), terminal.into());
+    serde_json::to_vec(&spec).map_err(|e| Status::internal(format!("exec's process: {e}")))
+}
+
+/// Writes a file that may hold secrets (an exec's environment).
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_requests_terminal_wins() {
+        let spec = with_terminal(br#"{"args":["sh"],"terminal":true}"#, false).unwrap();
+        let text = String::from_utf8(spec).unwrap();
+        assert_eq!(text, r#"{"args":["sh"],"terminal":false}"#);
+        assert!(with_terminal(b"", true).is_err());
+        assert!(with_terminal(b"[]", true).is_err());
+    }
+}
