@@ -164,7 +164,7 @@ impl Run {
 fn start(
     binary: &std::ffi::OsStr,
     argv: &[CString],
-    fds: &Fds<'_>,
+    fds: Fds<'_>,
 ) -> io::Result<(Child, Option<OwnedFd>)> {
     let env = spawn::environment();
     match fds {
