@@ -9,8 +9,14 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod cli;
+pub mod controllers;
+pub mod events;
+pub mod node;
+pub mod proxy;
 pub mod quantity;
 pub mod resources;
+pub mod scheduler;
 pub mod serve;
 pub mod store;
 

@@ -1,6 +1,7 @@
 //! `rrun-pods serve`: puts the parts together and runs them until told to stop.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::Args;
@@ -8,7 +9,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::allocate::Cidr;
 use crate::api::{Client, Config, bootstrap, http};
+use crate::events::Recorder;
 use crate::store::Store;
+use crate::{controllers, node, scheduler};
 
 /// Options of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -22,6 +25,21 @@ pub struct Options {
     /// Addresses of Services.
     #[arg(long, default_value_t)]
     pub service_cidr: Cidr,
+    /// Socket of the container runtime, as a path or unix:///path.
+    #[arg(long, default_value = "/run/rrun-cri/cri.sock")]
+    pub cri_socket: String,
+    /// Name of this node; the host's name when absent.
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// How many pods this node takes.
+    #[arg(long, default_value_t = 110)]
+    pub max_pods: u32,
+    /// Name server of pods; may be repeated. Without one, pods have the host's.
+    #[arg(long)]
+    pub cluster_dns: Vec<String>,
+    /// Domain of Services.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
     /// Say what is done: error, warn, info, debug or trace.
     #[arg(long, default_value = "info")]
     pub log_level: tracing::Level,
@@ -50,15 +68,44 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     bootstrap::objects(&client)
         .await
         .context("creating the objects that always exist")?;
-    let context = http::Context::new(client.clone(), None);
+    let node_name = node_name(options);
+    let events = Recorder::start(client.clone(), "rrun-pods", &node_name);
+    let agent = node::Agent::new(client.clone(), agent_config(options, &node_name))?;
+    let context = http::Context::new(client.clone(), Some(Arc::new(agent.answers())));
     let _unix = http::unix(context.clone(), &options.socket)
         .with_context(|| format!("listening on {}", options.socket.display()))?;
     tracing::info!("serving on unix://{}", options.socket.display());
+    let mut tasks = controllers::start(&client, &events);
+    tasks.push(tokio::spawn(scheduler::run(client.clone(), events)));
+    tasks.push(tokio::spawn(agent.run()));
     stop_signal().await?;
     tracing::info!("stopping");
+    for task in tasks {
+        task.abort();
+    }
     let _ = std::fs::remove_file(&options.socket);
     store.close();
     Ok(())
+}
+
+/// A node's name is a DNS subdomain: lower case.
+fn node_name(options: &Options) -> String {
+    let host = || {
+        let uname = rustix::system::uname();
+        uname.nodename().to_string_lossy().to_lowercase()
+    };
+    options.node_name.clone().unwrap_or_else(host)
+}
+
+fn agent_config(options: &Options, node_name: &str) -> node::Config {
+    node::Config {
+        node_name: node_name.to_owned(),
+        root: options.root.join("node"),
+        cri_socket: options.cri_socket.clone(),
+        cluster_dns: options.cluster_dns.clone(),
+        cluster_domain: options.cluster_domain.clone(),
+        max_pods: options.max_pods,
+    }
 }
 
 async fn stop_signal() -> std::io::Result<()> {

@@ -1,0 +1,135 @@
+//! Drives controllers: watches feed a queue of keys, one key is looked at after the other.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::queue::Queue;
+use crate::api::{Client, Res, Status};
+use crate::store::{Object, Selector};
+
+/// `(namespace, name)` of the object that a controller looks after.
+pub type Key = (String, String);
+
+/// What a change of an object means: the keys to look at.
+pub type Mapper = fn(&Client, &Object) -> Vec<Key>;
+
+/// A controller.
+pub trait Controller: Send + Sync + 'static {
+    /// As in logs and managedFields.
+    const NAME: &'static str;
+
+    /// The kinds whose changes concern it.
+    fn watches(&self) -> Vec<(Res, Mapper)>;
+
+    /// Compares and writes. `Some` asks to be called again after that time.
+    fn reconcile(&self, key: &Key)
+    -> impl Future<Output = Result<Option<Duration>, Status>> + Send;
+}
+
+/// The object itself.
+pub fn itself(_: &Client, object: &Object) -> Vec<Key> {
+    vec![(object.namespace().to_owned(), object.name().to_owned())]
+}
+
+/// The object's managing owner, where it is of this kind.
+pub fn owner(object: &Object, kind: &str) -> Option<Key> {
+    let owner = object.controller()?;
+    let name = owner["name"].as_str()?;
+    (owner["kind"] == kind).then(|| (object.namespace().to_owned(), name.to_owned()))
+}
+
+/// Every object of a kind in the namespace of another.
+pub fn all_in_namespace(client: &Client, res: Res, object: &Object) -> Vec<Key> {
+    let list = client.list(res, object.namespace(), &Selector::all());
+    let keys = list
+        .items
+        .iter()
+        .map(|o| (o.namespace().to_owned(), o.name().to_owned()));
+    keys.collect()
+}
+
+/// Runs a controller until the store is closed.
+pub fn spawn<C: Controller>(client: &Client, controller: C) -> JoinHandle<()> {
+    let (sender, keys) = mpsc::unbounded_channel();
+    for (res, mapper) in controller.watches() {
+        tokio::spawn(feed(client.clone(), res, mapper, sender.clone()));
+    }
+    tokio::spawn(work(controller, keys))
+}
+
+async fn feed(client: Client, res: Res, mapper: Mapper, out: mpsc::UnboundedSender<Key>) {
+    let mut changes = client.changes(res, "", Selector::all());
+    while let Some(event) = changes.next().await {
+        for key in mapper(&client, event.object()) {
+            if out.send(key).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn work<C: Controller>(controller: C, mut keys: mpsc::UnboundedReceiver<Key>) {
+    let mut queue = Queue::default();
+    // The one timer of each key that asked to be called again: a later answer replaces it.
+    let mut timers: HashMap<Key, Instant> = HashMap::new();
+    loop {
+        while let Ok(key) = keys.try_recv() {
+            queue.add(key);
+        }
+        let now = Instant::now();
+        if let Some(key) = queue.take(now) {
+            match controller.reconcile(&key).await {
+                Ok(again) => {
+                    queue.done(&key);
+                    schedule(&mut queue, &mut timers, key, again, now);
+                }
+                Err(status) => {
+                    let wait = queue.failed(&key, now);
+                    let (ns, name) = &key;
+                    tracing::debug!(
+                        controller = C::NAME,
+                        "{ns}/{name}: {} (again in {wait:?})",
+                        status.message
+                    );
+                }
+            }
+            continue;
+        }
+        let wake = queue.next_wake(now);
+        tokio::select! {
+            key = keys.recv() => match key {
+                Some(key) => queue.add(key),
+                None => return,
+            },
+            () = pause(wake) => {}
+        }
+    }
+}
+
+fn schedule(
+    queue: &mut Queue<Key>,
+    timers: &mut HashMap<Key, Instant>,
+    key: Key,
+    again: Option<Duration>,
+    now: Instant,
+) {
+    timers.retain(|_, at| *at > now);
+    let Some(at) = again.map(|after| now + after) else {
+        return;
+    };
+    // A timer that is due earlier leads to a look that sets the next one.
+    if timers.get(&key).is_none_or(|set| *set > at) {
+        timers.insert(key.clone(), at);
+        queue.add_at(key, at);
+    }
+}
+
+async fn pause(until: Option<Instant>) {
+    match until {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,29 @@
+//! Controllers: each compares what is wanted with what is, and writes the difference.
+//!
+//! A controller has two files: the plan, a pure function of (desired, observed), and what carries
+//! it out. Changes only wake: every look reads the world anew, so that a lost or repeated wake-up
+//! harms nothing, and a world that is as it should be is not written to.
+
+pub mod deployment;
+mod deployment_run;
+pub mod drive;
+pub mod endpoints;
+mod endpoints_run;
+pub mod objects;
+pub mod queue;
+pub mod replicaset;
+mod replicaset_run;
+
+use tokio::task::JoinHandle;
+
+use crate::api::Client;
+use crate::events::Recorder;
+
+/// Starts every controller.
+pub fn start(client: &Client, events: &Recorder) -> Vec<JoinHandle<()>> {
+    vec![
+        drive::spawn(client, replicaset_run::ReplicaSets::new(client, events)),
+        drive::spawn(client, deployment_run::Deployments::new(client, events)),
+        drive::spawn(client, endpoints_run::EndpointSlices::new(client)),
+    ]
+}

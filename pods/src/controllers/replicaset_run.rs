@@ -1,0 +1,186 @@
+//! Carries out the ReplicaSet's plan.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+
+use super::drive::{Controller, Key, Mapper, all_in_namespace, itself, owner};
+use super::objects::owner_reference;
+use super::replicaset::{Plan, new_pod, plan};
+use crate::api::{Client, DeleteOptions, Patch, Res, Status, kinds};
+use crate::events::{Recorder, reference};
+use crate::store::{Object, Selector};
+
+/// Writes that are under way at once, so that they share a commit.
+const AT_ONCE: usize = 16;
+
+/// See [`super::replicaset`].
+pub struct ReplicaSets {
+    client: Client,
+    events: Recorder,
+    /// Why pods could not be made or removed the last time.
+    failures: Mutex<HashMap<Key, String>>,
+}
+
+impl ReplicaSets {
+    /// A controller that writes through `client`.
+    pub fn new(client: &Client, events: &Recorder) -> Self {
+        Self {
+            client: client.named("replicaset-controller"),
+            events: events.of("replicaset-controller"),
+            failures: Mutex::default(),
+        }
+    }
+
+    fn failure(&self, key: &Key) -> Option<String> {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.get(key).cloned()
+    }
+
+    fn remember(&self, key: &Key, failure: Option<&Status>) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        match failure {
+            Some(status) => failures.insert(key.clone(), status.message.clone()),
+            None => failures.remove(key),
+        };
+    }
+
+    /// The pods of the namespace that the set may have to do with.
+    fn pods(&self, namespace: &str, uid: &str) -> Result<Vec<Pod>, Status> {
+        let list = self.client.list(&kinds::POD, namespace, &Selector::all());
+        let concerned = |object: &Object| match object.controller() {
+            Some(owner) => owner["uid"] == uid,
+            None => true,
+        };
+        let pods = list.items.iter().filter(|o| concerned(o));
+        pods.map(|o| o.typed().map_err(Status::internal)).collect()
+    }
+
+    async fn execute(&self, set: &ReplicaSet, object: &Object, plan: &Plan) -> Result<(), Status> {
+        let namespace = object.namespace();
+        let owner = owner_reference("apps/v1", "ReplicaSet", &set.metadata);
+        for name in &plan.adopt {
+            let patch = json!({"metadata": {"ownerReferences": [owner]}});
+            self.client
+                .patch(&kinds::POD, namespace, name, Patch::Strategic(patch))
+                .await?;
+        }
+        for name in &plan.release {
+            self.release(namespace, name, object.uid()).await?;
+        }
+        self.create(set, object, plan.create).await?;
+        self.delete(object, &plan.delete).await
+    }
+
+    async fn release(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Status> {
+        let Some(pod) = self.client.find(&kinds::POD, namespace, name) else {
+            return Ok(());
+        };
+        let owners = pod.at("/metadata/ownerReferences").as_array().cloned();
+        let left: Vec<_> = owners
+            .into_iter()
+            .flatten()
+            .filter(|o| o["uid"] != uid)
+            .collect();
+        let patch = json!({"metadata": {"ownerReferences": left}});
+        self.client
+            .patch(&kinds::POD, namespace, name, Patch::Merge(patch))
+            .await?;
+        Ok(())
+    }
+
+    async fn create(&self, set: &ReplicaSet, object: &Object, count: usize) -> Result<(), Status> {
+        let about = reference(object.value());
+        let pod = new_pod(set);
+        let made = futures_util::stream::iter(0..count)
+            .map(|_| self.client.create_as(object.namespace(), &pod))
+            .buffer_unordered(AT_ONCE);
+        let results: Vec<_> = made.collect().await;
+        let mut failed = None;
+        for result in results {
+            match result {
+                Ok(pod) => {
+                    let message = format!("Created pod: {}", pod.name());
+                    self.events.normal(&about, "SuccessfulCreate", message);
+                }
+                Err(status) => failed = Some(status),
+            }
+        }
+        let Some(status) = failed else { return Ok(()) };
+        let message = format!("Error creating: {}", status.message);
+        self.events.warning(&about, "FailedCreate", message);
+        Err(status)
+    }
+
+    async fn delete(&self, object: &Object, names: &[String]) -> Result<(), Status> {
+        let about = reference(object.value());
+        let options = DeleteOptions::default();
+        let mut calls = Vec::with_capacity(names.len());
+        for name in names {
+            let deleted = self
+                .client
+                .delete(&kinds::POD, object.namespace(), name, &options);
+            calls.push(async move { (name, deleted.await) });
+        }
+        let gone = futures_util::stream::iter(calls).buffer_unordered(AT_ONCE);
+        let results: Vec<_> = gone.collect().await;
+        for (name, result) in results {
+            match result {
+                Ok(_) => {
+                    self.events
+                        .normal(&about, "SuccessfulDelete", format!("Deleted pod: {name}"));
+                }
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn sets_of_pod(client: &Client, pod: &Object) -> Vec<Key> {
+    match pod.controller() {
+        Some(_) => owner(pod, "ReplicaSet").into_iter().collect(),
+        // It may be adopted.
+        None => all_in_namespace(client, &kinds::REPLICA_SET, pod),
+    }
+}
+
+impl Controller for ReplicaSets {
+    const NAME: &'static str = "replicaset";
+
+    fn watches(&self) -> Vec<(Res, Mapper)> {
+        vec![(&kinds::REPLICA_SET, itself), (&kinds::POD, sets_of_pod)]
+    }
+
+    async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Status> {
+        let Some(object) = self.client.find(&kinds::REPLICA_SET, &key.0, &key.1) else {
+            self.remember(key, None);
+            return Ok(None);
+        };
+        let set: ReplicaSet = object.typed().map_err(Status::internal)?;
+        let pods = self.pods(&key.0, object.uid())?;
+        let plan = plan(
+            &set,
+            &pods,
+            self.failure(key).as_deref(),
+            crate::node::now(),
+        );
+        let done = self.execute(&set, &object, &plan).await;
+        self.remember(key, done.as_ref().err());
+        if let Some(status) = &plan.status {
+            let status = serde_json::to_value(status).map_err(Status::internal)?;
+            self.client
+                .set_status(&kinds::REPLICA_SET, &key.0, &key.1, status)
+                .await?;
+        }
+        done?;
+        let again = plan.again_after.and_then(|s| u64::try_from(s).ok());
+        Ok(again.map(Duration::from_secs))
+    }
+}

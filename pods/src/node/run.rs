@@ -1,0 +1,406 @@
+//! The steps that bring a sandbox or a container to life.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, ObjectReference, Pod, Secret, Service};
+use rrun_cri_api::v1 as cri;
+
+use super::cri::Cri;
+use super::dirs::Dirs;
+use super::exec::Place;
+use super::images::{Found, Images};
+use super::memory::Failure;
+use super::sandbox::Dns;
+use super::sources::{Facts, Sources};
+use super::{container, env, hooks, names, sandbox, volumes};
+use crate::api::Client;
+use crate::events::Recorder;
+use crate::resources::Resources;
+use crate::store::Selector;
+
+/// What every worker shares.
+pub struct Shared {
+    /// The API.
+    pub client: Client,
+    /// The runtime.
+    pub cri: Cri,
+    /// Directories.
+    pub dirs: Dirs,
+    /// Events.
+    pub events: Recorder,
+    /// Pulls.
+    pub images: Images,
+    /// DNS of pods.
+    pub dns: Dns,
+    /// The node's address.
+    pub host_ip: String,
+    /// What the node has for pods.
+    pub allocatable: Resources,
+    /// Handler for pods that name none.
+    pub runtime_handler: String,
+}
+
+/// The API as a source of ConfigMaps and Secrets.
+struct FromApi<'a> {
+    client: &'a Client,
+    namespace: &'a str,
+}
+
+impl Sources for FromApi<'_> {
+    fn config_map(&self, name: &str) -> Option<ConfigMap> {
+        self.client.get_as(self.namespace, name).ok()
+    }
+
+    fn secret(&self, name: &str) -> Option<Secret> {
+        self.client.get_as(self.namespace, name).ok()
+    }
+}
+
+/// A reference to the pod, for events.
+pub fn reference(pod: &Pod, container: Option<(&str, &str)>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        uid: pod.metadata.uid.clone(),
+        resource_version: pod.metadata.resource_version.clone(),
+        field_path: container.map(|(list, name)| format!("spec.{list}{{{name}}}")),
+    }
+}
+
+/// A reference to a container of the pod.
+pub fn container_reference(pod: &Pod, name: &str) -> ObjectReference {
+    let spec = pod.spec.as_ref();
+    let init = spec.and_then(|s| s.init_containers.as_ref());
+    let list = if init.into_iter().flatten().any(|c| c.name == name) {
+        "initContainers"
+    } else {
+        "containers"
+    };
+    reference(pod, Some((list, name)))
+}
+
+fn failure(reason: &str, message: impl Into<String>) -> Failure {
+    Failure {
+        reason: reason.to_owned(),
+        message: message.into(),
+        at: Timestamp::now(),
+    }
+}
+
+impl Shared {
+    fn sources<'a>(&'a self, pod: &'a Pod) -> FromApi<'a> {
+        FromApi {
+            client: &self.client,
+            namespace: pod.metadata.namespace.as_deref().unwrap_or_default(),
+        }
+    }
+
+    fn facts(&self, pod_ips: Vec<String>) -> Facts {
+        Facts {
+            host_ip: self.host_ip.clone(),
+            pod_ips,
+            allocatable: self.allocatable.clone(),
+        }
+    }
+
+    /// Makes or refreshes the pod's volumes.
+    pub async fn volumes(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<(), String> {
+        let (shared, pod) = (self.clone(), pod.clone());
+        let ips = pod
+            .status
+            .as_ref()
+            .and_then(|s| s.pod_ips.clone())
+            .unwrap_or_default();
+        let facts = self.facts(ips.into_iter().map(|ip| ip.ip).collect());
+        let work = move || volumes::prepare(&pod, &shared.dirs, &shared.sources(&pod), &facts);
+        match tokio::task::spawn_blocking(work).await {
+            Ok(result) => result,
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Makes the pod's volumes and its sandbox.
+    pub async fn run_sandbox(self: &Arc<Self>, pod: Arc<Pod>, attempt: u32) -> Result<(), Failure> {
+        self.volumes(&pod)
+            .await
+            .map_err(|why| failure("FailedMount", why))?;
+        let config = sandbox::config(&pod, &self.dirs, &self.dns, attempt);
+        // The runtime writes logs there as soon as a container begins.
+        std::fs::create_dir_all(&config.log_directory).map_err(|e| {
+            failure(
+                "FailedCreatePodSandBox",
+                format!("{}: {e}", config.log_directory),
+            )
+        })?;
+        let named = pod.spec.as_ref().and_then(|s| s.runtime_class_name.clone());
+        let request = cri::RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: named.unwrap_or_else(|| self.runtime_handler.clone()),
+        };
+        let made = self.cri.runtime().run_pod_sandbox(request).await;
+        made.map(drop).map_err(|status| {
+            let why = status.message();
+            failure(
+                "FailedCreatePodSandBox",
+                format!("Failed to create pod sandbox: {why}"),
+            )
+        })
+    }
+
+    /// Makes and starts a container in a sandbox that is ready.
+    pub async fn run_container(
+        self: &Arc<Self>,
+        pod: Arc<Pod>,
+        container: Box<Container>,
+        restarts: u32,
+        sandbox_id: String,
+    ) -> Result<(), Failure> {
+        let object = container_reference(&pod, &container.name);
+        let attempt = 0;
+        let sandbox_config = sandbox::config(&pod, &self.dirs, &self.dns, attempt);
+        let note = |reason: &str, message: String| self.events.normal(&object, reason, message);
+        let sources = self.sources(&pod);
+        let image = self
+            .images
+            .ensure(
+                &self.cri,
+                &pod,
+                &container,
+                &sources,
+                &sandbox_config,
+                &note,
+            )
+            .await
+            .map_err(|(reason, message)| failure(reason, message))?;
+        check_user(&pod, &container, &image)
+            .map_err(|why| failure("CreateContainerConfigError", why))?;
+        let ips = self.addresses(&pod, &sandbox_id).await?;
+        let prepared = self
+            .config(&pod, &container, restarts, &image, &ips)
+            .map_err(|why| failure("CreateContainerConfigError", why))?;
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox_id,
+            config: Some(prepared),
+            sandbox_config: Some(sandbox_config),
+        };
+        let mut runtime = self.cri.runtime();
+        let made = runtime.create_container(request).await;
+        let id = made
+            .map_err(|status| failure("CreateContainerError", status.message()))?
+            .into_inner()
+            .container_id;
+        let name = &container.name;
+        self.events
+            .normal(&object, "Created", format!("Container created: {name}"));
+        let request = cri::StartContainerRequest {
+            container_id: id.clone(),
+        };
+        runtime
+            .start_container(request)
+            .await
+            .map_err(|status| failure("RunContainerError", status.message()))?;
+        self.events
+            .normal(&object, "Started", format!("Container started: {name}"));
+        self.post_start(&pod, *container, id, ips, &object).await
+    }
+
+    async fn post_start(
+        &self,
+        pod: &Pod,
+        container: Container,
+        id: String,
+        ips: Vec<String>,
+        object: &ObjectReference,
+    ) -> Result<(), Failure> {
+        let ip = ips
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| self.host_ip.clone());
+        let place = Place {
+            cri: self.cri.clone(),
+            id: id.clone(),
+            container,
+            ip,
+        };
+        let Err(why) = hooks::post_start(&place).await else {
+            return Ok(());
+        };
+        self.events
+            .warning(object, "FailedPostStartHook", why.clone());
+        let grace = super::worker::grace(pod);
+        // It runs without what its hook was to do: it is to start anew.
+        let _ = self.cri.stop(&id, grace).await;
+        Err(failure("PostStartHookError", why))
+    }
+
+    async fn addresses(&self, pod: &Pod, sandbox: &str) -> Result<Vec<String>, Failure> {
+        if pod.spec.as_ref().and_then(|s| s.host_network) == Some(true) {
+            return Ok(vec![self.host_ip.clone()]);
+        }
+        let status = self.cri.sandbox(sandbox).await;
+        let status = status.map_err(|s| failure("CreateContainerError", s.message()))?;
+        let network = status.and_then(|s| s.status).and_then(|s| s.network);
+        let mut ips: Vec<String> = network.iter().map(|n| n.ip.clone()).collect();
+        ips.extend(
+            network
+                .into_iter()
+                .flat_map(|n| n.additional_ips)
+                .map(|ip| ip.ip),
+        );
+        ips.retain(|ip| !ip.is_empty());
+        Ok(ips)
+    }
+
+    fn config(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        restarts: u32,
+        image: &Found,
+        ips: &[String],
+    ) -> Result<cri::ContainerConfig, String> {
+        let services = self.services(pod)?;
+        let sources = self.sources(pod);
+        let facts = self.facts(ips.to_vec());
+        let env = env::environment(pod, container, &services, &sources, &facts)?;
+        let mut mounts = volumes::mounts(pod, container, &self.dirs, &env)?;
+        let uid = names::uid(pod);
+        if pod.spec.as_ref().and_then(|s| s.host_network) != Some(true) {
+            mounts.extend(self.hosts(pod, container, ips)?);
+        }
+        let message_file = self.dirs.message(uid, &container.name, restarts);
+        mounts.push(message_mount(container, &message_file)?);
+        Ok(container::config(&container::Prepared {
+            pod,
+            container,
+            restarts,
+            image_ref: image.image_ref.clone(),
+            env,
+            mounts,
+            message_file: &message_file,
+            node: &self.allocatable,
+        }))
+    }
+
+    fn services(&self, pod: &Pod) -> Result<Vec<Service>, String> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let mut all: Vec<Service> = self
+            .client
+            .list_as(namespace, &Selector::all())
+            .map_err(|s| s.message)?;
+        if namespace != "default" {
+            all.extend(self.client.get_as("default", "kubernetes").ok());
+        }
+        all.retain(|service| env::is_told_of(pod, service));
+        Ok(all)
+    }
+
+    /// `/etc/hosts`, unless the container mounts its own.
+    fn hosts(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        ips: &[String],
+    ) -> Result<Option<cri::Mount>, String> {
+        let own = container
+            .volume_mounts
+            .iter()
+            .flatten()
+            .any(|m| m.mount_path == "/etc/hosts");
+        if own {
+            return Ok(None);
+        }
+        let path = self.dirs.hosts(names::uid(pod));
+        let text = hosts_file(pod, &self.dns.domain, ips);
+        if std::fs::read_to_string(&path).ok().as_deref() != Some(&text) {
+            write(&path, &text)?;
+        }
+        Ok(Some(cri::Mount {
+            container_path: "/etc/hosts".to_owned(),
+            host_path: path.to_string_lossy().into_owned(),
+            ..cri::Mount::default()
+        }))
+    }
+}
+
+fn write(path: &std::path::Path, text: &str) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", path.display());
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(path, text).map_err(failed)
+}
+
+fn hosts_file(pod: &Pod, domain: &str, ips: &[String]) -> String {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let host = sandbox::hostname(pod, &spec);
+    let mut text = String::from(
+        "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+         fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
+    );
+    for ip in ips {
+        match spec.subdomain.as_deref().filter(|s| !s.is_empty()) {
+            Some(sub) => {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                text.push_str(&format!(
+                    "{ip}\t{host}.{sub}.{namespace}.svc.{domain}\t{host}\n"
+                ));
+            }
+            None => text.push_str(&format!("{ip}\t{host}\n")),
+        }
+    }
+    let aliases: Vec<_> = spec.host_aliases.unwrap_or_default();
+    if !aliases.is_empty() {
+        text.push_str("\n# Entries added by HostAliases.\n");
+    }
+    for alias in aliases {
+        let names = alias.hostnames.unwrap_or_default().join("\t");
+        text.push_str(&format!("{}\t{names}\n", alias.ip));
+    }
+    text
+}
+
+fn message_mount(container: &Container, file: &std::path::Path) -> Result<cri::Mount, String> {
+    use std::os::unix::fs::PermissionsExt;
+    write(file, "")?;
+    // Whatever user the container runs as may write it.
+    std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o666))
+        .map_err(|e| format!("{}: {e}", file.display()))?;
+    let path = container.termination_message_path.clone();
+    Ok(cri::Mount {
+        container_path: path.unwrap_or_else(|| container::MESSAGE_PATH.to_owned()),
+        host_path: file.to_string_lossy().into_owned(),
+        ..cri::Mount::default()
+    })
+}
+
+/// runAsNonRoot: the user must be known to be another than root.
+fn check_user(pod: &Pod, container: &Container, image: &Found) -> Result<(), String> {
+    let spec = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let own = container.security_context.as_ref();
+    let strict = own
+        .and_then(|c| c.run_as_non_root)
+        .or(spec.and_then(|c| c.run_as_non_root));
+    if strict != Some(true) {
+        return Ok(());
+    }
+    let asked = own
+        .and_then(|c| c.run_as_user)
+        .or(spec.and_then(|c| c.run_as_user));
+    match (asked, image.uid) {
+        (Some(0), _) => Err("container's runAsUser breaks non-root policy".to_owned()),
+        (Some(_), _) => Ok(()),
+        (None, Some(0)) => Err("container has runAsNonRoot and image will run as root".to_owned()),
+        (None, Some(_)) => Ok(()),
+        (None, None) if image.username.is_empty() => {
+            Err("container has runAsNonRoot and image will run as root".to_owned())
+        }
+        (None, None) => Err(format!(
+            "container has runAsNonRoot and image has non-numeric user ({}), cannot verify user is non-root",
+            image.username
+        )),
+    }
+}

@@ -1,0 +1,198 @@
+//! A pod's volumes: files made from the API's objects, directories, and their place in containers.
+
+mod atomic;
+mod mounts;
+mod payload;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+use super::dirs::Dirs;
+use super::names;
+use super::sources::{Facts, Sources};
+use crate::quantity;
+
+pub use mounts::mounts;
+
+/// Where a volume is on the host.
+pub fn place(dirs: &Dirs, uid: &str, volume: &Volume) -> Option<PathBuf> {
+    if let Some(host) = &volume.host_path {
+        return Some(PathBuf::from(&host.path));
+    }
+    Some(dirs.volume(uid, plugin(volume)?, &volume.name))
+}
+
+fn plugin(volume: &Volume) -> Option<&'static str> {
+    if volume.empty_dir.is_some() {
+        Some("empty-dir")
+    } else if volume.config_map.is_some() {
+        Some("configmap")
+    } else if volume.secret.is_some() {
+        Some("secret")
+    } else if volume.downward_api.is_some() {
+        Some("downward-api")
+    } else if volume.projected.is_some() {
+        Some("projected")
+    } else {
+        None
+    }
+}
+
+/// The names of the ConfigMaps and Secrets that the pod's volumes are made of: a change of one of
+/// them reaches the files.
+pub fn refers_to(pod: &Pod, kind: &str, name: &str) -> bool {
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_ref());
+    volumes.into_iter().flatten().any(|volume| {
+        let sources = volume.projected.as_ref().and_then(|p| p.sources.as_ref());
+        let mut sources = sources.into_iter().flatten();
+        match kind {
+            "ConfigMap" => {
+                volume.config_map.as_ref().is_some_and(|c| c.name == name)
+                    || sources.any(|s| s.config_map.as_ref().is_some_and(|c| c.name == name))
+            }
+            _ => {
+                let own = volume
+                    .secret
+                    .as_ref()
+                    .and_then(|s| s.secret_name.as_deref());
+                own == Some(name)
+                    || sources.any(|s| s.secret.as_ref().is_some_and(|c| c.name == name))
+            }
+        }
+    })
+}
+
+/// Makes or refreshes every volume of the pod. The error names the volume.
+pub fn prepare(
+    pod: &Pod,
+    dirs: &Dirs,
+    sources: &impl Sources,
+    facts: &Facts,
+) -> Result<(), String> {
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_ref());
+    for volume in volumes.into_iter().flatten() {
+        let failed = |why| {
+            format!(
+                "MountVolume.SetUp failed for volume \"{}\" : {why}",
+                volume.name
+            )
+        };
+        one(pod, dirs, volume, sources, facts).map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn one(
+    pod: &Pod,
+    dirs: &Dirs,
+    volume: &Volume,
+    sources: &impl Sources,
+    facts: &Facts,
+) -> Result<(), String> {
+    if let Some(host) = &volume.host_path {
+        return host_path(Path::new(&host.path), host.type_.as_deref().unwrap_or(""));
+    }
+    let uid = names::uid(pod);
+    let Some(dir) = place(dirs, uid, volume) else {
+        return Err("this kind of volume is not supported here".to_owned());
+    };
+    let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
+    let group = context.and_then(|c| c.fs_group);
+    if let Some(empty) = &volume.empty_dir {
+        return empty_dir(&dir, empty, group);
+    }
+    let files = payload::files(pod, volume, sources, facts, group.is_some())?;
+    fs::create_dir_all(&dir).map_err(|e| said(&dir, &e))?;
+    atomic::write(&dir, &files, group).map_err(|e| said(&dir, &e))
+}
+
+fn said(path: &Path, error: &std::io::Error) -> String {
+    format!("{}: {error}", path.display())
+}
+
+fn empty_dir(dir: &Path, source: &EmptyDirVolumeSource, group: Option<i64>) -> Result<(), String> {
+    if dir.exists() && (source.medium.as_deref() != Some("Memory") || is_mount(dir)) {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).map_err(|e| said(dir, &e))?;
+    if source.medium.as_deref() == Some("Memory") {
+        let size = source.size_limit.as_ref().and_then(quantity::value);
+        let options = match size {
+            Some(bytes) => format!("mode=0777,size={bytes}"),
+            None => "mode=0777".to_owned(),
+        };
+        let options = std::ffi::CString::new(options).map_err(|e| e.to_string())?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        mount("tmpfs", dir, "tmpfs", flags, options.as_c_str())
+            .map_err(|e| said(dir, &e.into()))?;
+    }
+    open_to(dir, group).map_err(|e| said(dir, &e))
+}
+
+/// Everybody may write; with a group of the pod its files stay the group's.
+fn open_to(dir: &Path, group: Option<i64>) -> std::io::Result<()> {
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    if let Some(gid) = group.and_then(|g| u32::try_from(g).ok()) {
+        chown(dir, None, Some(gid))?;
+    }
+    fs::set_permissions(dir, fs::Permissions::from_mode(mode))
+}
+
+/// Whether another file system begins here.
+fn is_mount(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| fs::metadata(path).map(|m| m.dev()).ok();
+    dir.parent()
+        .is_some_and(|parent| device(dir) != device(parent))
+}
+
+fn host_path(path: &Path, kind: &str) -> Result<(), String> {
+    use std::os::unix::fs::FileTypeExt;
+    let found = fs::metadata(path).ok();
+    match kind {
+        "DirectoryOrCreate" if found.is_none() => {
+            return fs::create_dir_all(path).map_err(|e| said(path, &e));
+        }
+        "FileOrCreate" if found.is_none() => {
+            return fs::File::create(path).map(drop).map_err(|e| said(path, &e));
+        }
+        _ => {}
+    }
+    let is = |test: fn(&fs::FileType) -> bool| found.as_ref().is_some_and(|m| test(&m.file_type()));
+    let (right, what) = match kind {
+        "Directory" | "DirectoryOrCreate" => (is(fs::FileType::is_dir), "a directory"),
+        "File" | "FileOrCreate" => (is(fs::FileType::is_file), "a file"),
+        "Socket" => (is(FileTypeExt::is_socket), "a socket file"),
+        "CharDevice" => (is(FileTypeExt::is_char_device), "a character device"),
+        "BlockDevice" => (is(FileTypeExt::is_block_device), "a block device"),
+        _ => (true, ""),
+    };
+    if right {
+        return Ok(());
+    }
+    Err(format!(
+        "hostPath type check failed: {} is not {what}",
+        path.display()
+    ))
+}
+
+/// Removes everything of the pod's directory, file systems in memory first. Nothing there is fine.
+pub fn remove(dirs: &Dirs, uid: &str) -> std::io::Result<()> {
+    let pod = dirs.pod(uid);
+    for plugin in ["empty-dir"] {
+        let list = dirs.volume(uid, plugin, "");
+        for entry in fs::read_dir(list).into_iter().flatten().flatten() {
+            if is_mount(&entry.path()) {
+                unmount(entry.path(), UnmountFlags::DETACH)?;
+            }
+        }
+    }
+    match fs::remove_dir_all(&pod) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
