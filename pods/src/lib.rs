@@ -17,6 +17,7 @@ pub mod proxy;
 pub mod quantity;
 pub mod resources;
 pub mod scheduler;
+pub mod dns;
 pub mod serve;
 pub mod store;
 
