@@ -142,7 +142,7 @@ fn spec(
     }
     mounts.extend(standard_mounts()?);
     let mut spec = oci::SpecBuilder::default()
-        .version("1.2.0")
+        .version("1.0.2")
         .root(root.build().map_err(invalid)?)
         .process(process(image, user, options)?)
         .mounts(mounts)
@@ -159,7 +159,8 @@ fn spec(
     if options.host_network {
         spec.set_hostname(None);
     } else {
-        spec.set_hostname(Some(options.id.chars().take(63).collect()));
+        let name = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        spec.set_hostname(Some(options.id.chars().map(name).take(63).collect()));
     }
     Ok(spec)
 }
