@@ -8,7 +8,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use rrun_images::{Digest, Progress, ProgressSink};
 use serde_json::json;
 
-use crate::text::{bytes, short};
+use crate::text::{bytes, say, short};
 
 /// What was asked for on the command line.
 #[derive(Clone, Copy, clap::Args)]
@@ -41,9 +41,9 @@ impl ProgressArgs {
     /// Prints the result.
     pub fn result(self, key: &str, value: &Digest) {
         if self.json {
-            println!("{}", json!({ key: value }))
+            say(json!({ key: value }))
         } else {
-            println!("{value}")
+            say(value)
         }
     }
 }
@@ -185,15 +185,12 @@ impl ProgressSink for Json {
             Progress::Retry { layer, why } => json!({"event": "retry", "layer": layer, "why": why}),
             Progress::Done { layer, existed } => {
                 if let Some(sum) = self.take(&layer, 0, 0) {
-                    println!(
-                        "{}",
-                        json!({"event": "bytes", "layer": layer, "count": sum})
-                    );
+                    say(json!({"event": "bytes", "layer": layer, "count": sum}));
                 }
                 json!({"event": "done", "layer": layer, "existed": existed})
             }
             _ => return,
         };
-        println!("{line}");
+        say(line);
     }
 }

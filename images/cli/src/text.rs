@@ -1,4 +1,36 @@
-//! Numbers as people read them.
+//! Standard output, and numbers as people read them.
+
+use std::fmt::Display;
+use std::io::Write;
+
+use comfy_table::{Table, presets};
+
+/// Prints a line. A reader that has gone (`| head`) has what it wanted: the program ends there.
+pub fn say(line: impl Display) {
+    if let Err(error) = writeln!(std::io::stdout().lock(), "{line}") {
+        let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
+        std::process::exit(if gone { 0 } else { 1 });
+    }
+}
+
+/// A table without lines, its columns two spaces apart.
+pub fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(header);
+    table.add_rows(rows);
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
 
 /// `1.5 MiB`
 pub fn bytes(bytes: u64) -> String {

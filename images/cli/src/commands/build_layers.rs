@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use rrun_images::{ImageConfig, LayerBuild, Platform, Reference, Store};
 
+use crate::text::say;
+
 /// Files become root's, times become SOURCE_DATE_EPOCH (0 without it): the same directories
 /// give the same image.
 #[derive(clap::Args)]
@@ -14,10 +16,10 @@ pub struct BuildLayers {
     /// Name of the image, may be repeated
     #[arg(long, short, required = true)]
     tag: Vec<Reference>,
-    /// Default command; a JSON array, or words
+    /// Default command; a JSON array, or words separated by spaces or commas
     #[arg(long, value_name = "COMMAND")]
     cmd: Option<String>,
-    /// Start of the command line; a JSON array, or words
+    /// Start of the command line; a JSON array, or words separated by spaces or commas
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
     /// NAME=value, may be repeated
@@ -77,7 +79,7 @@ impl BuildLayers {
             tags: self.tag.clone(),
             time: source_date_epoch()?,
         };
-        println!("{}", store.build_layers(&build)?);
+        say(store.build_layers(&build)?);
         Ok(())
     }
 }
@@ -87,7 +89,14 @@ fn command(flag: &str, text: Option<&str>) -> Result<Vec<String>> {
         None => Ok(Vec::new()),
         Some(json) if json.trim_start().starts_with('[') => serde_json::from_str(json)
             .with_context(|| format!("{flag}: not a JSON array of strings")),
-        Some(words) => Ok(words.split_whitespace().map(str::to_owned).collect()),
+        Some(words) => {
+            let separator = |c: char| c.is_whitespace() || c == ',';
+            Ok(words
+                .split(separator)
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect())
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 use anyhow::Result;
-use comfy_table::{Table, presets};
 use rrun_images::Store;
 
-use crate::text;
+use crate::text::{self, say};
 
 #[derive(clap::Args)]
 pub struct History {
@@ -32,14 +31,11 @@ impl History {
                 .iter()
                 .map(|(step, layer)| serde_json::json!({"step": step, "layer": layer}))
                 .collect();
-            println!("{}", serde_json::to_string_pretty(&steps)?);
+            say(serde_json::to_string_pretty(&steps)?);
             return Ok(());
         }
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        table.set_header(["CREATED", "LAYER", "COMPRESSED", "CREATED BY"]);
-        for (step, layer) in steps {
-            table.add_row([
+        let rows = steps.into_iter().map(|(step, layer)| {
+            [
                 step.created
                     .as_deref()
                     .unwrap_or("")
@@ -53,9 +49,12 @@ impl History {
                     .filter(|c| !c.is_control())
                     .take(80)
                     .collect(),
-            ]);
-        }
-        println!("{}", table.trim_fmt());
+            ]
+        });
+        say(text::table(
+            ["CREATED", "LAYER", "COMPRESSED", "CREATED BY"],
+            rows,
+        ));
         Ok(())
     }
 }

@@ -1,6 +1,8 @@
 use anyhow::Result;
 use rrun_images::Store;
 
+use crate::text::say;
+
 #[derive(clap::Args)]
 pub struct Inspect {
     /// Names or ids
@@ -11,7 +13,7 @@ pub struct Inspect {
 impl Inspect {
     pub fn run(&self, store: &Store) -> Result<()> {
         for name in &self.images {
-            println!("{}", serde_json::to_string_pretty(&store.inspect(name)?)?);
+            say(serde_json::to_string_pretty(&store.inspect(name)?)?);
         }
         Ok(())
     }

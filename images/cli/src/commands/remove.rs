@@ -1,7 +1,7 @@
 use anyhow::Result;
 use rrun_images::{Removed, Store};
 
-use crate::text;
+use crate::text::{self, say};
 
 #[derive(clap::Args)]
 pub struct Remove {
@@ -31,10 +31,10 @@ pub fn tell(removed: &Removed) {
     removed
         .untagged
         .iter()
-        .for_each(|name| println!("untagged {name}"));
+        .for_each(|name| say(format!("untagged {name}")));
     removed
         .images
         .iter()
-        .for_each(|id| println!("removed {id}"));
-    println!("freed {}", text::bytes(removed.bytes));
+        .for_each(|id| say(format!("removed {id}")));
+    say(format!("freed {}", text::bytes(removed.bytes)));
 }
