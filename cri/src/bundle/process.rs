@@ -1,0 +1,173 @@
+//! `process` of config.json, and of an exec.
+
+use serde_json::{Value, json};
+
+use super::capabilities::{Sets, sets};
+use super::{Input, User};
+use crate::error::{Error, Result};
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The first process, and its capabilities.
+pub(super) fn process(input: &Input<'_>, user: &User) -> Result<(Value, Sets)> {
+    let config = input.config();
+    let security = &input.security;
+    let asked = security.capabilities.clone().unwrap_or_default();
+    let capabilities = sets(&asked, security.privileged, input.facts.held_capabilities)?;
+    let mut process = json!({
+        "terminal": config.tty,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
+        "args": args(input)?,
+        "env": env(input),
+        "cwd": cwd(input)?,
+        "capabilities": {
+            "bounding": capabilities.bounding,
+            "effective": capabilities.bounding,
+            "permitted": capabilities.bounding,
+            "inheritable": capabilities.ambient,
+            "ambient": capabilities.ambient,
+        },
+        "noNewPrivileges": security.no_new_privs,
+    });
+    let linux = config.linux.as_ref();
+    if let Some(resources) = linux.and_then(|l| l.resources.as_ref()) {
+        process["oomScoreAdj"] = json!(oom_score_adj(resources.oom_score_adj, input)?);
+    }
+    if let Some(profile) = apparmor(input)? {
+        process["apparmorProfile"] = json!(profile);
+    }
+    if let Some(label) = security
+        .selinux_options
+        .as_ref()
+        .filter(|s| !s.r#type.is_empty())
+    {
+        let user = if label.user.is_empty() {
+            "system_u"
+        } else {
+            &label.user
+        };
+        let role = if label.role.is_empty() {
+            "system_r"
+        } else {
+            &label.role
+        };
+        let level = if label.level.is_empty() {
+            "s0"
+        } else {
+            &label.level
+        };
+        process["selinuxLabel"] = json!(format!("{user}:{role}:{}:{level}", label.r#type));
+    }
+    Ok((process, capabilities))
+}
+
+/// Kubernetes' rule: a command replaces entrypoint and cmd, arguments alone replace cmd.
+fn args(input: &Input<'_>) -> Result<Vec<String>> {
+    let config = input.config();
+    let image = &input.facts.image;
+    let (command, args) = match (config.command.is_empty(), config.args.is_empty()) {
+        (true, true) => (&image.entrypoint, &image.cmd),
+        (true, false) => (&image.entrypoint, &config.args),
+        (false, _) => (&config.command, &config.args),
+    };
+    let all: Vec<String> = command.iter().chain(args).cloned().collect();
+    if all.first().is_none_or(String::is_empty) {
+        let why = "no command: neither the configuration nor the image has one";
+        return Err(Error::invalid(why));
+    }
+    Ok(all)
+}
+
+/// The image's environment under the request's; a later value of a name replaces the earlier.
+fn env(input: &Input<'_>) -> Vec<String> {
+    let config = input.config();
+    let mut env: Vec<String> = vec![PATH.to_owned()];
+    if config.tty {
+        set(&mut env, "TERM=xterm".into());
+    }
+    let hostname = &input.sandbox.config().hostname;
+    if !hostname.is_empty() && !input.sandbox.host_network() {
+        set(&mut env, format!("HOSTNAME={hostname}"));
+    }
+    for entry in &input.facts.image.env {
+        set(&mut env, entry.clone());
+    }
+    for entry in &config.envs {
+        let value = String::from_utf8_lossy(&entry.value);
+        set(&mut env, format!("{}={value}", entry.key));
+    }
+    env
+}
+
+fn set(env: &mut Vec<String>, entry: String) {
+    let name = entry.split('=').next().unwrap_or_default();
+    match env.iter_mut().find(|e| e.split('=').next() == Some(name)) {
+        Some(old) => *old = entry,
+        None => env.push(entry),
+    }
+}
+
+fn cwd(input: &Input<'_>) -> Result<String> {
+    let cwd = [&input.config().working_dir, &input.facts.image.working_dir]
+        .into_iter()
+        .find(|dir| !dir.is_empty())
+        .map_or("/", String::as_str);
+    if !cwd.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "working_dir {cwd:?} is not absolute"
+        )));
+    }
+    Ok(cwd.to_owned())
+}
+
+/// The kernel refuses to lower the value without CAP_SYS_RESOURCE, so what the daemon cannot
+/// give becomes what it has itself: the closest to what was asked for.
+fn oom_score_adj(asked: i64, input: &Input<'_>) -> Result<i64> {
+    if !(-1000..=1000).contains(&asked) {
+        return Err(Error::invalid(format!(
+            "linux.resources.oom_score_adj: {asked} is not between -1000 and 1000"
+        )));
+    }
+    Ok(asked.max(input.facts.oom_floor))
+}
+
+fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
+    use rrun_cri_api::v1::security_profile::ProfileType;
+    let security = &input.security;
+    let profile = match &security.apparmor {
+        Some(profile) if profile.profile_type() == ProfileType::Localhost => {
+            profile.localhost_ref.clone()
+        }
+        // A default profile would have to be loaded first; without one there is none.
+        Some(_) => return Ok(None),
+        None => match security.apparmor_profile.strip_prefix("localhost/") {
+            Some(name) => name.to_owned(),
+            None => return Ok(None),
+        },
+    };
+    if !input.facts.apparmor {
+        return Err(Error::invalid(format!(
+            "linux.security_context.apparmor: profile {profile:?}, but this kernel has no AppArmor"
+        )));
+    }
+    Ok(Some(profile))
+}
+
+/// The process of an exec: the container's, with another command.
+pub fn exec_process(container: &Value, cmd: &[String], tty: bool) -> Result<Value> {
+    if cmd.first().is_none_or(String::is_empty) {
+        return Err(Error::invalid("cmd is empty"));
+    }
+    let mut process = container["process"].clone();
+    process["args"] = json!(cmd);
+    process["terminal"] = json!(tty);
+    if tty && let Some(env) = process["env"].as_array_mut() {
+        let has = env
+            .iter()
+            .any(|e| e.as_str().is_some_and(|e| e.starts_with("TERM=")));
+        if !has {
+            env.push(json!("TERM=xterm"));
+        }
+    }
+    Ok(process)
+}

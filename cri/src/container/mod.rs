@@ -1,0 +1,83 @@
+//! What a container is made of: a writable layer, a bundle, and a shim while it runs.
+
+mod etc;
+mod facts;
+mod monitor;
+mod start;
+mod stop;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::bundle::Bundle;
+use crate::daemon::{Daemon, blocking};
+use crate::store::{ContainerRecord, SandboxRecord};
+
+pub use monitor::{end_shim, finish, watch};
+pub use start::start;
+pub use stop::{kill, stop};
+
+/// Makes the directories, the writable layer and the bundle of a container whose record says
+/// Creating. After an error [`remove`] removes what was made.
+pub async fn make(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<SandboxRecord>,
+    record: &ContainerRecord,
+) -> Result<Bundle> {
+    let daemon = daemon.clone();
+    let sandbox = sandbox.clone();
+    let record = record.clone();
+    blocking(move || {
+        let dir = daemon.config.container_dir(&record.id);
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        let facts = facts::gather(&daemon, &sandbox, &record)?;
+        let bundle = crate::bundle::bundle(&sandbox, &record, &facts)?;
+        write_bundle(&daemon.config.bundle_dir(&record.id), &bundle.spec)?;
+        Ok(bundle)
+    })
+    .await
+}
+
+fn write_bundle(dir: &Path, spec: &Value) -> Result<()> {
+    let rootfs = dir.join("rootfs");
+    fs::create_dir_all(&rootfs).with_context(|| format!("create {}", rootfs.display()))?;
+    let path = dir.join("config.json");
+    let text = serde_json::to_vec(spec).context("serialize config.json")?;
+    fs::write(&path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// config.json of a container.
+pub fn read_spec(daemon: &Daemon, id: &str) -> Result<Value> {
+    let path = daemon.config.bundle_dir(id).join("config.json");
+    let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))
+}
+
+/// Removes everything of a container that has no process. Any part may be gone.
+pub async fn remove(daemon: &Arc<Daemon>, id: &str) -> Result<()> {
+    let daemon = daemon.clone();
+    let id = id.to_owned();
+    blocking(move || {
+        remove_all(&daemon.config.bundle_dir(&id))?;
+        daemon
+            .images
+            .release(&id)
+            .with_context(|| format!("release the rootfs of {id}"))?;
+        remove_all(&daemon.config.container_dir(&id))
+    })
+    .await
+}
+
+fn remove_all(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", dir.display()))
+        }
+        _ => Ok(()),
+    }
+}

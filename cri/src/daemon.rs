@@ -1,0 +1,114 @@
+//! What every call shares.
+
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result};
+
+use crate::cgroups::Cgroups;
+use crate::config::Config;
+use crate::error;
+use crate::events::Events;
+use crate::network::Network;
+use crate::shims::Shims;
+use crate::store::{ContainerRecord, Entry, KeyLocks, SandboxRecord, Store};
+use crate::streaming::Streaming;
+
+/// The daemon: its configuration, its state, and those it works with.
+pub struct Daemon {
+    /// What the command line said.
+    pub config: Config,
+    /// Durable intent.
+    pub store: Store,
+    /// Images.
+    pub images: rrun_images::Store,
+    /// Network of pods.
+    pub network: Network,
+    /// Set once, right after the start: the streaming server needs the daemon itself.
+    pub streaming: OnceLock<Streaming>,
+    /// Connections to shims.
+    pub shims: Shims,
+    /// Subscribers of GetContainerEvents.
+    pub events: Events,
+    /// Names of sandboxes and containers that are being created.
+    pub names: KeyLocks,
+    /// The cgroup hierarchies of this machine.
+    pub cgroups: Cgroups,
+    /// This boot.
+    pub boot_id: String,
+}
+
+impl Daemon {
+    /// Opens everything. Changes nothing outside the daemon's own directories.
+    pub async fn open(config: Config) -> Result<Arc<Self>> {
+        for dir in [&config.root, &config.state] {
+            std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        }
+        let store = Store::open(&config.root)?;
+        let images = rrun_images::Store::open(&config.store)
+            .with_context(|| format!("open image store {}", config.store.display()))?;
+        let network = Network::open(config.network.clone()).await?;
+        Ok(Arc::new(Self {
+            store,
+            images,
+            network,
+            streaming: OnceLock::new(),
+            shims: Shims::default(),
+            events: Events::default(),
+            names: KeyLocks::default(),
+            cgroups: Cgroups::detect()?,
+            boot_id: crate::id::boot_id()?,
+            config,
+        }))
+    }
+
+    /// The sandbox of an id or the start of one.
+    pub fn sandbox(&self, id: &str) -> error::Result<Arc<Entry<SandboxRecord>>> {
+        self.store
+            .sandboxes
+            .find(id)?
+            .ok_or_else(|| error::Error::no_sandbox(id))
+    }
+
+    /// The container of an id or the start of one.
+    pub fn container(&self, id: &str) -> error::Result<Arc<Entry<ContainerRecord>>> {
+        self.store
+            .containers
+            .find(id)?
+            .ok_or_else(|| error::Error::no_container(id))
+    }
+
+    /// The streaming server, which is there before the first call.
+    pub fn streaming(&self) -> Result<&Streaming> {
+        self.streaming
+            .get()
+            .context("the streaming server is not started yet")
+    }
+
+    /// The containers of a sandbox.
+    pub fn containers_of(&self, sandbox_id: &str) -> Vec<Arc<Entry<ContainerRecord>>> {
+        let mut all = self.store.containers.all();
+        all.retain(|entry| entry.get().sandbox_id == sandbox_id);
+        all
+    }
+}
+
+/// Runs work to its end even if the client goes away in the middle of it: half a change is worth
+/// less than a whole one, and a retry finds it done.
+pub async fn detached<T: Send + 'static>(
+    work: impl Future<Output = error::Result<T>> + Send + 'static,
+) -> error::Result<T> {
+    match tokio::spawn(work).await {
+        Ok(result) => result,
+        Err(error) => Err(anyhow::anyhow!("the call ended early: {error}").into()),
+    }
+}
+
+/// Runs short blocking work (mounts, files, namespaces) off the asynchronous threads.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("the call ended early")?
+}

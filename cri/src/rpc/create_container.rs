@@ -1,0 +1,184 @@
+//! CreateContainer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rrun_cri_api::v1;
+
+use crate::bundle;
+use crate::container;
+use crate::daemon::{Daemon, blocking};
+use crate::error::{Error, Result};
+use crate::id;
+use crate::store::{ContainerPhase, ContainerRecord, Entry, SandboxPhase, SandboxRecord, VERSION};
+
+/// Makes a container without starting it. A retry of a request that went through gets the same
+/// container.
+pub async fn handle(
+    daemon: &Arc<Daemon>,
+    request: v1::CreateContainerRequest,
+) -> Result<v1::CreateContainerResponse> {
+    let config = request
+        .config
+        .ok_or_else(|| Error::invalid("config is missing"))?;
+    let metadata = config.metadata.clone().unwrap_or_default();
+    if metadata.name.is_empty() {
+        return Err(Error::invalid("config.metadata.name is empty"));
+    }
+    let sandbox = daemon.sandbox(&request.pod_sandbox_id)?;
+    // Held until the container is there, so that a stop of the sandbox sees it.
+    let _sandbox = sandbox.lock.lock().await;
+    let sandbox = sandbox.get();
+    if sandbox.phase() != SandboxPhase::Ready {
+        return Err(Error::State(format!(
+            "pod sandbox {} is not ready",
+            sandbox.id
+        )));
+    }
+    if let Some(container_id) = existing(daemon, &sandbox.id, &config)? {
+        return Ok(v1::CreateContainerResponse { container_id });
+    }
+    let record = record(daemon, &sandbox, config).await?;
+    let entry = daemon.store.add(record).await?;
+    let _guard = entry.lock.lock().await;
+    make(daemon, &sandbox, &entry).await?;
+    let container_id = entry.get().id.clone();
+    daemon.publish(
+        v1::ContainerEventType::ContainerCreatedEvent,
+        &container_id,
+        &sandbox.id,
+    );
+    Ok(v1::CreateContainerResponse { container_id })
+}
+
+/// A container of the same name and attempt: the answer where it is the same, else an error.
+fn existing(
+    daemon: &Daemon,
+    sandbox_id: &str,
+    config: &v1::ContainerConfig,
+) -> Result<Option<String>> {
+    let same =
+        |entry: &Arc<Entry<ContainerRecord>>| entry.get().config().metadata == config.metadata;
+    let Some(entry) = daemon.containers_of(sandbox_id).into_iter().find(same) else {
+        return Ok(None);
+    };
+    let record = entry.get();
+    if record.phase() == ContainerPhase::Created && record.config() == config {
+        return Ok(Some(record.id.clone()));
+    }
+    let metadata = record.metadata();
+    Err(Error::Exists(format!(
+        "container {} (attempt {}) exists as {}: remove it first, or raise the attempt",
+        metadata.name, metadata.attempt, record.id
+    )))
+}
+
+async fn record(
+    daemon: &Arc<Daemon>,
+    sandbox: &SandboxRecord,
+    config: v1::ContainerConfig,
+) -> Result<ContainerRecord> {
+    let spec = config.image.clone().unwrap_or_default();
+    let name = if spec.image_ref.is_empty() || config.image.is_none() {
+        spec.image
+    } else {
+        spec.image_ref
+    };
+    if name.is_empty() {
+        return Err(Error::invalid("config.image is empty"));
+    }
+    let image = super::image_status::find(daemon, &name)
+        .await?
+        .ok_or_else(|| Error::NotFound {
+            kind: "image",
+            id: name,
+        })?;
+    let stop_signal = bundle::stop_signal(config.stop_signal(), &image.config.stop_signal)?;
+    Ok(ContainerRecord {
+        version: VERSION,
+        id: id::new_id()?,
+        phase: ContainerPhase::Creating as i32,
+        sandbox_id: sandbox.id.clone(),
+        image_id: image.id.to_string(),
+        image_ref: super::image_status::reference(&image),
+        created_at: id::now(),
+        log_path: log_path(&sandbox.config().log_directory, &config.log_path)?,
+        stop_signal,
+        config: Some(config),
+        ..Default::default()
+    })
+}
+
+/// Without a directory or a name there is no log.
+fn log_path(directory: &str, name: &str) -> Result<String> {
+    if directory.is_empty() || name.is_empty() {
+        return Ok(String::new());
+    }
+    if !directory.starts_with('/') {
+        return Err(Error::invalid(format!(
+            "log_directory {directory:?} is not absolute"
+        )));
+    }
+    if Path::new(name).components().any(|c| c.as_os_str() == "..") {
+        return Err(Error::invalid(format!(
+            "log_path {name:?} leads out of the log directory"
+        )));
+    }
+    let name = name.trim_start_matches('/');
+    Ok(format!("{}/{name}", directory.trim_end_matches('/')))
+}
+
+/// Makes it, or leaves nothing.
+async fn make(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<SandboxRecord>,
+    entry: &Entry<ContainerRecord>,
+) -> Result<()> {
+    let record = entry.get();
+    match container::make(daemon, sandbox, &record).await {
+        Ok(bundle) => {
+            let user = v1::LinuxContainerUser {
+                uid: bundle.user.uid.into(),
+                gid: bundle.user.gid.into(),
+                supplemental_groups: bundle.user.groups.iter().map(|g| (*g).into()).collect(),
+            };
+            let created = |r: &mut ContainerRecord| {
+                r.user = Some(user);
+                r.set_phase(ContainerPhase::Created);
+            };
+            daemon.store.update(entry, created).await?;
+            Ok(())
+        }
+        Err(error) => {
+            if let Err(undo) = super::remove_container::remove(daemon, entry).await {
+                tracing::error!(container = record.id, "undo a container: {undo:#}");
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Used by the other RPCs that read the image store, whose file operations block.
+pub(super) async fn images<T: Send + 'static>(
+    daemon: &Arc<Daemon>,
+    work: impl FnOnce(&rrun_images::Store) -> rrun_images::Result<T> + Send + 'static,
+) -> Result<T> {
+    let daemon = daemon.clone();
+    let result = blocking(move || Ok(work(&daemon.images))).await?;
+    result.map_err(super::image_status::error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_stays_in_the_log_directory() {
+        assert_eq!(log_path("/l/", "a/0.log").unwrap(), "/l/a/0.log");
+        assert_eq!(log_path("/l", "/a.log").unwrap(), "/l/a.log");
+        assert_eq!(log_path("", "a.log").unwrap(), "");
+        assert_eq!(log_path("/l", "").unwrap(), "");
+        assert!(log_path("/l", "../../etc/passwd").is_err());
+        assert!(log_path("l", "a").is_err());
+    }
+}

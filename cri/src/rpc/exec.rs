@@ -1,0 +1,30 @@
+//! Exec.
+
+use std::sync::Arc;
+
+use rrun_cri_api::v1;
+
+use super::exec_sync::running;
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+
+/// A URL at which the command runs once.
+pub async fn handle(
+    daemon: &Arc<Daemon>,
+    mut request: v1::ExecRequest,
+) -> Result<v1::ExecResponse> {
+    if request.cmd.is_empty() {
+        return Err(Error::invalid("cmd is empty"));
+    }
+    if !request.stdin && !request.stdout && !request.stderr {
+        return Err(Error::invalid(
+            "one of stdin, stdout and stderr must be set",
+        ));
+    }
+    if request.tty && request.stderr {
+        return Err(Error::invalid("a terminal has no stderr of its own"));
+    }
+    request.container_id = running(daemon, &request.container_id)?.id.clone();
+    let url = daemon.streaming()?.exec_url(request)?;
+    Ok(v1::ExecResponse { url })
+}

@@ -1,0 +1,96 @@
+//! PullImage.
+
+use std::sync::Arc;
+
+use rrun_cri_api::v1;
+use rrun_images::{Credentials, PullOptions, RegistryOptions};
+
+use super::image_status::{error, name, parse};
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+
+/// Pulls an image and gives its id.
+pub async fn handle(
+    daemon: &Arc<Daemon>,
+    request: v1::PullImageRequest,
+) -> Result<v1::PullImageResponse> {
+    let name = name(request.image)?;
+    let reference = parse(&name)?;
+    let options = PullOptions {
+        registry: RegistryOptions {
+            credentials: credentials(request.auth.unwrap_or_default())?,
+            plain_http: daemon.config.plain_http.clone(),
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let id = daemon
+        .images
+        .pull(&reference, &options, Arc::new(()))
+        .await
+        .map_err(error)?;
+    Ok(v1::PullImageResponse {
+        image_ref: id.to_string(),
+    })
+}
+
+/// What a kubelet found in the pull secrets; without any the machine's own files are asked.
+fn credentials(auth: v1::AuthConfig) -> Result<Credentials> {
+    if !auth.identity_token.is_empty() {
+        return Ok(Credentials::IdentityToken(auth.identity_token));
+    }
+    if !auth.registry_token.is_empty() {
+        return Ok(Credentials::RegistryToken(auth.registry_token));
+    }
+    if !auth.auth.is_empty() {
+        let (username, password) = basic(&auth.auth)
+            .ok_or_else(|| Error::invalid("auth.auth is not base64 of user:password"))?;
+        return Ok(Credentials::Basic { username, password });
+    }
+    if auth.username.is_empty() {
+        return Ok(Credentials::FromFiles);
+    }
+    Ok(Credentials::Basic {
+        username: auth.username,
+        password: auth.password,
+    })
+}
+
+fn basic(auth: &str) -> Option<(String, String)> {
+    use base64::Engine as _;
+    let bytes = base64::engine::general_purpose::STANDARD
+        .decode(auth.trim())
+        .ok()?;
+    let text = String::from_utf8(bytes).ok()?;
+    let (username, password) = text.split_once(':')?;
+    // Some tools pad the password with zero bytes.
+    Some((
+        username.to_owned(),
+        password.trim_end_matches('\0').to_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_come_from_the_first_field_that_is_set() {
+        let auth = v1::AuthConfig {
+            auth: "dXNlcjpwYTpzcw==".into(),
+            username: "other".into(),
+            ..Default::default()
+        };
+        let wanted = Credentials::Basic {
+            username: "user".into(),
+            password: "pa:ss".into(),
+        };
+        assert!(credentials(auth).unwrap() == wanted);
+        assert!(credentials(v1::AuthConfig::default()).unwrap() == Credentials::FromFiles);
+        let broken = v1::AuthConfig {
+            auth: "%".into(),
+            ..Default::default()
+        };
+        assert!(credentials(broken).is_err());
+    }
+}

@@ -1,0 +1,52 @@
+//! RemovePodSandbox.
+
+use std::sync::Arc;
+
+use rrun_cri_api::v1;
+
+use crate::daemon::Daemon;
+use crate::error::Result;
+use crate::sandbox;
+use crate::store::{Entry, SandboxPhase, SandboxRecord};
+
+/// Removes a sandbox with its containers. One that is gone is removed.
+pub async fn handle(
+    daemon: &Arc<Daemon>,
+    request: v1::RemovePodSandboxRequest,
+) -> Result<v1::RemovePodSandboxResponse> {
+    if let Some(entry) = daemon.store.sandboxes.find(&request.pod_sandbox_id)? {
+        let _guard = entry.lock.lock().await;
+        remove(daemon, &entry).await?;
+    }
+    Ok(v1::RemovePodSandboxResponse {})
+}
+
+/// The same for an entry whose lock the caller holds.
+pub async fn remove(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Result<()> {
+    let record = entry.get();
+    super::stop_pod_sandbox::stop(daemon, entry).await?;
+    for container in daemon.containers_of(&record.id) {
+        let _guard = container.lock.lock().await;
+        super::remove_container::remove(daemon, &container).await?;
+    }
+    undo(daemon, entry).await?;
+    daemon.publish(
+        v1::ContainerEventType::ContainerDeletedEvent,
+        &record.id,
+        &record.id,
+    );
+    Ok(())
+}
+
+/// Removes what a sandbox without containers has, whole or half-made, and then its record.
+pub async fn undo(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Result<()> {
+    daemon
+        .store
+        .update(entry, |r| r.set_phase(SandboxPhase::Removing))
+        .await?;
+    let record = entry.get();
+    sandbox::teardown(daemon, &record).await?;
+    sandbox::remove(daemon, &record).await?;
+    daemon.store.remove(entry).await?;
+    Ok(())
+}

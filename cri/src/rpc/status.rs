@@ -1,0 +1,75 @@
+//! Status: the conditions that a kubelet needs before it runs pods.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rrun_cri_api::v1;
+use serde_json::json;
+
+use crate::daemon::Daemon;
+use crate::error::Result;
+
+/// RuntimeReady and NetworkReady, and what the one runtime handler can do.
+pub async fn handle(
+    daemon: &Arc<Daemon>,
+    request: v1::StatusRequest,
+) -> Result<v1::StatusResponse> {
+    let network = daemon.network.status();
+    let mut info = HashMap::new();
+    if request.verbose {
+        let config = &daemon.config;
+        let text = json!({
+            "root": config.root, "state": config.state, "store": config.store,
+            "runtime": config.runtime, "shim": config.shim,
+            "cgroupVersion": if daemon.cgroups.unified { 2 } else { 1 },
+            "network": network.message,
+        });
+        info.insert("config".to_owned(), text.to_string());
+    }
+    Ok(v1::StatusResponse {
+        status: Some(v1::RuntimeStatus {
+            conditions: vec![
+                runtime_ready(daemon),
+                condition(
+                    "NetworkReady",
+                    network.ready,
+                    &network.reason,
+                    &network.message,
+                ),
+            ],
+        }),
+        info,
+        runtime_handlers: vec![v1::RuntimeHandler {
+            name: String::new(),
+            features: Some(v1::RuntimeHandlerFeatures {
+                // mount_setattr(2): kernel 5.12.
+                recursive_read_only_mounts: true,
+                user_namespaces: false,
+            }),
+        }],
+        features: Some(v1::RuntimeFeatures {
+            supplemental_groups_policy: true,
+            user_namespaces_host_network: false,
+        }),
+    })
+}
+
+/// The programs that this one was started with may have been removed since.
+fn runtime_ready(daemon: &Daemon) -> v1::RuntimeCondition {
+    for program in [&daemon.config.runtime, &daemon.config.shim] {
+        if !program.is_file() {
+            let message = format!("{} is gone", program.display());
+            return condition("RuntimeReady", false, "ProgramMissing", &message);
+        }
+    }
+    condition("RuntimeReady", true, "", "")
+}
+
+fn condition(kind: &str, status: bool, reason: &str, message: &str) -> v1::RuntimeCondition {
+    v1::RuntimeCondition {
+        r#type: kind.into(),
+        status,
+        reason: reason.into(),
+        message: message.into(),
+    }
+}

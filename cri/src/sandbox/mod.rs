@@ -1,0 +1,89 @@
+//! What a pod sandbox is made of: pinned namespaces, a few files, a network. There is no pause
+//! process; only a pod that shares its pid namespace has a small first process.
+
+pub mod files;
+pub mod namespaces;
+mod plan;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Result;
+
+use crate::daemon::{Daemon, blocking};
+use crate::network::{PodIps, PodNetRequest};
+use crate::store::SandboxRecord;
+
+pub use plan::Plan;
+
+/// The pin of a namespace (`net`, `ipc`, `uts`, `user`, `pid`) of a sandbox.
+pub fn pin(dir: &Path, kind: &str) -> PathBuf {
+    dir.join("ns").join(kind)
+}
+
+/// What the network needs to know of a pod, at setup and again at teardown.
+pub fn net_request(daemon: &Daemon, record: &SandboxRecord) -> PodNetRequest {
+    let config = record.config();
+    let metadata = record.metadata();
+    PodNetRequest {
+        pod_id: record.id.clone(),
+        name: metadata.name,
+        namespace: metadata.namespace,
+        uid: metadata.uid,
+        netns: pin(&daemon.config.sandbox_dir(&record.id), "net"),
+        port_mappings: config.port_mappings.clone(),
+        dns: config.dns_config.clone().unwrap_or_default(),
+        annotations: config.annotations.clone().into_iter().collect(),
+        cgroup_parent: record.cgroup_parent.clone(),
+    }
+}
+
+/// Makes everything of a sandbox whose record says Creating, and gives its addresses. After an
+/// error [`teardown`] removes what was made.
+pub async fn make(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<PodIps> {
+    let dir = daemon.config.sandbox_dir(&record.id);
+    let plan = Plan::new(record, dir)?;
+    let made = plan.clone();
+    blocking(move || {
+        files::make_dirs(&made)?;
+        namespaces::make(&made)?;
+        files::mount_shm(&made)
+    })
+    .await?;
+    let ips = if record.host_network() {
+        PodIps::default()
+    } else {
+        daemon.network.setup(&net_request(daemon, record)).await?
+    };
+    let written = ips.clone();
+    blocking(move || files::write(&plan, &written)).await?;
+    Ok(ips)
+}
+
+/// Ends the network and the namespaces of a sandbox, and keeps its files. Any part may be gone.
+pub async fn teardown(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<()> {
+    if !record.host_network() {
+        daemon
+            .network
+            .teardown(&net_request(daemon, record))
+            .await?;
+    }
+    let dir = daemon.config.sandbox_dir(&record.id);
+    blocking(move || {
+        namespaces::unpin(&dir)?;
+        files::unmount_shm(&dir)
+    })
+    .await
+}
+
+/// Removes the files and the cgroups of a sandbox after [`teardown`].
+pub async fn remove(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<()> {
+    let dir = daemon.config.sandbox_dir(&record.id);
+    let cgroups = daemon.cgroups.clone();
+    let made = record.cgroups_made.clone();
+    blocking(move || {
+        files::remove_dir(&dir)?;
+        cgroups.remove_empty(&made)
+    })
+    .await
+}

@@ -1,0 +1,104 @@
+//! Namespaces without a process: a thread makes them, bind mounts keep them.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::sethostname;
+
+use super::{Plan, pin};
+
+/// Makes and pins the namespaces of a plan, with their hostname and sysctls.
+pub fn make(plan: &Plan) -> Result<()> {
+    if plan.namespaces.is_empty() {
+        return Ok(());
+    }
+    for (kind, _) in &plan.namespaces {
+        let path = pin(&plan.dir, kind);
+        File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    }
+    // A thread of its own: it leaves the machine's namespaces and never comes back.
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("namespaces".into());
+        thread
+            .spawn_scoped(scope, || make_here(plan))
+            .context("start a thread")?
+            .join()
+            .map_err(|_| anyhow!("the thread that makes namespaces panicked"))?
+    })
+}
+
+fn make_here(plan: &Plan) -> Result<()> {
+    let flags = plan
+        .namespaces
+        .iter()
+        .fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
+    unshare(flags).with_context(|| format!("unshare {flags:?}"))?;
+    if !plan.hostname.is_empty() {
+        sethostname(&plan.hostname).with_context(|| format!("set hostname {}", plan.hostname))?;
+    }
+    for (key, value) in &plan.sysctls {
+        set_sysctl(key, value)?;
+    }
+    for (kind, _) in &plan.namespaces {
+        let source = format!("/proc/thread-self/ns/{kind}");
+        let target = pin(&plan.dir, kind);
+        mount(
+            Some(source.as_str()),
+            &target,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )
+        .with_context(|| format!("pin the {kind} namespace at {}", target.display()))?;
+    }
+    Ok(())
+}
+
+/// `/proc/sys` shows every thread the values of its own namespaces. A dot in an interface's name
+/// is written as a slash in the key, which the plan has made dots; the kernel has no such keys.
+fn set_sysctl(key: &str, value: &str) -> Result<()> {
+    let path = format!("/proc/sys/{}", key.replace('.', "/"));
+    fs::write(&path, value).with_context(|| format!("set sysctl {key} to {value:?}"))
+}
+
+/// Lets the namespaces go. What is not pinned, or not there, is fine.
+pub fn unpin(dir: &Path) -> Result<()> {
+    let pins = dir.join("ns");
+    let entries = match fs::read_dir(&pins) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        other => other.with_context(|| format!("list {}", pins.display()))?,
+    };
+    for entry in entries {
+        let path = entry
+            .with_context(|| format!("list {}", pins.display()))?
+            .path();
+        unmount(&path)?;
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Unmounts everything that is mounted on a path; nothing is fine.
+pub fn unmount(path: &Path) -> Result<()> {
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            // EINVAL: not a mount point.
+            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(error) => {
+                return Err(error).with_context(|| format!("unmount {}", path.display()));
+            }
+        }
+    }
+}
+
+/// Whether a namespace of a sandbox is still pinned: a reboot leaves the record, not the pin.
+pub fn is_pinned(dir: &Path, kind: &str) -> bool {
+    nix::sys::statfs::statfs(&pin(dir, kind))
+        .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::NSFS_MAGIC)
+}

@@ -1,0 +1,96 @@
+//! Serving CRI on a unix socket until a signal ends it. Containers run on without this program.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use rrun_cri_api::v1::image_service_server::ImageServiceServer;
+use rrun_cri_api::v1::runtime_service_server::RuntimeServiceServer;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+
+use crate::config::Config;
+use crate::daemon::Daemon;
+use crate::exec::Streams;
+use crate::recover;
+use crate::rpc::Service;
+use crate::streaming::Streaming;
+
+/// Largest message either way, as a kubelet has it.
+const MESSAGE: usize = 16 << 20;
+
+/// Opens the state, recovers, serves.
+pub async fn serve(config: Config) -> Result<()> {
+    let socket = config.socket.clone();
+    let daemon = Daemon::open(config).await?;
+    recover::recover(&daemon).await?;
+    let backend = Arc::new(Streams(Arc::downgrade(&daemon)));
+    let streaming = Streaming::serve(daemon.config.stream_listen, backend).await?;
+    if daemon.streaming.set(streaming).is_err() {
+        bail!("the streaming server was started twice");
+    }
+    let listener = listen(&socket).await?;
+    tracing::info!(socket = %socket.display(), "serving CRI v1");
+    let service = Service(daemon);
+    let runtime = RuntimeServiceServer::new(service.clone())
+        .max_decoding_message_size(MESSAGE)
+        .max_encoding_message_size(MESSAGE);
+    let image = ImageServiceServer::new(service)
+        .max_decoding_message_size(MESSAGE)
+        .max_encoding_message_size(MESSAGE);
+    Server::builder()
+        .add_service(runtime)
+        .add_service(image)
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), ended())
+        .await
+        .context("serve CRI")?;
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", socket.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Listens, in place of a socket that a killed daemon left; one that answers is another daemon's.
+async fn listen(path: &Path) -> Result<UnixListener> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            bail!("--listen {}: exists and is no socket", path.display());
+        }
+        Ok(_) if UnixStream::connect(path).await.is_ok() => {
+            bail!("--listen {}: another program serves there", path.display());
+        }
+        Ok(_) => fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?,
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("stat {}", path.display())),
+    }
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+    // Whoever may speak CRI may do everything on the machine.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("chmod {}", path.display()))?;
+    Ok(listener)
+}
+
+async fn ended() {
+    let (Ok(mut term), Ok(mut int)) = (
+        signal(SignalKind::terminate()),
+        signal(SignalKind::interrupt()),
+    ) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    tracing::info!("ending; containers run on");
+}
