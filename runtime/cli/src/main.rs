@@ -8,7 +8,7 @@ mod foreground;
 mod help;
 
 use args::Request;
-use rrun_core::Result;
+use rrun_core::{Context, Result};
 use rrun_core::log;
 use std::process::ExitCode;
 
@@ -26,6 +26,9 @@ fn execute() -> Result<u8> {
     match args::parse()? {
         Request::Print(text) => args::print(&text).map(|()| 0),
         Request::Command(global, command) => {
+            if commands::enters_container(&command.name) {
+                rrun_sys::seal::protect_own_binary().context("protect the program's own file")?;
+            }
             log::init(global.sink()?);
             commands::run(&global, command)
         }

@@ -17,6 +17,7 @@ pub mod path;
 pub mod process;
 pub mod rlimit;
 pub mod sched;
+pub mod seal;
 pub mod seccomp;
 pub mod signal;
 pub mod socket;

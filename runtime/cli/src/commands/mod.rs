@@ -32,6 +32,11 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
     }
 }
 
+/// Whether a process of this program will be visible in a container.
+pub fn enters_container(name: &str) -> bool {
+    matches!(name, "create" | "run" | "exec" | "restore")
+}
+
 /// Help of the commands that are not in `help.rs`.
 pub fn help(name: &str) -> Option<&'static str> {
     let _ = name;
