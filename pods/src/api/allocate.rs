@@ -316,7 +316,9 @@ mod tests {
             (faults, &back["spec"]["ports"][0]["nodePort"]),
             (0, &Value::Null)
         );
-        let taken = [Object::from_value(1, s)];
+        let mut other = s;
+        other["metadata"]["uid"] = json!("other");
+        let taken = [Object::from_value(1, other)];
         let same = json!({"type": "NodePort", "ports": [{"port": 1, "protocol": "TCP", "nodePort": first}]});
         assert_eq!(give(&taken, None, same).1, 1);
         let out =

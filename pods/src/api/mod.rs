@@ -8,10 +8,12 @@ pub mod http;
 pub mod kinds;
 mod meta;
 pub mod node;
+mod patch;
 mod pipeline;
 mod resource;
 pub mod schema;
 mod status;
+mod subresources;
 pub mod table;
 pub mod validate;
 

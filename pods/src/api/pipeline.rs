@@ -9,6 +9,7 @@ use super::client::{DeleteOptions, Patch, WriteOptions, watch_status};
 use super::decode;
 use super::kinds;
 use super::meta;
+use super::patch;
 use super::resource::Res;
 use super::status::{Result, Status};
 use super::validate::{self, Faults};
@@ -253,23 +254,21 @@ impl Api {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Arc<Object>> {
-        self.change(res, ns, name, sub, options, |old| match patch {
-            Patch::Merge(p) => {
-                let mut new = old.value().clone();
-                merge(&mut new, p);
-                Ok(new)
+        self.change(res, ns, name, sub, options, |old| {
+            let new = patch::apply(res, old.value(), patch)?;
+            let asked = new["metadata"]["resourceVersion"]
+                .as_str()
+                .unwrap_or_default();
+            if !asked.is_empty() && *asked != old.resource_version().to_string() {
+                return Err(Status::stale(res, name));
             }
-            _ => Err(Status::new(
-                415,
-                "UnsupportedMediaType",
-                "this patch format is not served yet",
-            )),
+            Ok(new)
         })
         .await
     }
 
     /// Reads, changes and writes, again when somebody else was faster.
-    async fn change(
+    pub(super) async fn change(
         &self,
         res: Res,
         ns: &str,
@@ -349,40 +348,6 @@ impl Api {
         } else {
             Err(Status::invalid(res, old.name(), faults.into_causes()))
         }
-    }
-
-    pub async fn bind(
-        &self,
-        ns: &str,
-        pod: &str,
-        uid: &str,
-        node: &str,
-        options: &WriteOptions,
-    ) -> Result<()> {
-        let res = &kinds::POD;
-        self.change(res, ns, pod, "binding", options, |old| {
-            if !uid.is_empty() && old.uid() != uid {
-                return Err(Status::conflict(
-                    res,
-                    pod,
-                    "the pod was replaced by another of its name",
-                ));
-            }
-            let bound = old.str_at("/spec/nodeName");
-            if !bound.is_empty() {
-                return Err(Status::conflict(
-                    res,
-                    pod,
-                    &format!("pod {pod} is already assigned to node \"{bound}\""),
-                ));
-            }
-            let mut new = old.value().clone();
-            new["spec"]["nodeName"] = json!(node);
-            set_condition(&mut new, "PodScheduled", "True");
-            Ok(new)
-        })
-        .await
-        .map(drop)
     }
 
     pub async fn delete(
@@ -525,36 +490,4 @@ fn mark_deleted(res: Res, object: &mut Value, options: &DeleteOptions) -> bool {
         object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
     }
     grace > 0 || !finalized(object)
-}
-
-fn set_condition(object: &mut Value, kind: &str, status: &str) {
-    let condition = json!({"type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": meta::now()});
-    if !object["status"]["conditions"].is_array() {
-        object["status"]["conditions"] = json!([]);
-    }
-    if let Some(all) = object["status"]["conditions"].as_array_mut() {
-        all.retain(|c| c["type"] != kind);
-        all.push(condition);
-    }
-}
-
-/// RFC 7386.
-fn merge(target: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *target = patch.clone();
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(Map::new());
-    }
-    let Some(map) = target.as_object_mut() else {
-        return;
-    };
-    for (key, value) in patch {
-        if value.is_null() {
-            map.remove(key);
-        } else {
-            merge(map.entry(key.clone()).or_insert(Value::Null), value);
-        }
-    }
 }

@@ -103,6 +103,7 @@ async fn resource(cx: &Context, request: Request<Incoming>, target: Target) -> R
         return match (target.name.as_str(), target.sub.as_str()) {
             ("", _) => read::list(cx, &target, &query, accept),
             (_, "") if target.watch => read::list(cx, &target, &query, accept),
+            (_, "scale") if target.res.has_scale => read::scale(cx, &target),
             (_, "" | "status") => read::get(cx, &target, &query, accept),
             (_, "log") => stream::log(cx, &target, &query).await,
             _ => Err(read::unknown_path()),
@@ -117,11 +118,18 @@ async fn resource(cx: &Context, request: Request<Incoming>, target: Target) -> R
     };
     match (method.as_str(), target.name.as_str(), target.sub.as_str()) {
         ("POST", "", "") => write::create(cx, &target, &input).await,
-        ("PUT", name, "" | "status") if !name.is_empty() => {
-            write::update(cx, &target, &input).await
+        ("PUT" | "PATCH", name, sub) if !name.is_empty() && writable(&target, sub) => {
+            if method == Method::PUT {
+                write::update(cx, &target, &input).await
+            } else {
+                write::patch(cx, &target, &input).await
+            }
         }
-        ("PATCH", name, "" | "status") if !name.is_empty() => {
-            write::patch(cx, &target, &input).await
+        ("POST", _, "binding") if target.res.plural == "pods" => {
+            write::bind(cx, &target, &input).await
+        }
+        ("POST", _, "eviction") if target.res.plural == "pods" => {
+            write::evict(cx, &target, &input).await
         }
         ("DELETE", "", "") => write::delete_all(cx, &target, &input).await,
         ("DELETE", _, "") => write::delete(cx, &target, &input).await,
@@ -129,5 +137,15 @@ async fn resource(cx: &Context, request: Request<Incoming>, target: Target) -> R
             Err(read::unknown_path())
         }
         _ => Err(not_allowed()),
+    }
+}
+
+/// Whether PUT and PATCH are served.
+fn writable(t: &Target, sub: &str) -> bool {
+    match sub {
+        "" => true,
+        "status" => t.res.has_status,
+        "scale" => t.res.has_scale,
+        _ => false,
     }
 }

@@ -4,12 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
 use super::accept::{self, Form};
-use super::body::{Answer, json_text};
+use super::body::{Answer, json, json_text};
 use super::query::Query;
 use super::route::Target;
 use super::{Context, watch};
 use crate::api::resource::Res;
 use crate::api::status::{Result, Status};
+use crate::api::subresources;
 use crate::api::table::{self, Include};
 use crate::store::{List, Object};
 
@@ -37,6 +38,12 @@ pub(super) fn get(cx: &Context, t: &Target, query: &Query, accept: &str) -> Resu
     let form = accept::form(accept)?;
     let object = cx.client.get(t.res, &t.ns, &t.name)?;
     Ok(one(200, t.res, &object, form, query))
+}
+
+/// `GET …/scale`.
+pub(super) fn scale(cx: &Context, t: &Target) -> Result<Answer> {
+    let object = cx.client.get(t.res, &t.ns, &t.name)?;
+    Ok(json(200, &subresources::scale(&object)))
 }
 
 pub(super) fn list(cx: &Context, t: &Target, query: &Query, accept: &str) -> Result<Answer> {

@@ -10,6 +10,7 @@ use super::route::Target;
 use super::{Context, read};
 use crate::api::client::{DeleteOptions, Patch, Propagation, Validation, WriteOptions};
 use crate::api::status::{Result, Status};
+use crate::api::subresources::ScaleChange;
 use crate::store::Object;
 
 /// The parts of a request that writes look at.
@@ -65,16 +66,24 @@ fn warned(mut answer: Answer, options: &WriteOptions) -> Answer {
 
 pub(super) async fn create(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
     let form = accept::form(input.accept)?;
-    let api = cx.client.api();
-    let done = api
-        .create(t.res, &t.ns, input.object()?, &input.options()?)
+    let options = input.options()?;
+    let done = cx
+        .client
+        .api()
+        .create(t.res, &t.ns, input.object()?, &options)
         .await?;
-    Ok(read::one(201, t.res, &done, form, input.query))
+    Ok(warned(
+        read::one(201, t.res, &done, form, input.query),
+        &options,
+    ))
 }
 
 pub(super) async fn update(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
     let form = accept::form(input.accept)?;
     let mut object = input.object()?;
+    if t.sub == "scale" {
+        return set_scale(cx, t, input, ScaleChange::Replace(object)).await;
+    }
     let named = object["metadata"]["name"].as_str().unwrap_or_default();
     if named.is_empty() {
         object["metadata"]["name"] = json!(t.name);
@@ -95,6 +104,24 @@ pub(super) async fn update(cx: &Context, t: &Target, input: &Input<'_>) -> Resul
 
 pub(super) async fn patch(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
     let form = accept::form(input.accept)?;
+    let patch = patch_of(input)?;
+    if t.sub == "scale" {
+        return set_scale(cx, t, input, ScaleChange::Patch(patch)).await;
+    }
+    let options = input.options()?;
+    let api = cx.client.api();
+    let before = cx.client.find(t.res, &t.ns, &t.name).is_some();
+    let done = api
+        .patch(t.res, &t.ns, &t.name, &t.sub, &patch, &options)
+        .await?;
+    let code = if before { 200 } else { 201 };
+    Ok(warned(
+        read::one(code, t.res, &done, form, input.query),
+        &options,
+    ))
+}
+
+fn patch_of(input: &Input<'_>) -> Result<Patch> {
     let media = input
         .content_type
         .split(';')
@@ -103,7 +130,7 @@ pub(super) async fn patch(cx: &Context, t: &Target, input: &Input<'_>) -> Result
         .trim();
     let content = |kind| body::object(kind, &input.body);
     let force = input.query.flag("force");
-    let patch = match media {
+    Ok(match media {
         "application/json-patch+json" => Patch::Json(content(media)?),
         "application/merge-patch+json" => Patch::Merge(content(media)?),
         "application/strategic-merge-patch+json" => Patch::Strategic(content(media)?),
@@ -123,18 +150,56 @@ pub(super) async fn patch(cx: &Context, t: &Target, input: &Input<'_>) -> Result
                 ),
             ));
         }
-    };
+    })
+}
+
+/// `PUT …/scale`, and patches of it.
+pub(super) async fn set_scale(
+    cx: &Context,
+    t: &Target,
+    input: &Input<'_>,
+    change: ScaleChange,
+) -> Result<Answer> {
     let options = input.options()?;
-    let api = cx.client.api();
-    let before = cx.client.find(t.res, &t.ns, &t.name).is_some();
-    let done = api
-        .patch(t.res, &t.ns, &t.name, &t.sub, &patch, &options)
+    let done = cx
+        .client
+        .api()
+        .set_scale(t.res, &t.ns, &t.name, &change, &options)
         .await?;
-    let code = if before { 200 } else { 201 };
-    Ok(warned(
-        read::one(code, t.res, &done, form, input.query),
-        &options,
-    ))
+    Ok(json_answer(200, &done))
+}
+
+fn done() -> Answer {
+    json_answer(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    )
+}
+
+/// `POST …/pods/{name}/binding`.
+pub(super) async fn bind(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
+    let binding = input.object()?;
+    let node = binding["target"]["name"].as_str().unwrap_or_default();
+    if node.is_empty() {
+        return Err(Status::bad_request("target.name: Required value"));
+    }
+    let uid = binding["metadata"]["uid"].as_str().unwrap_or_default();
+    let options = input.options()?;
+    cx.client
+        .api()
+        .bind(&t.ns, &t.name, uid, node, &options)
+        .await?;
+    Ok(done())
+}
+
+/// `POST …/pods/{name}/eviction`.
+pub(super) async fn evict(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
+    let eviction = input.object()?;
+    cx.client
+        .api()
+        .evict(&t.ns, &t.name, &eviction, input.query.dry_run()?)
+        .await?;
+    Ok(done())
 }
 
 pub(super) async fn delete(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
