@@ -16,12 +16,18 @@
 //! a port (`v4.channel.k8s.io`, `v4.base64.channel.k8s.io`).
 #![forbid(unsafe_code)]
 
+mod channels;
 pub mod client;
 mod copy;
+mod link;
+mod pipe;
 pub mod proxy;
 pub mod server;
 pub mod spdy;
 mod status;
+#[cfg(test)]
+mod tests;
+mod tunnel;
 mod types;
 
 pub use status::{Cause, Details, Status};

@@ -10,6 +10,7 @@
 
 pub(crate) mod connection;
 mod dictionary;
+mod flow;
 pub mod frame;
 pub mod headers;
 
