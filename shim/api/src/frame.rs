@@ -65,7 +65,9 @@ impl Header {
     /// Parses and checks the ten bytes before a frame's data.
     pub fn parse(bytes: [u8; HEADER]) -> Result<Self, Error> {
         let word = |at: usize| {
-            bytes[at..].first_chunk().map_or(0, |word: &[u8; 4]| u32::from_be_bytes(*word))
+            bytes[at..]
+                .first_chunk()
+                .map_or(0, |word: &[u8; 4]| u32::from_be_bytes(*word))
         };
         let length = word(0) as usize;
         if length > MAX_DATA {

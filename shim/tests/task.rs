@@ -1,0 +1,224 @@
+//! The Task API against real containers.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::{Shim, runc, runs, runtimes};
+use rrun_task_api::Code;
+use rrun_task_api::exit::Exit;
+use rrun_task_api::pb::task;
+use rrun_task_api::pb::task_types::Status;
+use rrun_tests::{Need, require, wait_until};
+use std::fs;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_container_runs_to_its_end_and_leaves_nothing() {
+    require!(Need::Root);
+    for runtime in runtimes() {
+        let shim = Shim::start(&runtime, &["sh", "-c", "echo out; echo err >&2; exit 7"]);
+        shim.run();
+        assert_eq!(shim.wait(""), 7);
+        // On disk before anybody was told.
+        let exit = Exit::read(&shim.dir).unwrap().unwrap();
+        assert_eq!((exit.code, exit.signal, exit.oom_killed), (7, 0, false));
+        let mut log = shim.log();
+        log.sort();
+        assert_eq!(log, ["stderr F err", "stdout F out"]);
+        let status = shim.status();
+        assert_eq!((status.status(), status.exit_status), (Status::Stopped, 7));
+        assert!(status.started_at.is_some() && status.exited_at.is_some());
+        shim.finish();
+    }
+}
+
+#[test]
+fn what_is_refused_says_why() {
+    require!(Need::Root);
+    let runtime = &runtimes()[0];
+    let shim = Shim::start(runtime, &["sleep", "1000"]);
+    let code = |error: rrun_task_api::client::Error| error.status().map(|s| s.code);
+    assert_eq!(code(shim.kill(9).unwrap_err()), Some(Code::NotFound));
+    let mut bad = shim.create_request();
+    bad.bundle = "/nonexistent".into();
+    let error = shim.call(shim.client.create(&bad)).unwrap_err();
+    assert!(error.to_string().contains("/nonexistent"), "{error}");
+    let mut bad = shim.create_request();
+    bad.stdout = "gopher:///x".into();
+    let error = shim.call(shim.client.create(&bad)).unwrap_err();
+    assert!(error.to_string().contains("gopher"), "{error}");
+    // A failed Create leaves the id free.
+    shim.run();
+    let error = shim
+        .call(shim.client.create(&shim.create_request()))
+        .unwrap_err();
+    assert_eq!(code(error), Some(Code::AlreadyExists));
+    assert_eq!(
+        code(shim.delete("").unwrap_err()),
+        Some(Code::FailedPrecondition)
+    );
+    shim.kill(9).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    let error = shim.kill(9).unwrap_err();
+    assert_eq!(error.status().unwrap().message, "process already finished");
+    shim.finish();
+}
+
+#[test]
+fn a_program_that_is_not_there_fails_the_create_with_the_runtimes_words() {
+    require!(Need::Root);
+    for runtime in runtimes() {
+        let shim = Shim::start(&runtime, &["/bin/nothing-here"]);
+        let created = shim.call(shim.client.create(&shim.create_request()));
+        let error = if let Err(error) = created {
+            error
+        } else {
+            let start = task::StartRequest {
+                id: shim.id.clone(),
+                ..Default::default()
+            };
+            shim.call(shim.client.start(&start)).unwrap_err()
+        };
+        let text = error.to_string();
+        assert!(text.contains("nothing-here"), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+    }
+}
+
+#[test]
+fn pause_resume_and_a_kill_while_paused() {
+    require!(Need::Root, Need::Program("runc"));
+    let shim = Shim::start(&runc(), &["sleep", "1000"]);
+    shim.run();
+    let id = shim.id.clone();
+    let pause = task::PauseRequest { id: id.clone() };
+    shim.call(shim.client.pause(&pause)).unwrap();
+    assert_eq!(shim.status().status(), Status::Paused);
+    shim.call(shim.client.resume(&task::ResumeRequest { id }))
+        .unwrap();
+    assert_eq!(shim.status().status(), Status::Running);
+    shim.call(shim.client.pause(&pause)).unwrap();
+    shim.kill(9).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    shim.finish();
+}
+
+#[test]
+fn every_process_is_listed_and_dies_with_the_first() {
+    require!(Need::Root);
+    for runtime in runtimes() {
+        let shim = Shim::start(&runtime, &["sh", "-c", "sleep 1000 & sleep 1000 & wait"]);
+        let pid = shim.run();
+        let request = task::PidsRequest {
+            id: shim.id.clone(),
+        };
+        let pids = || {
+            let answer = shim.call(shim.client.pids(&request)).unwrap();
+            answer.processes.iter().map(|p| p.pid).collect::<Vec<_>>()
+        };
+        wait_until("three processes", LIMIT, || pids().len() == 3);
+        let before = pids();
+        assert!(before.contains(&pid));
+        shim.kill(9).unwrap();
+        assert_eq!(shim.wait(""), 137);
+        wait_until("the end of all", LIMIT, || {
+            !before.iter().any(|pid| runs(*pid))
+        });
+        shim.finish();
+    }
+}
+
+#[test]
+fn nothing_survives_the_first_process_even_without_a_pid_namespace() {
+    require!(Need::Root);
+    for runtime in runtimes() {
+        let args = ["sh", "-c", "sleep 1000 & echo $!; sleep 0.2; exit 0"];
+        let shim = Shim::start_with(&runtime, &args, |bundle| {
+            let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "pid");
+        });
+        shim.run();
+        assert_eq!(shim.wait(""), 0);
+        let log = shim.log();
+        let pid = log[0].strip_prefix("stdout F ").unwrap().parse().unwrap();
+        wait_until("the end of the orphan", LIMIT, || !runs(pid));
+        shim.finish();
+    }
+}
+
+#[test]
+fn out_of_memory_is_known_from_the_exit() {
+    require!(Need::Root);
+    for runtime in runtimes() {
+        let hog = "x=a; while :; do x=$x$x; done";
+        let shim = Shim::start_with(&runtime, &["sh", "-c", hog], |bundle| {
+            bundle.config["linux"]["resources"] =
+                serde_json::json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
+        });
+        shim.run();
+        assert_eq!(shim.wait(""), 137);
+        assert!(Exit::read(&shim.dir).unwrap().unwrap().oom_killed);
+        assert!(shim.status().oom_killed);
+        shim.finish();
+    }
+}
+
+#[test]
+fn usage_and_metrics_are_the_kernels() {
+    require!(Need::Root);
+    let shim = Shim::start(
+        &runtimes()[0],
+        &[
+            "sh",
+            "-c",
+            "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; sleep 1000",
+        ],
+    );
+    shim.run();
+    let request = rrun_task_api::pb::shim::UsageRequest {
+        id: shim.id.clone(),
+    };
+    let usage = || shim.call(shim.client.usage(&request)).unwrap();
+    wait_until("CPU time", LIMIT, || {
+        usage().cpu_usage.unwrap() > 10_000_000
+    });
+    let usage = usage();
+    assert!(usage.memory_usage.unwrap() > 4096, "{usage:?}");
+    assert!(usage.memory_working_set <= usage.memory_usage, "{usage:?}");
+    assert_eq!((usage.pids, usage.threads), (Some(1), Some(1)), "{usage:?}");
+    assert_eq!(usage.memory_limit, None, "{usage:?}");
+    let stats = task::StatsRequest {
+        id: shim.id.clone(),
+    };
+    let stats = shim.call(shim.client.stats(&stats)).unwrap().stats.unwrap();
+    assert!(
+        stats.type_url.starts_with("io.containerd.cgroups.v"),
+        "{}",
+        stats.type_url
+    );
+    shim.kill(9).unwrap();
+    shim.wait("");
+    shim.finish();
+}
+
+#[test]
+fn rootfs_mounts_of_a_request_are_made_and_undone() {
+    require!(Need::Root);
+    let other = tempfile::tempdir().unwrap();
+    rrun_tests::busybox_rootfs(other.path());
+    fs::write(other.path().join("mark"), "from the mount\n").unwrap();
+    let shim = Shim::start(&runtimes()[0], &["cat", "/mark"]);
+    let mut request = shim.create_request();
+    request.rootfs = vec![rrun_task_api::pb::types::Mount {
+        r#type: "bind".into(),
+        source: other.path().display().to_string(),
+        options: vec!["rbind".into(), "ro".into()],
+        ..Default::default()
+    }];
+    shim.run_as(&request);
+    assert_eq!(shim.wait(""), 0);
+    assert_eq!(shim.log(), ["stdout F from the mount"]);
+    shim.finish();
+}
