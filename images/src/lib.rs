@@ -4,6 +4,7 @@
 //! [`Store::rootfs`]. It speaks image-spec 1.1 and distribution-spec 1.1.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod build;
 mod bundle;
 mod digest;
@@ -24,6 +25,7 @@ mod store;
 mod unpack;
 pub mod users;
 
+pub use archive::{Format, SaveTarget};
 pub use build::LayerBuild;
 pub use bundle::BundleOptions;
 pub use digest::{Digest, Hasher, ImageId, digest_reader};

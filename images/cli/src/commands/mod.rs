@@ -4,12 +4,14 @@ mod build_layers;
 mod history;
 mod inspect;
 mod list;
+mod load;
 mod prune;
 mod pull;
 mod push;
 mod registry;
 mod release;
 mod remove;
+mod save;
 mod tag;
 mod unpack;
 
@@ -40,6 +42,10 @@ pub enum Command {
     Remove(remove::Remove),
     /// Remove images without a name, and broken-off downloads
     Prune(prune::Prune),
+    /// Write images to a file
+    Save(save::Save),
+    /// Read images from a file
+    Load(load::Load),
     /// Make a runtime bundle of an image, for `rrun run -b BUNDLE ID`
     Unpack(unpack::Unpack),
     /// End a bundle made by unpack: drop its writable layer
@@ -60,6 +66,8 @@ impl Command {
             Self::Tag(command) => command.run(store)?,
             Self::Remove(command) => command.run(store)?,
             Self::Prune(command) => command.run(store)?,
+            Self::Save(command) => command.run(store)?,
+            Self::Load(command) => command.run(store)?,
             Self::Unpack(command) => command.run(store)?,
             Self::Release(command) => command.run(store)?,
             Self::BuildLayers(command) => command.run(store)?,

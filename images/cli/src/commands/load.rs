@@ -1,0 +1,24 @@
+use std::path::PathBuf;
+
+use anyhow::Result;
+use rrun_images::{Limits, Reference, Store};
+
+use crate::text::say;
+
+#[derive(clap::Args)]
+pub struct Load {
+    /// OCI layout directory, OCI archive or docker-archive, also compressed; - is standard input
+    input: PathBuf,
+    /// Name for the image, where the file has none or another is wanted
+    #[arg(long, short)]
+    tag: Option<Reference>,
+}
+
+impl Load {
+    pub fn run(&self, store: &Store) -> Result<()> {
+        for id in store.load(&self.input, self.tag.as_ref(), &Limits::default())? {
+            say(id);
+        }
+        Ok(())
+    }
+}
