@@ -25,6 +25,7 @@ pub mod rootfs;
 pub mod seccomp;
 pub mod spec;
 pub mod sync;
+pub mod update;
 
 pub use error::{Context, Error, Result};
 pub use oci_spec::runtime as oci;

@@ -6,7 +6,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 pub use libc::{
-    EAGAIN, ECHILD, ESRCH, SIGCHLD, SIGKILL, SIGPIPE, SIGTERM, SIGURG, SIGWINCH,
+    EAGAIN, ECHILD, ENOENT, ESRCH, SIGCHLD, SIGKILL, SIGPIPE, SIGTERM, SIGURG, SIGWINCH,
 };
 
 /// Which side of a clone one is on.
@@ -68,21 +68,32 @@ pub fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone> {
     // fork(2); there is one thread, so no lock of another is copied in a locked state. `args` and
     // `pidfd` are live and of the size given.
     let ret = unsafe {
-        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<CloneArgs>())
+        libc::syscall(
+            libc::SYS_clone3,
+            std::ptr::from_mut(&mut args),
+            size_of::<CloneArgs>(),
+        )
     };
     match ret {
         0 => Ok(Clone::Child),
         pid if pid > 0 => {
             // SAFETY: CLONE_PIDFD made a descriptor that nobody else owns.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-            Ok(Clone::Parent { pid: pid as i32, pidfd })
+            Ok(Clone::Parent {
+                pid: pid as i32,
+                pidfd,
+            })
         }
         _ => Err(Error::last(
             "clone3",
             format_args!(
                 "{}{}",
                 crate::ns::names(flags),
-                if cgroup.is_some() { ", CLONE_INTO_CGROUP" } else { "" }
+                if cgroup.is_some() {
+                    ", CLONE_INTO_CGROUP"
+                } else {
+                    ""
+                }
             ),
         )),
     }
@@ -99,7 +110,13 @@ fn single_threaded() -> bool {
 
 /// pidfd_open(2).
 pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
-    let invalid = || Error::new("pidfd_open", format_args!("{pid}"), crate::Errno(libc::ESRCH));
+    let invalid = || {
+        Error::new(
+            "pidfd_open",
+            format_args!("{pid}"),
+            crate::Errno(libc::ESRCH),
+        )
+    };
     let target = rustix::process::Pid::from_raw(pid).ok_or_else(invalid)?;
     rustix::process::pidfd_open(target, rustix::process::PidfdFlags::empty())
         .call("pidfd_open", format_args!("{pid}"))
@@ -120,7 +137,10 @@ pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     if ret == 0 {
         return Ok(());
     }
-    Err(Error::last("pidfd_send_signal", format_args!("signal {signal}")))
+    Err(Error::last(
+        "pidfd_send_signal",
+        format_args!("signal {signal}"),
+    ))
 }
 
 /// kill(2).
@@ -181,7 +201,11 @@ pub fn wait(pid: i32, nohang: bool) -> Result<Option<(i32, Exit)>> {
 pub fn exec(path: &CString, args: &[CString], env: &[CString]) -> Error {
     match nix::unistd::execve(path, args, env) {
         Ok(never) => match never {},
-        Err(e) => Error::new("execve", format_args!("{}", path.to_string_lossy()), e.into()),
+        Err(e) => Error::new(
+            "execve",
+            format_args!("{}", path.to_string_lossy()),
+            e.into(),
+        ),
     }
 }
 
@@ -210,7 +234,10 @@ pub fn start_time(pid: i32) -> Option<(u64, char)> {
 
 /// The wall clock plus `offset_seconds` in RFC 3339, UTC, with nanoseconds.
 pub fn utc_now(offset_seconds: i64) -> String {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut now = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: `now` is valid for writes of a timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now) };
     rfc3339(now.tv_sec + offset_seconds, now.tv_nsec as u32)
@@ -246,6 +273,9 @@ mod tests {
     fn dates() {
         assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(rfc3339(951_782_400, 5), "2000-02-29T00:00:00.000000005Z");
-        assert_eq!(rfc3339(4_102_444_799, 999_999_999), "2099-12-31T23:59:59.999999999Z");
+        assert_eq!(
+            rfc3339(4_102_444_799, 999_999_999),
+            "2099-12-31T23:59:59.999999999Z"
+        );
     }
 }

@@ -5,12 +5,18 @@
 mod create;
 mod delete;
 mod exec;
+mod features;
 mod hand_over;
 mod kill;
 mod list;
+mod pause;
+mod ps;
+mod resume;
 mod run;
+mod spec;
 mod start;
 mod state;
+mod update;
 
 use crate::args::{Command, Global};
 use rrun_core::{Error, Result};
@@ -22,13 +28,21 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         "create" => create::run(global, parser),
         "delete" => delete::run(global, parser),
         "exec" => exec::run(global, parser),
+        "features" => features::run(global, parser),
         "kill" => kill::run(global, parser),
         "list" => list::run(global, parser),
+        "pause" => pause::run(global, parser),
+        "ps" => ps::run(global, parser),
+        "resume" => resume::run(global, parser),
         "run" => run::run(global, parser),
+        "spec" => spec::run(global, parser),
         "start" => start::run(global, parser),
         "state" => state::run(global, parser),
+        "update" => update::run(global, parser),
         "image" | "cri" | "pods" => hand_over::run(&command.name, parser),
-        other => Err(Error::Usage(format!("no such command {other:?}; see 'rrun --help'"))),
+        other => Err(Error::Usage(format!(
+            "no such command {other:?}; see 'rrun --help'"
+        ))),
     }
 }
 
@@ -39,6 +53,13 @@ pub fn enters_container(name: &str) -> bool {
 
 /// Help of the commands that are not in `help.rs`.
 pub fn help(name: &str) -> Option<&'static str> {
-    let _ = name;
-    None
+    Some(match name {
+        "features" => features::HELP,
+        "pause" => pause::HELP,
+        "ps" => ps::HELP,
+        "resume" => resume::HELP,
+        "spec" => spec::HELP,
+        "update" => update::HELP,
+        _ => return None,
+    })
 }

@@ -74,8 +74,12 @@ pub struct Mount {
 impl Mount {
     /// The first `key` among the file system's data.
     pub fn data(&self, key: &str) -> Option<&str> {
-        let Source::Filesystem { data, .. } = &self.source else { return None };
-        data.iter().find(|(k, _)| k == key).and_then(|(_, v)| v.as_deref())
+        let Source::Filesystem { data, .. } = &self.source else {
+            return None;
+        };
+        data.iter()
+            .find(|(k, _)| k == key)
+            .and_then(|(_, v)| v.as_deref())
     }
 }
 
@@ -121,9 +125,41 @@ const SUPERBLOCK: [&str; 4] = ["sync", "dirsync", "lazytime", "mand"];
 
 /// Options of mount(8) that need nothing done.
 const NOTHING: [&str; 11] = [
-    "defaults", "async", "loud", "silent", "nolazytime", "nomand", "iversion", "noiversion", "acl",
-    "noacl", "x-initrd.mount",
+    "defaults",
+    "async",
+    "loud",
+    "silent",
+    "nolazytime",
+    "nomand",
+    "iversion",
+    "noiversion",
+    "acl",
+    "noacl",
+    "x-initrd.mount",
 ];
+
+/// Every option that has a meaning here, for `features`.
+pub fn known_options() -> Vec<String> {
+    let mut names: Vec<String> = ATTRIBUTES
+        .iter()
+        .flat_map(|(name, ..)| [(*name).to_owned(), format!("r{name}")])
+        .chain(
+            SUPERBLOCK
+                .iter()
+                .chain(&NOTHING)
+                .map(|name| (*name).to_owned()),
+        )
+        .chain(["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"].map(str::to_owned))
+        .collect();
+    let propagations = ["private", "slave", "shared", "unbindable"];
+    names.extend(
+        propagations
+            .iter()
+            .flat_map(|n| [(*n).to_owned(), format!("r{n}")]),
+    );
+    names.sort();
+    names
+}
 
 fn apply(attr: &mut MountAttr, set: u64, clear: u64) {
     attr.set = (attr.set & !clear) | set;
@@ -133,7 +169,9 @@ fn apply(attr: &mut MountAttr, set: u64, clear: u64) {
 /// Plans `mounts`, in order.
 pub fn from_spec(spec: &Spec, bundle: &Path) -> Result<Vec<Mount>> {
     let mounts = spec.mounts().iter().flatten().enumerate();
-    mounts.map(|(index, mount)| plan(index, mount, bundle)).collect()
+    mounts
+        .map(|(index, mount)| plan(index, mount, bundle))
+        .collect()
 }
 
 /// Plans one mount. `index` is for messages.
@@ -157,9 +195,15 @@ pub fn plan(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Re
     let options = mount.options().as_deref().unwrap_or_default();
     let parsed = parse_options(&mut planned, options);
     planned.source = source(kind, mount, &parsed, bundle).ok_or_else(|| {
-        Error::config(field("type"), "neither a type nor the option bind or rbind is given")
+        Error::config(
+            field("type"),
+            "neither a type nor the option bind or rbind is given",
+        )
     })?;
-    let maps = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
+    let maps = (
+        mount.uid_mappings().as_deref(),
+        mount.gid_mappings().as_deref(),
+    );
     planned.idmap = idmap(&parsed, maps, &planned.source)
         .map_err(|why| Error::config(field("options"), why))?;
     Ok(planned)
@@ -250,13 +294,17 @@ fn idmap(
         return Err("id-mapped mounts are possible for bind mounts only");
     }
     let maps = match (uids, gids) {
-        (Some(uids), Some(gids)) if !uids.is_empty() && !gids.is_empty() => {
-            Some((super::namespaces::map(Some(uids)), super::namespaces::map(Some(gids))))
-        }
+        (Some(uids), Some(gids)) if !uids.is_empty() && !gids.is_empty() => Some((
+            super::namespaces::map(Some(uids)),
+            super::namespaces::map(Some(gids)),
+        )),
         _ if !mapped => None,
         _ => return Err("uidMappings and gidMappings must both be given"),
     };
-    Ok(Some(IdMap { recursive: parsed.idmap == Some(true), maps }))
+    Ok(Some(IdMap {
+        recursive: parsed.idmap == Some(true),
+        maps,
+    }))
 }
 
 /// An absolute path without ".", ".." and doubled slashes; a relative one is
@@ -285,7 +333,11 @@ mod tests {
     use super::*;
 
     fn planned(json: &str) -> Result<Mount> {
-        plan(0, &serde_json::from_str(json).expect("JSON of the test"), Path::new("/b"))
+        plan(
+            0,
+            &serde_json::from_str(json).expect("JSON of the test"),
+            Path::new("/b"),
+        )
     }
 
     #[test]
@@ -308,7 +360,14 @@ mod tests {
     fn a_relative_bind_source_is_below_the_bundle() {
         let m = planned(r#"{"destination":"/x","source":"d","options":["rbind","ro"]}"#).unwrap();
         let path = PathBuf::from("/b/d");
-        assert_eq!(m.source, Source::Bind { path, recursive: true, nofollow: false });
+        assert_eq!(
+            m.source,
+            Source::Bind {
+                path,
+                recursive: true,
+                nofollow: false
+            }
+        );
     }
 
     #[test]

@@ -83,7 +83,12 @@ impl Builder {
             .collect::<Result<Vec<_>>>()?;
         // libseccomp takes one condition for each argument in a rule: with more, each becomes a
         // rule of its own (runc's rule).
-        let mut indexes: Vec<_> = call.args().iter().flatten().map(|a| a.index()).collect();
+        let mut indexes: Vec<_> = call
+            .args()
+            .iter()
+            .flatten()
+            .map(oci_spec::runtime::LinuxSeccompArg::index)
+            .collect();
         indexes.sort_unstable();
         let split = indexes.windows(2).any(|pair| pair[0] == pair[1]);
         for name in call.names() {
@@ -205,7 +210,7 @@ fn last(profile: &LinuxSeccomp, arch: ScmpArch) -> Option<u32> {
         .syscalls()
         .iter()
         .flatten()
-        .flat_map(|call| call.names());
+        .flat_map(LinuxSyscall::names);
     names
         .filter_map(|name| match ScmpSyscall::from_name_by_arch(name, arch) {
             // Negative: libseccomp's stand-in for one that the architecture does not have.

@@ -78,7 +78,7 @@ fn cached(profile: &LinuxSeccomp, dir: &Path) -> Result<Vec<Instruction>> {
 
 /// Everything that the program depends on.
 fn key(profile: &LinuxSeccomp) -> Result<Vec<u8>> {
-    let library = ScmpVersion::current().map_or_else(|_| "?".to_owned(), |v| v.to_string());
+    let library = library_version();
     let mut key = format!(
         "{} {} libseccomp {library}\n",
         env!("CARGO_PKG_VERSION"),
@@ -211,5 +211,5 @@ mod tests {
 
 /// Version of libseccomp, as "2.5.4".
 pub fn library_version() -> String {
-    "unknown".to_owned()
+    ScmpVersion::current().map_or_else(|_| "unknown".into(), |version| version.to_string())
 }

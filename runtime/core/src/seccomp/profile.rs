@@ -156,20 +156,25 @@ pub fn flags(profile: &LinuxSeccomp) -> Result<u32> {
     };
     let mut bits = 0;
     for flag in flags {
-        let bit = flag_bit(*flag);
-        // WAIT_KILLABLE_RECV is taken only together with NEW_LISTENER.
-        let probe = if bit == WAIT_KILLABLE_RECV {
-            bit | NEW_LISTENER
-        } else {
-            bit
-        };
-        if bit != 0 && !rrun_sys::seccomp::knows_flags(probe) {
+        if !is_supported(*flag) {
             let why = format!("this kernel does not have {flag}");
             return Err(Error::config("linux.seccomp.flags", why));
         }
-        bits |= bit;
+        bits |= flag_bit(*flag);
     }
     Ok(bits)
+}
+
+/// Whether this kernel takes `flag`. TSYNC is taken and has no effect.
+pub fn is_supported(flag: LinuxSeccompFilterFlag) -> bool {
+    let bit = flag_bit(flag);
+    // WAIT_KILLABLE_RECV is taken only together with NEW_LISTENER.
+    let probe = if bit == WAIT_KILLABLE_RECV {
+        bit | NEW_LISTENER
+    } else {
+        bit
+    };
+    bit == 0 || rrun_sys::seccomp::knows_flags(probe)
 }
 
 /// The bit of a flag; 0 for TSYNC.
