@@ -1,0 +1,402 @@
+//! The tool against Debian's docker-registry, with skopeo and umoci as judges.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use rrun_tests::{Need, Registry, require};
+
+struct Tool {
+    dir: tempfile::TempDir,
+}
+
+impl Tool {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_rrun-image"))
+            .arg("--store")
+            .arg(self.path("store"))
+            .args(args)
+            .output()
+            .unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(!output.status.success(), "{args:?} succeeded");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(stderr.trim_end().lines().count(), 1, "{stderr}");
+        stderr
+    }
+
+    /// Directories of two layers, the upper one changing the lower.
+    fn directories(&self) -> (String, String) {
+        let (a, b) = (self.path("a"), self.path("b"));
+        fs::create_dir_all(a.join("bin")).unwrap();
+        fs::create_dir_all(b.join("etc")).unwrap();
+        fs::write(a.join("bin/tool"), "one").unwrap();
+        fs::hard_link(a.join("bin/tool"), a.join("bin/same")).unwrap();
+        fs::write(b.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\n").unwrap();
+        std::os::unix::fs::symlink("passwd", b.join("etc/link")).unwrap();
+        (
+            a.to_str().unwrap().to_owned(),
+            b.to_str().unwrap().to_owned(),
+        )
+    }
+
+    fn build(&self, tag: &str) -> String {
+        let (a, b) = self.directories();
+        self.ok(&[
+            "build-layers",
+            &a,
+            &b,
+            "--tag",
+            tag,
+            "--cmd",
+            r#"["/bin/tool","-v"]"#,
+            "--env",
+            "A=b",
+        ])
+    }
+}
+
+fn outside(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {args:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn an_image_goes_to_a_registry_and_back() {
+    require!(
+        Need::Root,
+        Need::Program("docker-registry"),
+        Need::Program("skopeo")
+    );
+    let (tool, registry) = (Tool::new(), Registry::start());
+    let name = format!("{}/team/app:1", registry.host());
+    let id = tool.build(&name);
+    let digest = tool.ok(&["push", &name]);
+    let raw = outside(
+        "skopeo",
+        &[
+            "inspect",
+            "--tls-verify=false",
+            "--config",
+            &format!("docker://{name}"),
+        ],
+    );
+    assert!(raw.contains("/bin/tool"), "{raw}");
+    tool.ok(&["remove", &name]);
+    assert_eq!(fs::read_dir(tool.path("store/layers")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(tool.path("store/blobs/sha256"))
+            .unwrap()
+            .count(),
+        0
+    );
+    assert_eq!(tool.ok(&["pull", "--quiet", &name]), id);
+    let by_digest = format!("{}/team/app@{digest}", registry.host());
+    assert_eq!(tool.ok(&["pull", "--quiet", &by_digest]), id);
+    let image: serde_json::Value =
+        serde_json::from_str(&tool.ok(&["inspect", &by_digest])).unwrap();
+    assert_eq!(image["repo_tags"], serde_json::json!([name]));
+    assert_eq!(image["repo_digests"], serde_json::json!([by_digest]));
+    assert_eq!(
+        image["config"]["cmd"],
+        serde_json::json!(["/bin/tool", "-v"])
+    );
+    assert_eq!(tool.ok(&["list", "--quiet"]), id);
+    assert!(tool.ok(&["remove", &id[7..19]]).contains("removed"));
+    assert!(tool.fails(&["inspect", &name]).contains("no image"));
+}
+
+#[test]
+fn the_store_is_a_layout_that_others_read() {
+    require!(Need::Root, Need::Program("skopeo"));
+    let tool = Tool::new();
+    let id = tool.build("example.org/app:1");
+    let layout = format!("oci:{}:example.org/app:1", tool.path("store").display());
+    let copy = tool.path("copy");
+    outside(
+        "skopeo",
+        &[
+            "copy",
+            "--quiet",
+            &layout,
+            &format!("dir:{}", copy.display()),
+        ],
+    );
+    assert!(copy.join(&id[7..]).exists());
+}
+
+#[test]
+fn the_same_directories_give_the_same_image() {
+    require!(Need::Root);
+    let (one, two) = (Tool::new(), Tool::new());
+    assert_eq!(
+        one.build("example.org/app:1"),
+        two.build("example.org/app:1")
+    );
+}
+
+#[test]
+fn images_of_other_tools_unpack_as_umoci_unpacks_them() {
+    require!(
+        Need::Root,
+        Need::Program("docker-registry"),
+        Need::Program("skopeo"),
+        Need::Program("umoci")
+    );
+    let (tool, registry) = (Tool::new(), Registry::start());
+    tool.build("example.org/app:1");
+    let archive = tool.path("app.tar");
+    tool.ok(&[
+        "save",
+        "example.org/app:1",
+        "--format",
+        "oci-archive",
+        "-o",
+        archive.to_str().unwrap(),
+    ]);
+    let oci = format!("oci-archive:{}:example.org/app:1", archive.display());
+    let remote = format!("docker://{}/app:zstd", registry.host());
+    let flags = [
+        "copy",
+        "--quiet",
+        "--dest-tls-verify=false",
+        "--dest-compress-format",
+        "zstd",
+    ];
+    outside("skopeo", &[&flags[..], &[&oci, &remote]].concat());
+    let name = format!("{}/app:zstd", registry.host());
+    tool.ok(&["pull", "--quiet", &name]);
+    let flat = tool.path("flat");
+    tool.ok(&[
+        "unpack",
+        "--flat",
+        "--rootfs-only",
+        &name,
+        flat.to_str().unwrap(),
+    ]);
+    let layout = tool.path("layout");
+    outside(
+        "skopeo",
+        &[
+            "copy",
+            "--quiet",
+            &oci,
+            &format!("oci:{}:x", layout.display()),
+        ],
+    );
+    let bundle = tool.path("umoci");
+    let image = format!("{}:x", layout.display());
+    outside(
+        "umoci",
+        &["unpack", "--image", &image, bundle.to_str().unwrap()],
+    );
+    assert_eq!(tree(&flat), tree(&bundle.join("rootfs")));
+    assert_eq!(fs::metadata(flat.join("bin/tool")).unwrap().nlink(), 2);
+}
+
+/// Path, mode, size, time and content or target of all below a directory.
+fn tree(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(at) = pending.pop() {
+        for entry in fs::read_dir(&at).unwrap() {
+            let path = entry.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let content = if meta.is_symlink() {
+                fs::read_link(&path).unwrap().display().to_string()
+            } else if meta.is_dir() {
+                pending.push(path.clone());
+                String::new()
+            } else {
+                fs::read_to_string(&path).unwrap()
+            };
+            let name = path.strip_prefix(root).unwrap().display();
+            found.push(format!(
+                "{name} {:o} {} {content}",
+                meta.mode(),
+                meta.mtime()
+            ));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn archives_round_trip_byte_for_byte() {
+    require!(Need::Root, Need::Program("skopeo"));
+    let tool = Tool::new();
+    let id = tool.build("docker.io/library/app:1");
+    for format in ["docker-archive", "oci-archive"] {
+        let (first, second) = (tool.path("first.tar"), tool.path("second.tar"));
+        tool.ok(&[
+            "save",
+            "app:1",
+            "--format",
+            format,
+            "-o",
+            first.to_str().unwrap(),
+        ]);
+        let other = Tool::new();
+        assert_eq!(other.ok(&["load", first.to_str().unwrap()]), id);
+        other.ok(&[
+            "save",
+            "app:1",
+            "--format",
+            format,
+            "-o",
+            second.to_str().unwrap(),
+        ]);
+        assert_eq!(
+            fs::read(&first).unwrap(),
+            fs::read(&second).unwrap(),
+            "{format}"
+        );
+        let kind = if format == "oci-archive" {
+            "oci-archive"
+        } else {
+            "docker-archive"
+        };
+        let source = format!("{kind}:{}", first.display());
+        assert!(outside("skopeo", &["inspect", "--config", &source]).contains("/bin/tool"));
+    }
+}
+
+#[test]
+fn docker_archives_of_others_load() {
+    require!(Need::Root, Need::Program("skopeo"));
+    let tool = Tool::new();
+    let id = tool.build("docker.io/library/app:1");
+    let layout = format!(
+        "oci:{}:docker.io/library/app:1",
+        tool.path("store").display()
+    );
+    let archive = tool.path("docker.tar");
+    let target = format!("docker-archive:{}:app:2", archive.display());
+    outside("skopeo", &["copy", "--quiet", &layout, &target]);
+    let other = Tool::new();
+    let loaded = other.ok(&["load", archive.to_str().unwrap()]);
+    // skopeo writes the configuration anew for Docker; the layers are the same.
+    let image: serde_json::Value = serde_json::from_str(&other.ok(&["inspect", "app:2"])).unwrap();
+    let own: serde_json::Value = serde_json::from_str(&tool.ok(&["inspect", &id])).unwrap();
+    assert_eq!(image["id"], loaded);
+    assert_eq!(image["layers"][1]["chain_id"], own["layers"][1]["chain_id"]);
+    outside("gzip", &[archive.to_str().unwrap()]);
+    let zipped = Tool::new();
+    assert_eq!(
+        zipped.ok(&["load", &format!("{}.gz", archive.display())]),
+        loaded
+    );
+}
+
+#[test]
+fn bad_input_is_answered_with_one_line() {
+    require!(Need::Root, Need::Program("docker-registry"));
+    let (tool, registry) = (Tool::new(), Registry::start());
+    let host = registry.host();
+    assert!(
+        tool.fails(&["pull", &format!("{host}/nothing:1")])
+            .contains("not found")
+    );
+    assert!(tool.fails(&["inspect", "Bad//Name"]).contains("lower case"));
+    assert!(tool.fails(&["remove", "nothing:1"]).contains("no image"));
+    assert!(
+        tool.fails(&["unpack", "nothing:1", "x"])
+            .contains("no image")
+    );
+    assert!(
+        tool.fails(&["load", "/nonexistent.tar"])
+            .contains("/nonexistent.tar")
+    );
+    assert!(
+        tool.fails(&["push", &format!("{host}/nothing:1")])
+            .contains("no image")
+    );
+    let empty = tool.path("empty.tar");
+    fs::write(&empty, [0; 1024]).unwrap();
+    assert!(
+        tool.fails(&["load", empty.to_str().unwrap()])
+            .contains("neither index.json")
+    );
+    drop(registry);
+    let gone = tool.fails(&["pull", &format!("{host}/app:1")]);
+    assert!(
+        gone.contains("5 attempts") && gone.contains(&host),
+        "{gone}"
+    );
+}
+
+#[test]
+fn a_bundle_stands_on_the_store_and_is_released() {
+    require!(Need::Root);
+    let tool = Tool::new();
+    tool.build("example.org/app:1");
+    let bundle = tool.path("bundle");
+    let path = bundle.to_str().unwrap();
+    tool.ok(&[
+        "unpack",
+        "example.org/app:1",
+        path,
+        "--id",
+        "c1",
+        "--memory",
+        "64m",
+        "--cpus",
+        "0.5",
+        "--pids",
+        "7",
+    ]);
+    let text = fs::read_to_string(bundle.join("config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        config["process"]["args"],
+        serde_json::json!(["/bin/tool", "-v"])
+    );
+    assert_eq!(config["linux"]["resources"]["memory"]["limit"], 64 << 20);
+    assert_eq!(config["linux"]["resources"]["cpu"]["quota"], 50_000);
+    assert_eq!(config["linux"]["resources"]["pids"]["limit"], 7);
+    let root = &config["mounts"][0];
+    assert_eq!(
+        (root["destination"].as_str(), root["type"].as_str()),
+        (Some("/"), Some("overlay"))
+    );
+    let lower = root["options"][0]
+        .as_str()
+        .unwrap()
+        .strip_prefix("lowerdir=")
+        .unwrap();
+    assert!(lower.split(':').all(|dir| Path::new(dir).is_dir()) && lower.split(':').count() == 2);
+    assert!(
+        tool.fails(&["unpack", "example.org/app:1", path])
+            .contains("bundle already")
+    );
+    tool.ok(&["remove", "example.org/app:1"]);
+    assert!(lower.split(':').all(|dir| Path::new(dir).is_dir()));
+    tool.ok(&["release", "c1"]);
+    tool.ok(&["prune"]);
+    assert!(!lower.split(':').any(|dir| Path::new(dir).exists()));
+}
