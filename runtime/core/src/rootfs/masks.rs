@@ -39,7 +39,8 @@ fn read_only(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
 }
 
 /// What masks are made of: one empty read-only tmpfs for all directories, and
-/// the container's /dev/null for all files.
+/// the container's /dev/null for all files. Both are attached before they are
+/// cloned: a mount attached nowhere can be cloned only since Linux 6.15.
 #[derive(Default)]
 struct Covers {
     directory: Option<OwnedFd>,
@@ -50,22 +51,25 @@ impl Covers {
     fn mask(&mut self, root: BorrowedFd<'_>, path: &Path) -> Result<()> {
         let Some(target) = open(root, path)? else { return Ok(()) };
         let cover = match path::stat(target.as_fd())?.kind {
-            Kind::Dir => self.directory()?,
+            Kind::Dir => match &self.directory {
+                Some(directory) => directory.as_fd(),
+                None => return self.first_directory(target.as_fd()),
+            },
             _ => self.file(root)?,
         };
         let tree = mount::clone_tree(cover, c"", false, false)?;
         Ok(mount::attach(tree.as_fd(), target.as_fd())?)
     }
 
-    fn directory(&mut self) -> Result<BorrowedFd<'_>> {
-        if self.directory.is_none() {
-            let fs = FsContext::open("tmpfs")?;
-            fs.set("source", "tmpfs")?;
-            fs.set("nr_blocks", "1")?;
-            fs.set("nr_inodes", "1")?;
-            self.directory = Some(fs.mount(attr::RDONLY)?);
-        }
-        Ok(self.directory.as_ref().expect("set above").as_fd())
+    fn first_directory(&mut self, target: BorrowedFd<'_>) -> Result<()> {
+        let fs = FsContext::open("tmpfs")?;
+        fs.set("source", "tmpfs")?;
+        fs.set("nr_blocks", "1")?;
+        fs.set("nr_inodes", "1")?;
+        let directory = fs.mount(attr::RDONLY)?;
+        mount::attach(directory.as_fd(), target)?;
+        self.directory = Some(directory);
+        Ok(())
     }
 
     /// The container's /dev/null, proven to be that device: an image could have
@@ -77,7 +81,7 @@ impl Covers {
             if stat.kind != Kind::CharDevice || stat.rdev != path::makedev(1, 3) {
                 return Err(Error::State("/dev/null of the container is not the null device".into()));
             }
-            self.file = Some(mount::clone_tree(null.as_fd(), c"", false, false)?);
+            self.file = Some(null);
         }
         Ok(self.file.as_ref().expect("set above").as_fd())
     }
