@@ -190,7 +190,6 @@ impl Backend for Streams {
             Ok(Session {
                 stdio,
                 control: Box::new(control),
-                close_stdin: true,
             })
         }
         .boxed()
@@ -217,7 +216,6 @@ impl Backend for Streams {
             Ok(Session {
                 stdio: stdio.with_context(|| format!("connect to {path}"))?,
                 control: Box::new(control),
-                close_stdin: record.config().stdin_once && !record.config().tty,
             })
         }
         .boxed()

@@ -19,15 +19,22 @@ pub struct Options {
     /// Directory of the durable state.
     #[arg(long, default_value = "/var/lib/rrun/pods")]
     pub root: PathBuf,
-    /// Unix socket of the API, for root.
-    #[arg(long, default_value = "/run/rrun-pods/api.sock")]
+    /// Unix socket of the API, for root: the flag `--socket` of every command.
+    #[arg(skip)]
     pub socket: PathBuf,
     /// Addresses of Services.
     #[arg(long, default_value_t)]
     pub service_cidr: Cidr,
     /// Socket of the container runtime, as a path or unix:///path.
-    #[arg(long, default_value = "/run/rrun-cri/cri.sock")]
+    #[arg(
+        long = "cri",
+        alias = "cri-socket",
+        default_value = "/run/rrun-cri/cri.sock"
+    )]
     pub cri_socket: String,
+    /// Directory of containers' logs; `node/logs` under the root when absent.
+    #[arg(long)]
+    pub log_dir: Option<PathBuf>,
     /// Name of this node; the host's name when absent.
     #[arg(long)]
     pub node_name: Option<String>,
@@ -101,6 +108,7 @@ fn agent_config(options: &Options, node_name: &str) -> node::Config {
     node::Config {
         node_name: node_name.to_owned(),
         root: options.root.join("node"),
+        log_dir: options.log_dir.clone(),
         cri_socket: options.cri_socket.clone(),
         cluster_dns: options.cluster_dns.clone(),
         cluster_domain: options.cluster_domain.clone(),

@@ -33,6 +33,8 @@ pub struct Config {
     pub node_name: String,
     /// Directory for pods' files and logs; absolute.
     pub root: PathBuf,
+    /// Directory of logs; absolute. `logs` under the root when absent.
+    pub log_dir: Option<PathBuf>,
     /// The CRI socket, as `unix:///run/rrun-cri/cri.sock`.
     pub cri_socket: String,
     /// Name servers that pods with the policy ClusterFirst get; none gives them the host's.
@@ -81,11 +83,14 @@ impl Agent {
             "--root {}: must be an absolute path",
             config.root.display()
         );
+        if let Some(dir) = config.log_dir.as_deref().filter(|dir| !dir.is_absolute()) {
+            anyhow::bail!("--log-dir {}: must be an absolute path", dir.display());
+        }
         let node = NodeFacts::gather(config.max_pods)?;
         let client = client.named("node-agent");
         let shared = Shared {
             cri: Cri::new(&config.cri_socket)?,
-            dirs: Dirs::new(&config.root),
+            dirs: Dirs::new(&config.root, config.log_dir.as_deref()),
             events: Recorder::start(client.clone(), "kubelet", &config.node_name),
             client,
             images: Images::default(),

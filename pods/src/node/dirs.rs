@@ -10,13 +10,15 @@ use super::names;
 #[derive(Clone, Debug)]
 pub struct Dirs {
     root: PathBuf,
+    logs: PathBuf,
 }
 
 impl Dirs {
-    /// Below `root`, an absolute path.
-    pub fn new(root: &Path) -> Self {
+    /// Below `root`, an absolute path, with logs below `logs` or in `logs` under the root.
+    pub fn new(root: &Path, logs: Option<&Path>) -> Self {
         Self {
             root: root.to_owned(),
+            logs: logs.map_or_else(|| root.join("logs"), Path::to_owned),
         }
     }
 
@@ -49,7 +51,7 @@ impl Dirs {
 
     /// All logs.
     pub fn all_logs(&self) -> PathBuf {
-        self.root.join("logs")
+        self.logs.clone()
     }
 
     /// The pod's logs, which the CRI is told.

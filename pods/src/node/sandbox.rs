@@ -211,7 +211,7 @@ mod tests {
             domain: "cluster.local".into(),
             ..Dns::default()
         };
-        let config = config(&pod, &Dirs::new(Path::new("/r")), &dns, 0);
+        let config = config(&pod, &Dirs::new(Path::new("/r"), None), &dns, 0);
         assert_eq!(config.log_directory, "/r/logs/ns_web_u-1");
         assert_eq!(config.hostname, "web");
         assert_eq!(config.port_mappings[0].host_port, 8080);
