@@ -237,6 +237,14 @@ impl Client {
             .await
     }
 
+    /// Replaces `spec.finalizers` of a namespace, which nothing else may.
+    pub async fn finalize_namespace(&self, object: Value) -> Result<Arc<Object>> {
+        let options = self.options();
+        self.api
+            .update(&kinds::NAMESPACE, "", "finalize", object, &options)
+            .await
+    }
+
     /// Changes part of an object.
     pub async fn patch(&self, res: Res, ns: &str, name: &str, patch: Patch) -> Result<Arc<Object>> {
         self.api

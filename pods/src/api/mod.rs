@@ -4,6 +4,7 @@ pub mod allocate;
 pub mod bootstrap;
 mod client;
 mod decode;
+pub mod delete;
 pub mod http;
 pub mod kinds;
 mod meta;

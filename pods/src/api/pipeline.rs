@@ -5,18 +5,19 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::allocate::{self, Cidr};
-use super::client::{DeleteOptions, Patch, WriteOptions, watch_status};
+use super::client::{Patch, WriteOptions, watch_status};
 use super::decode;
+use super::delete;
 use super::kinds;
 use super::meta;
 use super::patch;
 use super::resource::Res;
-use super::status::{Result, Status};
+use super::status::{Cause, Result, Status};
 use super::validate::{self, Faults};
 use crate::store::{Expect, Key, List, Object, Selector, Store, Watch, Write, WriteError};
 
 /// How often a change without a resource version is tried against the newest one.
-const RETRIES: usize = 8;
+pub(super) const RETRIES: usize = 8;
 
 /// The API without a face.
 pub(super) struct Api {
@@ -65,6 +66,18 @@ impl Api {
             .map_err(watch_status)
     }
 
+    /// Writes an object, or removes it (`None`).
+    pub(super) async fn put(
+        &self,
+        res: Res,
+        ns: &str,
+        name: &str,
+        expect: Expect,
+        value: Option<Value>,
+    ) -> Result<Arc<Object>> {
+        self.write(res, key(res, ns, name), expect, value).await
+    }
+
     async fn write(
         &self,
         res: Res,
@@ -101,6 +114,7 @@ impl Api {
         typed(res, &mut object)?;
         decode::object(res, &mut object, options)?;
         let (ns, name) = self.admit_new(res, ns, &mut object)?;
+        self.check_namespace(res, &ns, &name)?;
         (res.prepare)(&mut object);
         (res.defaults)(&mut object);
         let _alone = self.lock(res).await;
@@ -137,6 +151,29 @@ impl Api {
         } else {
             None
         }
+    }
+
+    /// A namespace must be there, and not be going, for something new to be put into it.
+    fn check_namespace(&self, res: Res, ns: &str, name: &str) -> Result<()> {
+        if !res.namespaced {
+            return Ok(());
+        }
+        let found = self.get(&kinds::NAMESPACE, "", ns)?;
+        if !found.is_deleting() {
+            return Ok(());
+        }
+        let why = format!(
+            "unable to create new content in namespace {ns} because it is being terminated"
+        );
+        let mut status = Status::forbidden(res, name, &why);
+        if let Some(details) = &mut status.details {
+            details.causes.push(Cause {
+                reason: "NamespaceTerminating",
+                message: format!("namespace {ns} is being terminated"),
+                field: "metadata.namespace".into(),
+            });
+        }
+        Err(status)
     }
 
     fn admit_new(&self, res: Res, ns: &str, object: &mut Value) -> Result<(String, String)> {
@@ -288,11 +325,9 @@ impl Api {
                 return Ok(Object::from_value(old.resource_version(), new));
             }
             let expect = Expect::Version(old.resource_version());
-            let done = new["metadata"]["deletionTimestamp"].is_string()
-                && finalized(&new)
-                && !graceful(res, &new);
+            let gone = delete::done(res, &new);
             match self
-                .write(res, key(res, ns, name), expect, (!done).then_some(new))
+                .put(res, ns, name, expect, (!gone).then_some(new))
                 .await
             {
                 Err(s) if s.is_conflict() => {}
@@ -330,6 +365,9 @@ impl Api {
         if sub.is_empty() && res.has_status {
             keep(&mut new, was, "status");
         }
+        if *res == kinds::NAMESPACE && sub != "finalize" {
+            keep(&mut new, was, "spec");
+        }
         (res.defaults)(&mut new);
         if *res == kinds::SERVICE {
             let others = self.list(res, "", &Selector::all()).items;
@@ -348,40 +386,6 @@ impl Api {
         } else {
             Err(Status::invalid(res, old.name(), faults.into_causes()))
         }
-    }
-
-    pub async fn delete(
-        &self,
-        res: Res,
-        ns: &str,
-        name: &str,
-        options: &DeleteOptions,
-    ) -> Result<Arc<Object>> {
-        for _ in 0..RETRIES {
-            let old = self.get(res, ns, name)?;
-            if options.uid.as_ref().is_some_and(|u| u != old.uid()) {
-                let why = format!(
-                    "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-                    options.uid.as_deref().unwrap_or_default(),
-                    old.uid()
-                );
-                return Err(Status::conflict(res, name, &why));
-            }
-            let mut new = old.value().clone();
-            let wait = mark_deleted(res, &mut new, options);
-            if wait && new == *old.value() || options.dry_run {
-                return Ok(old);
-            }
-            let expect = Expect::Version(old.resource_version());
-            match self
-                .write(res, key(res, ns, name), expect, wait.then_some(new))
-                .await
-            {
-                Err(s) if s.is_conflict() => {}
-                other => return other,
-            }
-        }
-        Err(Status::stale(res, name))
     }
 }
 
@@ -451,43 +455,4 @@ fn changed_beside_meta(was: &Value, new: &Value) -> bool {
             .collect()
     };
     rest(was) != rest(new)
-}
-
-fn finalized(object: &Value) -> bool {
-    object["metadata"]["finalizers"]
-        .as_array()
-        .is_none_or(Vec::is_empty)
-}
-
-/// Whether a pod that is being deleted still waits for the node agent.
-fn graceful(res: Res, object: &Value) -> bool {
-    *res == kinds::POD && object["metadata"]["deletionGracePeriodSeconds"].as_i64() != Some(0)
-}
-
-/// Marks an object as being deleted; says whether it stays until somebody confirms.
-fn mark_deleted(res: Res, object: &mut Value, options: &DeleteOptions) -> bool {
-    let mut grace = 0;
-    if *res == kinds::POD {
-        let own = object["spec"]["terminationGracePeriodSeconds"]
-            .as_i64()
-            .unwrap_or(30);
-        grace = options.grace_period_seconds.unwrap_or(own).max(0);
-        let phase = object["status"]["phase"].as_str().unwrap_or_default();
-        if object["spec"]["nodeName"].as_str().is_none() || matches!(phase, "Succeeded" | "Failed")
-        {
-            grace = 0;
-        }
-    }
-    let m = &object["metadata"];
-    let already = m["deletionTimestamp"].is_string();
-    let shorter = m["deletionGracePeriodSeconds"]
-        .as_i64()
-        .is_none_or(|g| grace < g);
-    if !already || shorter {
-        let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(grace);
-        object["metadata"]["deletionTimestamp"] =
-            json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-        object["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
-    }
-    grace > 0 || !finalized(object)
 }

@@ -9,6 +9,9 @@ mod deployment_run;
 pub mod drive;
 pub mod endpoints;
 mod endpoints_run;
+pub mod gc;
+mod gc_run;
+mod namespaces;
 pub mod objects;
 pub mod queue;
 pub mod replicaset;
@@ -25,5 +28,7 @@ pub fn start(client: &Client, events: &Recorder) -> Vec<JoinHandle<()>> {
         drive::spawn(client, replicaset_run::ReplicaSets::new(client, events)),
         drive::spawn(client, deployment_run::Deployments::new(client, events)),
         drive::spawn(client, endpoints_run::EndpointSlices::new(client)),
+        drive::spawn(client, gc_run::GarbageCollector::new(client)),
+        drive::spawn(client, namespaces::Namespaces::new(client)),
     ]
 }

@@ -146,6 +146,7 @@ fn writable(t: &Target, sub: &str) -> bool {
         "" => true,
         "status" => t.res.has_status,
         "scale" => t.res.has_scale,
+        "finalize" => t.res.plural == "namespaces",
         _ => false,
     }
 }
