@@ -307,7 +307,7 @@ fn config_of(build: &LayerBuild, layers: &[Layer]) -> Result<Vec<u8>> {
         .created(&created)
         .os(build.platform.os.as_str())
         .architecture(build.platform.architecture.as_str())
-        .config(run_config(&build.config)?)
+        .config(run_config(&build.config))
         .rootfs(rootfs)
         .history(history);
     if !build.platform.variant.is_empty() {
@@ -316,7 +316,7 @@ fn config_of(build: &LayerBuild, layers: &[Layer]) -> Result<Vec<u8>> {
     canonical(&config.build().map_err(built)?)
 }
 
-fn run_config(config: &ImageConfig) -> Result<oci::Config> {
+fn run_config(config: &ImageConfig) -> oci::Config {
     let mut run = oci::Config::default();
     let some = |text: &String| (!text.is_empty()).then(|| text.clone());
     let list = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
@@ -330,7 +330,7 @@ fn run_config(config: &ImageConfig) -> Result<oci::Config> {
     run.set_exposed_ports(list(&config.exposed_ports));
     let labels: HashMap<_, _> = config.labels.clone().into_iter().collect();
     run.set_labels((!labels.is_empty()).then_some(labels));
-    Ok(run)
+    run
 }
 
 fn manifest_of(config: &[u8], layers: &[Layer]) -> Result<Vec<u8>> {

@@ -167,6 +167,10 @@ fn detail_text(detail: &str) -> String {
 }
 
 impl Error {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers give texts and errors alike"
+    )]
     pub(crate) fn document(what: impl Into<String>, why: impl ToString) -> Self {
         Self::Document {
             what: what.into(),

@@ -43,9 +43,10 @@ pub(crate) fn install(
         return Ok(Installed::Existed);
     }
     // Two layers of one image may be the same blob; a chain's lock is taken first by everybody.
-    let _blob = match layer.digest == layer.chain_id {
-        true => None,
-        false => Some(store.lock_content(&layer.digest)?),
+    let _blob = if layer.digest == layer.chain_id {
+        None
+    } else {
+        Some(store.lock_content(&layer.digest)?)
     };
     let mut work = Work {
         store,

@@ -37,9 +37,8 @@ impl Compression {
     pub fn sniff(bytes: &[u8]) -> Self {
         match bytes {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             // A skippable frame may come first (zstd:chunked).
-            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::None,
         }
     }
@@ -208,7 +207,7 @@ pub(crate) fn chain_id(parent: Option<&Digest>, diff_id: &Digest) -> Digest {
 pub(crate) struct Config {
     pub created: Option<String>,
     pub platform: Platform,
-    pub config: ImageConfig,
+    pub run: ImageConfig,
     pub diff_ids: Vec<Digest>,
     pub history: Vec<History>,
 }
@@ -227,7 +226,7 @@ impl Config {
                 architecture: parsed.architecture().to_string(),
                 variant: parsed.variant().clone().unwrap_or_default(),
             },
-            config: parsed.config().as_ref().map(run_config).unwrap_or_default(),
+            run: parsed.config().as_ref().map(run_config).unwrap_or_default(),
             diff_ids: diff_ids.map_err(|error| Error::document(&what, error))?,
             history: parsed.history().iter().flatten().map(history).collect(),
         })
@@ -324,6 +323,6 @@ mod tests {
             "OnBuild":null,"Healthcheck":{"Test":["CMD","true"]}},
             "rootfs":{"type":"layers","diff_ids":[]},"history":null,"docker_version":"20.10"}"#;
         let config = Config::parse("x", text).unwrap();
-        assert_eq!(config.config, ImageConfig::default());
+        assert_eq!(config.run, ImageConfig::default());
     }
 }

@@ -4,6 +4,7 @@
 mod kit;
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
@@ -86,7 +87,6 @@ fn modes_times_links_and_nodes_are_kept() {
     assert_eq!((long.mtime(), long.mtime_nsec()), (12, 500_000_000));
     assert_eq!(meta("d").mtime(), 1_600_000_000);
     assert_eq!(meta("d/link").mtime(), 1_600_000_000);
-    use std::os::unix::ffi::OsStrExt;
     let odd = fs.join(std::ffi::OsStr::from_bytes(b"\xff\xfe"));
     assert_eq!(fs::read(odd).unwrap(), b"bytes");
     assert!(fs.join("absolute").exists());

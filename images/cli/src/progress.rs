@@ -41,9 +41,9 @@ impl ProgressArgs {
     /// Prints the result.
     pub fn result(self, key: &str, value: &Digest) {
         if self.json {
-            say(json!({ key: value }))
+            say(json!({ key: value }));
         } else {
-            say(value)
+            say(value);
         }
     }
 }

@@ -9,7 +9,7 @@ use comfy_table::{Table, presets};
 pub fn say(line: impl Display) {
     if let Err(error) = writeln!(std::io::stdout().lock(), "{line}") {
         let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
-        std::process::exit(if gone { 0 } else { 1 });
+        std::process::exit(i32::from(!gone));
     }
 }
 
@@ -33,6 +33,10 @@ pub fn table<const N: usize>(
 }
 
 /// `1.5 MiB`
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "one digit after the point is shown"
+)]
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;

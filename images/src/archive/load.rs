@@ -84,7 +84,9 @@ impl Store {
             ids.push(image.record.id.clone());
         }
         self.change(|index| {
-            found.into_iter().for_each(|image| index.add(image.record));
+            for image in found {
+                index.add(image.record);
+            }
             Ok(())
         })?;
         Ok(ids)

@@ -20,7 +20,6 @@ pub(super) enum Source {
     Archive {
         file: File,
         path: PathBuf,
-        spooled: bool,
         members: HashMap<String, Member>,
     },
 }
@@ -54,7 +53,7 @@ impl Source {
         let compression = Compression::sniff(&start[..read]);
         if !stdin && compression == Compression::None && path.is_file() {
             let file = File::open(path).at("open", path)?;
-            return Self::archive(file, path.to_owned(), false);
+            return Self::archive(file, path.to_owned());
         }
         let whole = io::Read::chain(io::Cursor::new(start[..read].to_vec()), input);
         let mut whole: Box<dyn Read> = match compression {
@@ -75,10 +74,10 @@ impl Source {
         fs::remove_file(&spool).at("remove", &spool)?;
         io::copy(&mut whole, &mut file).at("read", path)?;
         file.flush().at("write", &spool)?;
-        Self::archive(file, path.to_owned(), true)
+        Self::archive(file, path.to_owned())
     }
 
-    fn archive(mut file: File, path: PathBuf, spooled: bool) -> Result<Self> {
+    fn archive(mut file: File, path: PathBuf) -> Result<Self> {
         file.seek(SeekFrom::Start(0)).at("seek", &path)?;
         let mut members = HashMap::new();
         let mut archive = tar::Archive::new(io::BufReader::new(&file));
@@ -113,7 +112,6 @@ impl Source {
         Ok(Self::Archive {
             file,
             path,
-            spooled,
             members,
         })
     }
@@ -146,12 +144,7 @@ impl Source {
                 let size = file.metadata().at("stat", &path)?.len();
                 Ok((Box::new(file), size))
             }
-            Self::Archive {
-                file,
-                path,
-                members,
-                ..
-            } => {
+            Self::Archive { file, members, .. } => {
                 let mut member = members.get(name).ok_or_else(missing)?;
                 for _ in 0..8 {
                     let Member::Link(target) = member else { break };
@@ -165,7 +158,6 @@ impl Source {
                     at: *offset,
                     end: offset.saturating_add(*size),
                 };
-                let _ = path;
                 Ok((Box::new(part), *size))
             }
         }

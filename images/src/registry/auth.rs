@@ -14,7 +14,7 @@ use super::{percent_encode, read_body};
 use crate::Credentials;
 
 /// Tokens are used until shortly before they expire; a token without a lifetime lives a minute.
-const LIFETIME: Duration = Duration::from_secs(60);
+const LIFETIME: Duration = Duration::from_mins(1);
 const MARGIN: Duration = Duration::from_secs(10);
 const TOKEN_LIMIT: u64 = 1 << 20;
 

@@ -24,7 +24,8 @@ struct ConfigFile {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Auth {
-    auth: String,
+    #[serde(rename = "auth")]
+    basic: String,
     username: String,
     password: String,
     identitytoken: String,
@@ -58,12 +59,11 @@ fn paths() -> Vec<PathBuf> {
         return vec![path];
     }
     let mut paths = Vec::new();
-    match var("XDG_RUNTIME_DIR") {
-        Some(dir) => paths.push(dir.join("containers/auth.json")),
-        None => {
-            let uid = rustix::process::getuid().as_raw();
-            paths.push(format!("/run/containers/{uid}/auth.json").into());
-        }
+    if let Some(dir) = var("XDG_RUNTIME_DIR") {
+        paths.push(dir.join("containers/auth.json"));
+    } else {
+        let uid = rustix::process::getuid().as_raw();
+        paths.push(format!("/run/containers/{uid}/auth.json").into());
     }
     let home = var("HOME");
     let config = var("XDG_CONFIG_HOME").or(home.as_ref().map(|home| home.join(".config")));
@@ -128,13 +128,15 @@ fn of_auth(what: &str, name: &str, auth: &Auth) -> Result<Option<Credentials>> {
     if !auth.registrytoken.is_empty() {
         return Ok(Some(Credentials::RegistryToken(auth.registrytoken.clone())));
     }
-    if !auth.auth.is_empty() {
-        return Credentials::from_auth(&auth.auth).map(Some).ok_or_else(|| {
-            Error::document(
-                what,
-                format!("auths.{name:?}.auth is not base64 of user:password"),
-            )
-        });
+    if !auth.basic.is_empty() {
+        return Credentials::from_auth(&auth.basic)
+            .map(Some)
+            .ok_or_else(|| {
+                Error::document(
+                    what,
+                    format!("auths.{name:?}.auth is not base64 of user:password"),
+                )
+            });
     }
     if auth.username.is_empty() {
         return Ok(None);

@@ -26,7 +26,7 @@ use crate::{Credentials, Error, Reference, RegistryOptions, Result};
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A registry that asks for a longer pause than this gets an error instead.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const REDIRECTS: usize = 5;
 const ERROR_LIMIT: u64 = 64 << 10;
 const AGENT: &str = concat!("rrun-image/", env!("CARGO_PKG_VERSION"));
@@ -69,6 +69,10 @@ impl<'a> Call<'a> {
         }
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers give texts and errors alike"
+    )]
     pub fn header(mut self, name: HeaderName, value: impl ToString) -> Self {
         self.headers.push((name, value.to_string()));
         self
@@ -99,10 +103,6 @@ impl Client {
         }))
     }
 
-    pub fn registry(&self) -> &str {
-        &self.registry
-    }
-
     /// `/v2/<repository>/<rest>`
     fn path(&self, rest: &str) -> String {
         format!("/v2/{}/{rest}", self.repository)
@@ -115,7 +115,7 @@ impl Client {
 
     /// Makes a request until it is answered: follows redirects and challenges, and tries again
     /// what may pass. Answers of any status but those come back.
-    pub async fn call(&self, call: &Call<'_>) -> Result<Response<Answer>> {
+    async fn call(&self, call: &Call<'_>) -> Result<Response<Answer>> {
         let mut attempt = 1;
         loop {
             let failure = match self.attempt(call).await {
@@ -352,7 +352,7 @@ fn pause(attempt: u32) -> Duration {
 /// The body of an answer, refused where it is longer than `limit` bytes.
 async fn read_body(body: Answer, limit: u64) -> Result<Bytes, String> {
     let limited = http_body_util::Limited::new(body, limit as usize);
-    let read = tokio::time::timeout(Duration::from_secs(60), limited.collect()).await;
+    let read = tokio::time::timeout(Duration::from_mins(1), limited.collect()).await;
     let read = read.map_err(|_| "the answer stalled".to_owned())?;
     read.map(http_body_util::Collected::to_bytes)
         .map_err(|error| error.to_string())
@@ -381,12 +381,13 @@ async fn error_text(answer: Response<Answer>) -> String {
 }
 
 fn percent_encode(text: &str) -> String {
+    use std::fmt::Write;
     let mut encoded = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(byte as char);
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            let _ = write!(encoded, "%{byte:02X}");
         }
     }
     encoded
@@ -413,7 +414,7 @@ mod tests {
     #[test]
     fn pauses_grow_and_stay_bounded() {
         for attempt in 1..20 {
-            assert!(pause(attempt) < Duration::from_secs(60));
+            assert!(pause(attempt) < Duration::from_mins(1));
         }
         assert!(pause(4) > pause(1));
     }

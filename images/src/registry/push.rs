@@ -23,7 +23,7 @@ impl Client {
     /// True where the repository has the blob.
     pub async fn has_blob(&self, digest: &Digest) -> Result<bool> {
         let path = self.path(&format!("blobs/{digest}"));
-        let call = self.pushing(Method::HEAD, &path, format!("blob {digest}"));
+        let call = self.pushing(Method::HEAD, &path, &format!("blob {digest}"));
         let answer = self.call(&call).await?;
         match answer.status() {
             StatusCode::OK => Ok(true),
@@ -32,7 +32,7 @@ impl Client {
         }
     }
 
-    fn pushing<'a>(&self, method: Method, path: &'a str, what: String) -> Call<'a> {
+    fn pushing<'a>(&self, method: Method, path: &'a str, what: &str) -> Call<'a> {
         let mut call = Call::new(method, path, format!("{what} of {}", self.repository));
         call.actions = ACTIONS;
         call
@@ -67,7 +67,7 @@ impl Client {
             .len();
         let body = || Ok(file_body(std::fs::File::open(file)?, Arc::clone(&on_bytes)));
         let mut call = self
-            .pushing(Method::PUT, &target, format!("upload of blob {digest}"))
+            .pushing(Method::PUT, &target, &format!("upload of blob {digest}"))
             .header(CONTENT_TYPE, "application/octet-stream")
             .header(CONTENT_LENGTH, size);
         call.body = Some(&body);
@@ -86,14 +86,15 @@ impl Client {
             path = format!("{path}?mount={digest}&from={from}");
         }
         let call = self
-            .pushing(Method::POST, &path, format!("upload of blob {digest}"))
+            .pushing(Method::POST, &path, &format!("upload of blob {digest}"))
             .header(CONTENT_LENGTH, 0);
         let answer = self.call(&call).await?;
         match answer.status() {
             StatusCode::CREATED => Ok(None),
-            StatusCode::ACCEPTED => match header(answer.headers(), &LOCATION) {
-                Some(location) => Ok(Some(location.to_owned())),
-                None => {
+            StatusCode::ACCEPTED => {
+                if let Some(location) = header(answer.headers(), &LOCATION) {
+                    Ok(Some(location.to_owned()))
+                } else {
                     let why = "the registry gave no Location".to_owned();
                     Err(Error::Registry {
                         registry: self.registry.clone(),
@@ -101,7 +102,7 @@ impl Client {
                         why,
                     })
                 }
-            },
+            }
             _ => Err(self.unexpected(&call, answer).await),
         }
     }
@@ -116,7 +117,7 @@ impl Client {
         let path = self.path(&format!("manifests/{identifier}"));
         let body = || Ok(full(bytes.to_vec()));
         let mut call = self
-            .pushing(Method::PUT, &path, format!("manifest {identifier}"))
+            .pushing(Method::PUT, &path, &format!("manifest {identifier}"))
             .header(CONTENT_TYPE, media_type)
             .header(CONTENT_LENGTH, bytes.len());
         call.body = Some(&body);

@@ -24,7 +24,7 @@ use crate::{Error, Result};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// From the request to the head of the answer. A registry that commits a large blob takes long.
-const ANSWER: Duration = Duration::from_secs(120);
+const ANSWER: Duration = Duration::from_mins(2);
 const SYSTEM_ROOTS: [&str; 3] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",

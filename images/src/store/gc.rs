@@ -10,7 +10,7 @@ use crate::error::FileContext;
 use crate::{Result, files};
 
 /// A broken-off download is kept this long, for a later pull to go on with.
-const PARTIAL_AGE: Duration = Duration::from_secs(24 * 3600);
+const PARTIAL_AGE: Duration = Duration::from_hours(24);
 
 impl Store {
     /// Deletes blobs and layers that nothing needs and returns the bytes given back. May run

@@ -227,7 +227,7 @@ impl Index {
         for record in self.records.iter_mut().filter(|r| r.id == id) {
             match &by_name {
                 Some(reference) if record.manifest == manifest => {
-                    take_name(record, reference, &mut untagged)
+                    take_name(record, reference, &mut untagged);
                 }
                 Some(_) => {}
                 None => {

@@ -54,10 +54,10 @@ impl Store {
     }
 
     pub(crate) fn layer_meta(&self, chain: &Digest) -> Result<LayerMeta> {
-        self.layer_meta_at(&self.layer_dir(chain))
+        Self::layer_meta_at(&self.layer_dir(chain))
     }
 
-    pub(super) fn layer_meta_at(&self, dir: &Path) -> Result<LayerMeta> {
+    pub(super) fn layer_meta_at(dir: &Path) -> Result<LayerMeta> {
         let path = dir.join("layer.json");
         let meta: LayerMeta = serde_json::from_slice(&files::read_limited(&path, DOCUMENT_LIMIT)?)
             .map_err(|error| Error::document(path.display().to_string(), error))?;

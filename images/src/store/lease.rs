@@ -37,10 +37,11 @@ impl Lease {
 
     /// From here on these are not garbage.
     pub fn add<'a>(&mut self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
-        let text: String = digests
-            .into_iter()
-            .map(|digest| format!("{}\n", digest.hex()))
-            .collect();
+        let mut text = String::new();
+        for digest in digests {
+            text.push_str(digest.hex());
+            text.push('\n');
+        }
         let _lock = self.store.lock_index()?;
         self.file.write_all(text.as_bytes()).at("write", &self.path)
     }

@@ -211,7 +211,7 @@ impl Store {
         let dir = self.root.join("layers");
         for entry in fs::read_dir(&dir).at("list", &dir)? {
             let entry = entry.at("list", &dir)?;
-            if let Ok(meta) = self.layer_meta_at(&entry.path()) {
+            if let Ok(meta) = Self::layer_meta_at(&entry.path()) {
                 usage.bytes += meta.bytes;
                 usage.inodes += meta.inodes;
             }
@@ -310,7 +310,7 @@ impl Store {
             pinned: record.pinned,
             created: config.created.clone(),
             platform: config.platform.clone(),
-            config: config.config,
+            config: config.run,
             layers,
             history: config.history,
         })

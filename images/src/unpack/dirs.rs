@@ -32,10 +32,6 @@ impl Dirs {
         }
     }
 
-    pub fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
-    }
-
     /// Forgets what is open, after a directory was replaced.
     pub fn forget(&mut self) {
         self.stack.clear();

@@ -29,7 +29,6 @@ pub(super) enum Kind {
 pub(super) struct Entry {
     pub path: Vec<u8>,
     pub kind: Kind,
-    pub size: u64,
     pub mode: u32,
     pub uid: u32,
     pub gid: u32,
@@ -48,6 +47,10 @@ pub(super) struct Refused {
 }
 
 impl Refused {
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers give texts and errors alike"
+    )]
     pub fn new(entry: &[u8], why: impl ToString) -> Self {
         Self {
             entry: entry.to_vec(),
@@ -133,6 +136,10 @@ impl<R: BufRead> Entries<R> {
         self.left -= amount as u64;
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "callers give texts and errors alike"
+    )]
     fn refuse(&self, why: impl ToString) -> Refused {
         let why = why.to_string();
         if self.last.is_empty() {
@@ -234,7 +241,6 @@ impl<R: BufRead> Entries<R> {
         let device = |n: io::Result<Option<u32>>| n.ok().flatten().unwrap_or(0);
         Ok(Entry {
             kind,
-            size: self.left,
             mode: header
                 .mode()
                 .map_err(|_| refuse("its mode is not a number"))?

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags, fchmod, fchown, fgetxattr, flistxattr,
-    fsetxattr, fstat, futimens, linkat, openat, openat2, statat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, XattrFlags, fchmod, fchown, fgetxattr,
+    flistxattr, fsetxattr, fstat, futimens, linkat, openat, openat2, statat,
 };
 use rustix::io::Errno;
 
@@ -55,6 +55,9 @@ pub(super) fn finish(
     Ok(())
 }
 
+/// How trees of lower layers are looked into.
+const BELOW: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
+
 pub(super) fn open_root(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, DIRECTORY, Mode::empty())?)
 }
@@ -87,24 +90,7 @@ fn set_directory(
 /// The directory that an implied one would otherwise hide. A whiteout ends the search, since
 /// what is under it is hidden.
 fn directory_below(root: &OwnedFd, path: &Components) -> Option<OwnedFd> {
-    let within = ResolveBelow;
-    openat2(
-        root,
-        join(path).as_slice(),
-        DIRECTORY,
-        Mode::empty(),
-        within.flags(),
-    )
-    .ok()
-}
-
-/// How trees of lower layers are looked into.
-struct ResolveBelow;
-
-impl ResolveBelow {
-    fn flags(&self) -> rustix::fs::ResolveFlags {
-        rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS
-    }
+    openat2(root, join(path).as_slice(), DIRECTORY, Mode::empty(), BELOW).ok()
 }
 
 fn copy_directory(from: &OwnedFd, to: impl AsFd + Copy, mode: UnpackMode) -> io::Result<()> {
@@ -187,7 +173,7 @@ fn pending_link(
             path.as_slice(),
             OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC,
             Mode::empty(),
-            ResolveBelow.flags(),
+            BELOW,
         ) {
             Ok(file) => {
                 return copy_up(&file, to, name)
@@ -207,17 +193,12 @@ fn hidden(root: &OwnedFd, path: &Components) -> bool {
         let (name, dir) = path[..n].split_last().expect("n is at least 1");
         let dir = join(dir);
         let dir = if dir.is_empty() { b".".to_vec() } else { dir };
-        openat2(
-            root,
-            dir.as_slice(),
-            DIRECTORY,
-            Mode::empty(),
-            ResolveBelow.flags(),
-        )
-        .and_then(|dir| statat(&dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW))
-        .is_ok_and(|stat| {
-            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-        })
+        openat2(root, dir.as_slice(), DIRECTORY, Mode::empty(), BELOW)
+            .and_then(|dir| statat(&dir, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW))
+            .is_ok_and(|stat| {
+                FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                    && stat.st_rdev == 0
+            })
     })
 }
 

@@ -91,8 +91,8 @@ fn join<T>(thread: ScopedJoinHandle<'_, T>) -> Result<T> {
 
 /// How far the compressed stream came.
 enum Fed {
-    /// All of it, with its digest and length.
-    Whole(Digest, u64),
+    /// All of it, with its digest.
+    Whole(Digest),
     /// The inflater wanted no more.
     Stopped,
 }
@@ -131,8 +131,7 @@ fn feed(
     if bytes < wanted {
         return Err(size_mismatch(job, bytes));
     }
-    let (digest, bytes) = hasher.finish();
-    Ok(Fed::Whole(digest, bytes))
+    Ok(Fed::Whole(hasher.finish().0))
 }
 
 fn size_mismatch(job: &Job<'_>, got: u64) -> Error {
@@ -215,7 +214,7 @@ fn judge(
     let layer = job.layer.digest.as_str();
     let refused = |refused: Refused| layer_error(layer, &refused);
     let fed = fed?;
-    if let Fed::Whole(digest, _) = &fed
+    if let Fed::Whole(digest) = &fed
         && *digest != job.layer.digest
     {
         let (expected, got) = (job.layer.digest.clone(), digest.clone());

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::BufRead;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
@@ -228,7 +228,6 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let parent = Self::parent(&mut self.dirs, &mut self.left, path)?;
-        use std::os::fd::AsRawFd;
         let mut full = format!("/proc/self/fd/{}/", parent.as_raw_fd()).into_bytes();
         full.extend_from_slice(path.last().expect("only called for named nodes"));
         for (name, value) in attributes {
@@ -257,7 +256,7 @@ impl<'a> Writer<'a> {
         }
         for (name, value) in checked_xattrs(entry)? {
             if let Err(errno) = fsetxattr(fd, name, value, XattrFlags::empty()) {
-                xattr_error(&self.mode, name, errno)?;
+                xattr_error(self.mode, name, errno)?;
             }
         }
         let given = Directory::Given {
@@ -395,13 +394,13 @@ impl<'a> Writer<'a> {
     }
 
     fn xattr_error(&self, name: &[u8], errno: Errno) -> Outcome {
-        xattr_error(&self.mode, name, errno)
+        xattr_error(self.mode, name, errno)
     }
 }
 
 /// An attribute that the file system or a rootless user cannot keep is left out, as all peers
 /// do; `security.capability` is not, since without it the program does not work.
-fn xattr_error(mode: &UnpackMode, name: &[u8], errno: Errno) -> Outcome {
+fn xattr_error(mode: UnpackMode, name: &[u8], errno: Errno) -> Outcome {
     let dispensable = name != b"security.capability" || !mode.owners;
     match errno {
         Errno::OPNOTSUPP | Errno::PERM | Errno::ACCESS if dispensable => Ok(()),
@@ -411,8 +410,11 @@ fn xattr_error(mode: &UnpackMode, name: &[u8], errno: Errno) -> Outcome {
     }
 }
 
-/// An entry's attributes, without those that are overlayfs' own language.
-fn checked_xattrs(entry: &Entry) -> Result<Vec<(&[u8], &[u8])>, String> {
+/// Name and value.
+type Attribute<'a> = (&'a [u8], &'a [u8]);
+
+/// An entry's attributes; those that are overlayfs' own language are refused.
+fn checked_xattrs(entry: &Entry) -> Result<Vec<Attribute<'_>>, String> {
     if entry.xattrs.len() > XATTR_LIMIT {
         return Err(format!("more than {XATTR_LIMIT} extended attributes"));
     }

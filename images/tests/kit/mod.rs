@@ -1,6 +1,8 @@
 //! Archives and layouts made by hand, good and bad.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod double;
+
 use std::fs;
 use std::path::Path;
 
@@ -63,7 +65,7 @@ impl Tar {
         let mut data = Vec::new();
         for (key, value) in records {
             let rest = key.len() + value.len() + 3;
-            let length = (1..)
+            let length = (1..9999)
                 .find(|n: &usize| n.to_string().len() + rest == *n)
                 .unwrap();
             data.extend_from_slice(format!("{length} {key}=").as_bytes());
@@ -153,7 +155,9 @@ pub fn layout(dir: &Path, name: &str, layers: &[Blob]) {
     let (config, manifest) = documents(layers);
     put(&config);
     put(&manifest);
-    layers.iter().for_each(|layer| put(&layer.bytes));
+    for layer in layers {
+        put(&layer.bytes);
+    }
     let index = json!({"schemaVersion": 2, "manifests": [{
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "digest": Digest::of(&manifest), "size": manifest.len(),

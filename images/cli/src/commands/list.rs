@@ -19,7 +19,9 @@ impl List {
         if self.json {
             say(serde_json::to_string_pretty(&images)?);
         } else if self.quiet {
-            images.iter().for_each(|image| say(&image.id));
+            for image in &images {
+                say(&image.id);
+            }
         } else {
             say(table(&images));
         }

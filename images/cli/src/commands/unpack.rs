@@ -85,14 +85,13 @@ impl Unpack {
     }
 
     fn options(&self) -> Result<BundleOptions> {
-        let id = match &self.id {
-            Some(id) => id.clone(),
-            None => {
-                let path = std::path::absolute(&self.bundle)?;
-                let name = path.file_name().and_then(|name| name.to_str());
-                name.context("the bundle has no name to take as id: give --id")?
-                    .to_owned()
-            }
+        let id = if let Some(id) = &self.id {
+            id.clone()
+        } else {
+            let path = std::path::absolute(&self.bundle)?;
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.context("the bundle has no name to take as id: give --id")?
+                .to_owned()
         };
         Ok(BundleOptions {
             id,
