@@ -46,7 +46,8 @@ impl Global {
     /// Whether permission errors of cgroups are tolerated: the caller is not the
     /// host's root, or says so.
     pub fn is_rootless(&self) -> bool {
-        self.rootless.unwrap_or_else(|| !rrun_sys::cred::is_root() || rrun_sys::cred::in_user_namespace())
+        self.rootless
+            .unwrap_or_else(|| !rrun_sys::cred::is_root() || rrun_sys::cred::in_user_namespace())
     }
 
     /// The log sink that these options ask for.
@@ -61,11 +62,16 @@ impl Global {
                     .map_err(|e| Error::file("open", path, e))?,
             ),
         };
-        Ok(Sink { file, json: self.log_json, level: self.level })
+        Ok(Sink {
+            file,
+            json: self.log_json,
+            level: self.level,
+        })
     }
 }
 
 /// A usage error from lexopt's.
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 pub fn usage(error: lexopt::Error) -> Error {
     Error::Usage(format!("{error}; see 'rrun --help'"))
 }
@@ -77,7 +83,9 @@ pub fn text(parser: &mut Parser) -> Result<String> {
 
 /// A value as text.
 pub fn string(value: OsString) -> Result<String> {
-    value.into_string().map_err(|v| Error::Usage(format!("argument {v:?} is not UTF-8")))
+    value
+        .into_string()
+        .map_err(|v| Error::Usage(format!("argument {} is not UTF-8", v.display())))
 }
 
 /// A switch: present, or with an explicit `=true` or `=false`.
@@ -87,7 +95,10 @@ pub fn switch(parser: &mut Parser) -> Result<bool> {
         Some(value) => match value.to_str() {
             Some("true" | "1" | "t" | "T") => Ok(true),
             Some("false" | "0" | "f" | "F") => Ok(false),
-            _ => Err(Error::Usage(format!("invalid boolean value {value:?}"))),
+            _ => Err(Error::Usage(format!(
+                "invalid boolean value {}",
+                value.display()
+            ))),
         },
     }
 }
@@ -95,7 +106,9 @@ pub fn switch(parser: &mut Parser) -> Result<bool> {
 /// The value of the option just read, as a number.
 pub fn number(parser: &mut Parser) -> Result<u32> {
     let value = text(parser)?;
-    value.parse().map_err(|_| Error::Usage(format!("invalid number {value:?}")))
+    value
+        .parse()
+        .map_err(|_| Error::Usage(format!("invalid number {value:?}")))
 }
 
 /// The one argument of commands that take a container id and nothing else.
@@ -121,7 +134,10 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Descriptors that socket activation passes on (sd_listen_fds(3)).
 pub fn listen_fds() -> u32 {
-    std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse().ok()).unwrap_or(0)
+    std::env::var("LISTEN_FDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
 }
 
 /// The value of the option just read, as a path.
@@ -182,7 +198,11 @@ fn option(global: &mut Global, name: &str, parser: &mut Parser) -> Result<()> {
             global.log_json = match text(parser)?.as_str() {
                 "json" => true,
                 "text" | "" => false,
-                other => return Err(Error::Usage(format!("invalid log-format {other:?}: text or json"))),
+                other => {
+                    return Err(Error::Usage(format!(
+                        "invalid log-format {other:?}: text or json"
+                    )));
+                }
             }
         }
         "log-level" => {
@@ -217,12 +237,20 @@ fn option(global: &mut Global, name: &str, parser: &mut Parser) -> Result<()> {
                 "auto" => None,
                 "true" | "1" => Some(true),
                 "false" | "0" => Some(false),
-                other => return Err(Error::Usage(format!("invalid value {other:?} for --rootless"))),
+                other => {
+                    return Err(Error::Usage(format!(
+                        "invalid value {other:?} for --rootless"
+                    )));
+                }
             }
         }
         // Older callers of runc still name the program.
         "criu" => drop(path(parser)?),
-        other => return Err(Error::Usage(format!("invalid option '--{other}'; see 'rrun --help'"))),
+        other => {
+            return Err(Error::Usage(format!(
+                "invalid option '--{other}'; see 'rrun --help'"
+            )));
+        }
     }
     Ok(())
 }
@@ -235,7 +263,11 @@ fn wants_help(name: &str, parser: &mut Parser) -> Option<&'static str> {
         .iter()
         .take_while(|a| a.to_string_lossy().starts_with('-') && *a != "--")
         .any(|a| a == "-h" || a == "--help");
-    if help { crate::help::command(name) } else { None }
+    if help {
+        crate::help::command(name)
+    } else {
+        None
+    }
 }
 
 /// `--version`, in runc's format.

@@ -36,7 +36,10 @@ pub struct Request {
 impl Request {
     /// Parses the options of `create`, or with `run` those of `run`.
     pub fn parse(mut parser: Parser, run: bool) -> Result<Self> {
-        let mut request = Self { bundle: PathBuf::from("."), ..Self::default() };
+        let mut request = Self {
+            bundle: PathBuf::from("."),
+            ..Self::default()
+        };
         while let Some(arg) = parser.next().map_err(args::usage)? {
             match arg {
                 Arg::Short('b') | Arg::Long("bundle") => request.bundle = args::path(&mut parser)?,
@@ -73,7 +76,10 @@ impl Request {
         let bundle = std::path::absolute(&self.bundle)
             .map_err(|e| Error::file("resolve", &self.bundle, e))?;
         if !bundle.is_dir() {
-            return Err(Error::Usage(format!("bundle {} is not a directory", bundle.display())));
+            return Err(Error::Usage(format!(
+                "bundle {} is not a directory",
+                bundle.display()
+            )));
         }
         let config = match &self.config {
             Some(path) => path.clone(),
@@ -94,7 +100,10 @@ impl Request {
 
 /// Writes a pid file, all at once: whoever waits for it never reads half of it.
 pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
     std::fs::write(&temporary, pid.to_string())
         .and_then(|()| std::fs::rename(&temporary, path))

@@ -1,8 +1,8 @@
 //! Waiting for a container's process in the foreground: signals are passed on,
 //! the terminal relayed, orphans reaped.
 
-use rrun_core::plan::Console;
 use rrun_core::Result;
+use rrun_core::plan::Console;
 use rrun_sys::process::Exit;
 use rrun_sys::{fd, process, signal, socket, tty};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,7 +20,11 @@ impl Terminal {
     /// A console for the plan; the other end of its socket goes to `relay`.
     pub fn console(relay: &mut Option<Self>) -> Result<Option<Console>> {
         let (ours, theirs) = socket::pair()?;
-        *relay = Some(Self { socket: ours, master: None, raw: None });
+        *relay = Some(Self {
+            socket: ours,
+            master: None,
+            raw: None,
+        });
         Ok(Some(Console::Socket(Arc::new(theirs))))
     }
 
@@ -109,11 +113,18 @@ struct Relay {
 
 impl Relay {
     fn new(terminal: Terminal) -> Self {
-        Self { terminal, input: true, output: true }
+        Self {
+            terminal,
+            input: true,
+            output: true,
+        }
     }
 
     fn master(&self) -> &OwnedFd {
-        self.terminal.master.as_ref().expect("received before it is relayed")
+        self.terminal
+            .master
+            .as_ref()
+            .expect("received before it is relayed")
     }
 
     /// Waits for input, output or a signal and copies; true when there is a signal.

@@ -8,8 +8,8 @@ mod foreground;
 mod help;
 
 use args::Request;
-use rrun_core::{Context, Result};
 use rrun_core::log;
+use rrun_core::{Context, Result};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -47,13 +47,17 @@ fn open_master(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     let stat = path::stat(node.as_fd())?;
     let devpts = path::fs_magic(node.as_fd())? == path::DEVPTS_SUPER_MAGIC;
     if !devpts || stat.kind != Kind::CharDevice || stat.rdev != path::makedev(5, 2) {
-        return Err(Error::State("/dev/pts/ptmx of the container is not a terminal multiplexer".into()));
+        return Err(Error::State(
+            "/dev/pts/ptmx of the container is not a terminal multiplexer".into(),
+        ));
     }
     let flags = path::O_RDWR | path::O_NOCTTY | path::O_NOFOLLOW;
     let master = open(flags).context("open /dev/pts/ptmx")?;
     let opened = path::stat(master.as_fd())?;
     if (opened.dev, opened.ino) != (stat.dev, stat.ino) {
-        return Err(Error::State("/dev/pts/ptmx of the container was exchanged".into()));
+        return Err(Error::State(
+            "/dev/pts/ptmx of the container was exchanged".into(),
+        ));
     }
     Ok(master)
 }
@@ -61,6 +65,12 @@ fn open_master(root: BorrowedFd<'_>) -> Result<OwnedFd> {
 /// Binds the terminal itself, by descriptor, over /dev/console.
 fn console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> Result<()> {
     let tree = mount::clone_tree(slave, c"", false, false)?;
-    let target = path::make_in_root(root, Path::new("/dev/console"), Make::File)?;
+    let dev = path::make_in_root(root, Path::new("/dev"), Make::Dir)?;
+    let target = path::make_file_at(dev.as_fd(), Path::new("console"))?;
+    if path::stat(target.as_fd())?.kind == Kind::Symlink {
+        return Err(Error::State(
+            "/dev/console of the container is a symbolic link".into(),
+        ));
+    }
     Ok(mount::attach(tree.as_fd(), target.as_fd())?)
 }

@@ -112,7 +112,11 @@ impl Container {
                 Ok(text) => {
                     let record = serde_json::from_slice(&text)
                         .map_err(|source| Error::Json { path, source })?;
-                    return Ok(Self { dir, record, creating });
+                    return Ok(Self {
+                        dir,
+                        record,
+                        creating,
+                    });
                 }
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                 Err(e) => return Err(Error::file("read", path, e)),
@@ -210,13 +214,19 @@ impl Container {
         match self.status()? {
             Status::Created => {}
             Status::Stopped => {
-                return Err(Error::State("cannot start a container that has stopped".into()));
+                return Err(Error::State(
+                    "cannot start a container that has stopped".into(),
+                ));
             }
             Status::Running | Status::Paused => {
-                return Err(Error::State("cannot start an already running container".into()));
+                return Err(Error::State(
+                    "cannot start an already running container".into(),
+                ));
             }
             Status::Creating => {
-                return Err(Error::State("cannot start a container in the creating state".into()));
+                return Err(Error::State(
+                    "cannot start a container in the creating state".into(),
+                ));
             }
         }
         self.open_gate()?;
@@ -256,7 +266,9 @@ impl Container {
     /// Runs poststart hooks; their failure stops the container.
     pub fn poststart(&self) -> Result<()> {
         let spec = self.spec()?;
-        let Some(hooks) = spec.hooks() else { return Ok(()) };
+        let Some(hooks) = spec.hooks() else {
+            return Ok(());
+        };
         let state = self.state(Status::Running).to_json();
         crate::hooks::run("poststart", hooks.poststart().as_ref(), &state).inspect_err(|_| {
             let _ = self.kill_all();
@@ -279,7 +291,9 @@ impl Container {
     /// Signals init.
     pub fn kill(&self, signal: i32) -> Result<()> {
         let stopped = || Error::State("container not running".into());
-        let Some(init) = self.init()? else { return Err(stopped()) };
+        let Some(init) = self.init()? else {
+            return Err(stopped());
+        };
         match process::pidfd_signal(init.as_fd(), signal) {
             Err(e) if e.is(rrun_sys::process::ESRCH) => Err(stopped()),
             Err(e) => Err(e.into()),
@@ -306,7 +320,9 @@ impl Container {
         if let Some(init) = init {
             let limit = Some(std::time::Duration::from_secs(10));
             if !rrun_sys::fd::wait_readable(init.as_fd(), limit)? {
-                return Err(Error::State("init does not die within 10 s of SIGKILL".into()));
+                return Err(Error::State(
+                    "init does not die within 10 s of SIGKILL".into(),
+                ));
             }
         }
         Ok(())

@@ -41,10 +41,10 @@ impl Drop for Undo<'_> {
             let _ = process::pidfd_signal(pidfd.as_fd(), process::SIGKILL);
             let _ = process::wait(*pid, false);
         }
-        if let Some(cgroup) = &self.cgroup {
-            if let Err(e) = cgroup.kill(process::SIGKILL).and_then(|()| cgroup.delete()) {
-                crate::warning!("clean up the cgroup: {}", e.chain());
-            }
+        if let Some(cgroup) = &self.cgroup
+            && let Err(e) = cgroup.kill(process::SIGKILL).and_then(|()| cgroup.delete())
+        {
+            crate::warning!("clean up the cgroup: {}", e.chain());
         }
         let _ = std::fs::remove_dir_all(self.dir);
     }
@@ -55,12 +55,20 @@ impl Drop for Undo<'_> {
 /// without from [`Created::start`] (`run`).
 pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Created> {
     let dir = make_directory(root, &plan.id)?;
-    let mut undo = Undo { dir: &dir, cgroup: None, init: None, armed: true };
+    let mut undo = Undo {
+        dir: &dir,
+        cgroup: None,
+        init: None,
+        armed: true,
+    };
     let (pid, pidfd, channel) = launch(plan, &dir, fifo, &mut undo)?;
     let mut record = record(plan, pid, undo.cgroup.as_ref().expect("launch set it"))?;
     write(&dir.join(container::CONFIG), config)?;
     let creating = dir.join(container::STATE_CREATING);
-    write(&creating, &serde_json::to_vec(&record).expect("a record is plain data"))?;
+    write(
+        &creating,
+        &serde_json::to_vec(&record).expect("a record is plain data"),
+    )?;
     supervise(plan, pid, &channel)?;
     let state = dir.join(container::STATE);
     std::fs::rename(&creating, &state).map_err(|e| Error::file("rename", &creating, e))?;
@@ -68,7 +76,11 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
     drop(undo);
     record.id.clone_from(&plan.id);
     let container = Container::load(root, &plan.id)?;
-    Ok(Created { container, pidfd, channel })
+    Ok(Created {
+        container,
+        pidfd,
+        channel,
+    })
 }
 
 impl Created {
@@ -81,7 +93,9 @@ impl Created {
             // It has ended already, or was killed before: its status tells.
             None => Ok(()),
             Some(Message::Error(text)) => Err(Error::Remote(text)),
-            Some(other) => Err(Error::Remote(format!("unexpected message {other:?} from init"))),
+            Some(other) => Err(Error::Remote(format!(
+                "unexpected message {other:?} from init"
+            ))),
         }
     }
 }
@@ -91,7 +105,10 @@ fn make_directory(root: &Path, id: &str) -> Result<PathBuf> {
     crate::spec::validate_id(id)?;
     let dir = root.join(id);
     let make = |recursive: bool, path: &Path| {
-        std::fs::DirBuilder::new().recursive(recursive).mode(0o711).create(path)
+        std::fs::DirBuilder::new()
+            .recursive(recursive)
+            .mode(0o711)
+            .create(path)
     };
     match make(false, &dir) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
@@ -99,7 +116,9 @@ fn make_directory(root: &Path, id: &str) -> Result<PathBuf> {
             make(false, &dir).map_err(|e| Error::file("mkdir", &dir, e))?;
         }
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::State("container with given ID already exists".into()));
+            return Err(Error::State(
+                "container with given ID already exists".into(),
+            ));
         }
         Err(e) => return Err(Error::file("mkdir", &dir, e)),
         Ok(()) => {}
@@ -119,26 +138,36 @@ fn launch(
     undo: &mut Undo<'_>,
 ) -> Result<(i32, OwnedFd, Channel)> {
     let process = plan.spec.process().as_ref();
-    let process = process.ok_or_else(|| Error::config("process", "process property must not be empty"))?;
+    let process =
+        process.ok_or_else(|| Error::config("process", "process property must not be empty"))?;
     let rlimits = rlimits::from_spec(process.rlimits().as_deref().unwrap_or_default())?;
     let mut inherited = inherit(plan, dir, fifo)?;
     undo.cgroup = Some(plan.cgroup.begin().context("create the cgroup")?);
     let cgroup = undo.cgroup.as_mut().expect("set above");
     let early = plan.namespaces.user();
     if early {
-        cgroup.complete(&plan.cgroup, None).context("create the cgroup")?;
+        cgroup
+            .complete(&plan.cgroup, None)
+            .context("create the cgroup")?;
         inherited.0.joiner = Some(plan.cgroup.joiner()?);
     }
     let (ours, theirs) = (inherited.1, inherited.0);
     let (pid, pidfd) = clone_init(plan, cgroup, theirs)?;
-    undo.init = Some((pid, pidfd.try_clone().map_err(|e| Error::file("dup", "pidfd", e))?));
+    undo.init = Some((
+        pid,
+        pidfd
+            .try_clone()
+            .map_err(|e| Error::file("dup", "pidfd", e))?,
+    ));
     let cgroup = undo.cgroup.as_mut().expect("set above");
     if plan.namespaces.new & namespaces::USER != 0 {
         crate::idmap::write_maps(pid, &plan.namespaces)?;
         ours.send(&Message::Mapped)?;
     }
     crate::idmap::oom_score(pid, process.oom_score_adj())?;
-    cgroup.complete(&plan.cgroup, Some(pid)).context("create the cgroup")?;
+    cgroup
+        .complete(&plan.cgroup, Some(pid))
+        .context("create the cgroup")?;
     cgroup.limit(&plan.cgroup).context("set cgroup limits")?;
     ours.send(&Message::Cgroup).or_else(|e| explain(&ours, e))?;
     rlimits::apply(pid, &rlimits).context("set rlimits")?;
@@ -162,18 +191,33 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
             // Both ends, so that neither open nor read ends early.
             Ok(path::open(&fifo, path::O_RDWR)?)
         };
-        Gate::Fifo { start: open(container::START_FIFO)?, reply: open(container::REPLY_FIFO)? }
+        Gate::Fifo {
+            start: open(container::START_FIFO)?,
+            reply: open(container::REPLY_FIFO)?,
+        }
     } else {
         Gate::Channel
     };
     let user = plan.namespaces.user();
-    let trees = if user { rootfs::open_trees(plan)? } else { rootfs::Trees::new() };
+    let trees = if user {
+        rootfs::open_trees(plan)?
+    } else {
+        rootfs::Trees::new()
+    };
     let mut join = Vec::new();
     for (flag, target) in &plan.namespaces.join {
         let what = || format!("join namespace {}", target.display());
-        join.push((*flag, path::open(target, path::O_RDONLY).with_context(what)?));
+        join.push((
+            *flag,
+            path::open(target, path::O_RDONLY).with_context(what)?,
+        ));
     }
-    let seccomp = match plan.spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) {
+    let seccomp = match plan
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.seccomp().as_ref())
+    {
         Some(profile) => {
             let cache = dir.parent().map(|root| root.join(".seccomp"));
             seccomp::compile(profile, cache.as_deref()).context("compile the seccomp profile")?
@@ -193,7 +237,11 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
 }
 
 fn connect_console(plan: &Plan) -> Result<Option<OwnedFd>> {
-    let terminal = plan.spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal);
+    let terminal = plan
+        .spec
+        .process()
+        .as_ref()
+        .and_then(oci_spec::runtime::Process::terminal);
     match (&plan.options.console, terminal == Some(true)) {
         (Some(console), true) => console.open().map(Some),
         (None, false) => Ok(None),
@@ -210,7 +258,11 @@ fn clone_init(plan: &Plan, cgroup: &Cgroup, mut inherited: Inherited) -> Result<
     let flags = plan.namespaces.new & (namespaces::USER | namespaces::PID);
     // A pid namespace is joined by the children of whoever joins it.
     let mut own = None;
-    if let Some(index) = inherited.join.iter().position(|(flag, _)| *flag == namespaces::PID) {
+    if let Some(index) = inherited
+        .join
+        .iter()
+        .position(|(flag, _)| *flag == namespaces::PID)
+    {
         let (_, fd) = inherited.join.remove(index);
         own = Some(path::open(Path::new("/proc/self/ns/pid"), path::O_RDONLY)?);
         ns::setns(fd.as_fd(), namespaces::PID).context("join the pid namespace")?;
@@ -260,7 +312,9 @@ fn supervise(plan: &Plan, pid: i32, channel: &Channel) -> Result<()> {
             }
             Some(Message::Error(text)) => return Err(Error::Remote(text)),
             Some(other) => {
-                return Err(Error::Remote(format!("unexpected message {other:?} from init")));
+                return Err(Error::Remote(format!(
+                    "unexpected message {other:?} from init"
+                )));
             }
             None => {
                 return Err(Error::Remote(
@@ -272,7 +326,9 @@ fn supervise(plan: &Plan, pid: i32, channel: &Channel) -> Result<()> {
 }
 
 fn run_runtime_hooks(plan: &Plan, pid: i32) -> Result<()> {
-    let Some(all) = plan.spec.hooks() else { return Ok(()) };
+    let Some(all) = plan.spec.hooks() else {
+        return Ok(());
+    };
     let state = hooks::State {
         oci_version: plan.spec.version(),
         id: &plan.id,
@@ -282,7 +338,10 @@ fn run_runtime_hooks(plan: &Plan, pid: i32) -> Result<()> {
         annotations: plan.spec.annotations().as_ref(),
     }
     .to_json();
-    #[allow(deprecated, reason = "the field is deprecated in the specification, but in use")]
+    #[allow(
+        deprecated,
+        reason = "the field is deprecated in the specification, but in use"
+    )]
     hooks::run("prestart", all.prestart().as_ref(), &state)?;
     hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
 }

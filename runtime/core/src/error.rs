@@ -71,12 +71,19 @@ pub enum Error {
 impl Error {
     /// A field of config.json is wrong.
     pub fn config(field: impl Into<Cow<'static, str>>, why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Config { field: field.into(), why: why.into() }
+        Self::Config {
+            field: field.into(),
+            why: why.into(),
+        }
     }
 
     /// A file operation failed.
     pub fn file(call: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
-        Self::File { call, path: path.into(), source }
+        Self::File {
+            call,
+            path: path.into(),
+            source,
+        }
     }
 
     /// The error number at the bottom of the chain, if a system call is there.
@@ -112,10 +119,16 @@ pub trait Context<T> {
 
 impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     fn context(self, what: &'static str) -> Result<T> {
-        self.map_err(|e| Error::Step { what: what.into(), source: Box::new(e.into()) })
+        self.map_err(|e| Error::Step {
+            what: what.into(),
+            source: Box::new(e.into()),
+        })
     }
 
     fn with_context<S: Into<Cow<'static, str>>>(self, what: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|e| Error::Step { what: what().into(), source: Box::new(e.into()) })
+        self.map_err(|e| Error::Step {
+            what: what().into(),
+            source: Box::new(e.into()),
+        })
     }
 }

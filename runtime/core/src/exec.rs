@@ -83,7 +83,9 @@ fn check(container: &Container, options: &Options) -> Result<()> {
         Status::Paused if !options.ignore_paused => Err(Error::State(
             "cannot exec in a paused container (use --ignore-paused to override)".into(),
         )),
-        Status::Creating => Err(Error::State("cannot exec in a container being created".into())),
+        Status::Creating => Err(Error::State(
+            "cannot exec in a container being created".into(),
+        )),
         _ => Ok(()),
     }
 }
@@ -155,7 +157,13 @@ impl Child {
         if let Some(socket) = self.console.take() {
             let root = path::open(Path::new("/"), path::O_PATH)?;
             let size = last::console_size(process);
-            console::set_up(root.as_fd(), socket.as_fd(), size, process.user().uid(), false)?;
+            console::set_up(
+                root.as_fd(),
+                socket.as_fd(),
+                size,
+                process.user().uid(),
+                false,
+            )?;
         } else {
             cred::setsid()?;
         }
@@ -164,8 +172,7 @@ impl Child {
         } else {
             None
         };
-        let prepared =
-            Prepared::for_exec(process, procfs, self.seccomp.take(), self.preserve_fds);
+        let prepared = Prepared::for_exec(process, procfs, self.seccomp.take(), self.preserve_fds);
         let never = prepared.take_identity()?.exec()?;
         match never {}
     }

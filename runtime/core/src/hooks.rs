@@ -26,7 +26,8 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
     }
     let mut output = rrun_sys::fd::memory_file("hook-output")?;
     let handle = |file: &std::fs::File| {
-        file.try_clone().map_err(|e| Error::file("dup", "hook-output", e))
+        file.try_clone()
+            .map_err(|e| Error::file("dup", "hook-output", e))
     };
     let mut command = Command::new(path);
     if let Some((name, args)) = hook.args().as_deref().and_then(<[String]>::split_first) {
@@ -37,7 +38,10 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         let (key, value) = variable.split_once('=').unwrap_or((variable, ""));
         command.env(key, value);
     }
-    command.stdin(Stdio::piped()).stdout(handle(&output)?).stderr(handle(&output)?);
+    command
+        .stdin(Stdio::piped())
+        .stdout(handle(&output)?)
+        .stderr(handle(&output)?);
     let mut child = command.spawn().map_err(|e| Error::file("exec", path, e))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook need not read its input: a broken pipe is no failure.
@@ -48,13 +52,18 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         return Ok(());
     }
     let mut text = String::new();
-    let _ = output.rewind().and_then(|()| output.read_to_string(&mut text));
+    let _ = output
+        .rewind()
+        .and_then(|()| output.read_to_string(&mut text));
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
         (None, signal) => format!("signal {}", signal.unwrap_or(0)),
     };
     let text = text.trim_end();
-    Err(Error::Remote(format!("{}: {how}, output: {text:?}", path.display())))
+    Err(Error::Remote(format!(
+        "{}: {how}, output: {text:?}",
+        path.display()
+    )))
 }
 
 /// Waits for a hook; kills it after `timeout` seconds.
@@ -68,7 +77,9 @@ fn wait(child: &mut Child, timeout: Option<i64>) -> Result<std::process::ExitSta
     if !rrun_sys::fd::wait_readable(pidfd.as_fd(), Some(limit))? {
         child.kill().map_err(failed)?;
         child.wait().map_err(failed)?;
-        return Err(Error::Remote(format!("timed out after {seconds} s and was killed")));
+        return Err(Error::Remote(format!(
+            "timed out after {seconds} s and was killed"
+        )));
     }
     child.wait().map_err(failed)
 }

@@ -45,7 +45,10 @@ fn helper(program: &str, pid: i32, map: &str) -> Result<()> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    Err(Error::Remote(format!("{program}: {}: check /etc/subuid and /etc/subgid", text.trim_end())))
+    Err(Error::Remote(format!(
+        "{program}: {}: check /etc/subuid and /etc/subgid",
+        text.trim_end()
+    )))
 }
 
 /// Writes `process.oomScoreAdj`.
@@ -60,8 +63,10 @@ pub fn oom_score(pid: i32, score: Option<i32>) -> Result<()> {
             crate::warning!("oomScoreAdj {score} is left out: lowering it needs CAP_SYS_RESOURCE");
             Ok(())
         }
-        result => result.map_err(|e| Error::file("write", path, e)).with_context(|| {
-            format!("set process.oomScoreAdj to {score} (lowering it needs CAP_SYS_RESOURCE)")
-        }),
+        result => result
+            .map_err(|e| Error::file("write", path, e))
+            .with_context(|| {
+                format!("set process.oomScoreAdj to {score} (lowering it needs CAP_SYS_RESOURCE)")
+            }),
     }
 }

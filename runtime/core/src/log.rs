@@ -73,6 +73,13 @@ macro_rules! debug {
     ($($arg:tt)*) => { $crate::log::line($crate::log::Level::Debug, format_args!($($arg)*)) };
 }
 
+/// The descriptor of the log file, if there is one.
+pub fn descriptor() -> Option<std::os::fd::BorrowedFd<'static>> {
+    SINK.get()
+        .and_then(|s| s.file.as_ref())
+        .map(std::os::fd::AsFd::as_fd)
+}
+
 /// The error that ends the command: to the log and, where that is a file, to
 /// standard error as well, as callers of runc expect.
 pub fn fatal(error: &crate::Error) {

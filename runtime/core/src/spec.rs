@@ -16,7 +16,10 @@ pub fn load(path: &Path) -> Result<(Spec, Vec<u8>)> {
         }
         Err(e) => return Err(Error::file("read", path, e)),
     };
-    let spec = parse(&text).map_err(|source| Error::Json { path: path.to_owned(), source })?;
+    let spec = parse(&text).map_err(|source| Error::Json {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok((spec, text))
 }
 
@@ -46,7 +49,9 @@ pub fn parse_process(text: &[u8]) -> serde_json::Result<oci_spec::runtime::Proce
 fn relax_process(process: &mut Value) {
     if let Some(Value::Object(sets)) = process.get_mut("capabilities") {
         for (_, set) in sets.iter_mut() {
-            let Some(names) = set.as_array_mut() else { continue };
+            let Some(names) = set.as_array_mut() else {
+                continue;
+            };
             names.retain(|name| {
                 let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
                 if !known {
@@ -57,7 +62,9 @@ fn relax_process(process: &mut Value) {
         }
     }
     if let Value::Object(process) = process {
-        process.entry("user").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        process
+            .entry("user")
+            .or_insert_with(|| Value::Object(serde_json::Map::new()));
         process.entry("cwd").or_insert_with(|| Value::from(""));
     }
 }
@@ -81,7 +88,10 @@ fn validate_version(version: &str) -> Result<()> {
     if version.is_empty() || (major == Some(1) && parts.next().is_some()) {
         return Ok(());
     }
-    Err(Error::config("ociVersion", format!("{version:?} is not supported: this runtime reads 1.x")))
+    Err(Error::config(
+        "ociVersion",
+        format!("{version:?} is not supported: this runtime reads 1.x"),
+    ))
 }
 
 /// Checks of a process, that of the configuration or of exec.
@@ -91,7 +101,10 @@ pub fn validate_process(process: &oci_spec::runtime::Process) -> Result<()> {
     }
     let cwd = process.cwd();
     if cwd.as_os_str().is_empty() {
-        return Err(Error::config("process.cwd", "Cwd property must not be empty"));
+        return Err(Error::config(
+            "process.cwd",
+            "Cwd property must not be empty",
+        ));
     }
     if !cwd.is_absolute() {
         return Err(Error::config(
@@ -109,7 +122,9 @@ pub fn validate_process(process: &oci_spec::runtime::Process) -> Result<()> {
 }
 
 fn validate_linux(spec: &Spec) -> Result<()> {
-    let Some(linux) = spec.linux() else { return Ok(()) };
+    let Some(linux) = spec.linux() else {
+        return Ok(());
+    };
     let mut seen: Vec<LinuxNamespaceType> = Vec::new();
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
         if seen.contains(&namespace.typ()) {
@@ -125,12 +140,22 @@ fn validate_linux(spec: &Spec) -> Result<()> {
     };
     let has = |kind| seen.contains(&kind);
     if spec.hostname().as_ref().is_some_and(|h| !h.is_empty()) && !has(LinuxNamespaceType::Uts) {
-        return Err(Error::config("hostname", "unable to set hostname without a private UTS namespace"));
+        return Err(Error::config(
+            "hostname",
+            "unable to set hostname without a private UTS namespace",
+        ));
     }
     if spec.domainname().as_ref().is_some_and(|h| !h.is_empty()) && !has(LinuxNamespaceType::Uts) {
-        return Err(Error::config("domainname", "unable to set domainname without a private UTS namespace"));
+        return Err(Error::config(
+            "domainname",
+            "unable to set domainname without a private UTS namespace",
+        ));
     }
-    let masks = linux.masked_paths().iter().chain(linux.readonly_paths()).any(|p| !p.is_empty());
+    let masks = linux
+        .masked_paths()
+        .iter()
+        .chain(linux.readonly_paths())
+        .any(|p| !p.is_empty());
     if masks && !has(LinuxNamespaceType::Mount) {
         return Err(Error::config(
             "linux.maskedPaths",
@@ -153,7 +178,10 @@ fn validate_linux(spec: &Spec) -> Result<()> {
     }
     let offsets = linux.time_offsets().as_ref().is_some_and(|t| !t.is_empty());
     if offsets && !new(LinuxNamespaceType::Time) {
-        return Err(Error::config("linux.timeOffsets", "time namespace is not enabled or is joined"));
+        return Err(Error::config(
+            "linux.timeOffsets",
+            "time namespace is not enabled or is joined",
+        ));
     }
     Ok(())
 }

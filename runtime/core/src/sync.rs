@@ -48,6 +48,12 @@ pub fn pair() -> Result<(Channel, Channel)> {
 /// Longest error text, well below a socket's buffer.
 const MAX: usize = 4096;
 
+impl AsFd for Channel {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 impl Channel {
     /// Sends `message`.
     pub fn send(&self, message: &Message) -> Result<()> {
@@ -68,7 +74,9 @@ impl Channel {
     pub fn receive(&self) -> Result<Option<Message>> {
         let mut buffer = [0u8; MAX + 1];
         let length = rrun_sys::fd::read(self.fd.as_fd(), &mut buffer)?;
-        let Some((kind, text)) = buffer[..length].split_first() else { return Ok(None) };
+        let Some((kind, text)) = buffer[..length].split_first() else {
+            return Ok(None);
+        };
         Ok(Some(match kind {
             b'm' => Message::Mapped,
             b'c' => Message::Cgroup,
@@ -85,7 +93,9 @@ impl Channel {
             Some(message) if message == *wanted => Ok(()),
             Some(Message::Error(text)) => Err(Error::Remote(text)),
             other => Err(Error::Remote(match other {
-                Some(message) => format!("expected {wanted:?} from the other side, got {message:?}"),
+                Some(message) => {
+                    format!("expected {wanted:?} from the other side, got {message:?}")
+                }
                 None => "the other side ended early (killed, or out of memory)".to_owned(),
             })),
         }

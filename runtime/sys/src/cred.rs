@@ -50,7 +50,11 @@ pub fn set_parent_death_signal(signal: i32) -> Result<()> {
 
 /// PR_SET_CHILD_SUBREAPER: orphans below become children of this process.
 pub fn set_subreaper(on: bool) -> Result<()> {
-    prctl("PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, u64::from(on))
+    prctl(
+        "PR_SET_CHILD_SUBREAPER",
+        libc::PR_SET_CHILD_SUBREAPER,
+        u64::from(on),
+    )
 }
 
 /// setgroups(2).
@@ -81,7 +85,9 @@ pub fn umask(mask: u32) -> u32 {
 
 /// setsid(2).
 pub fn setsid() -> Result<()> {
-    nix::unistd::setsid().map(|_| ()).call("setsid", format_args!(""))
+    nix::unistd::setsid()
+        .map(|_| ())
+        .call("setsid", format_args!(""))
 }
 
 /// Whether the caller is in a user namespace other than the initial one (its

@@ -48,7 +48,12 @@ pub struct Error {
 impl Error {
     /// An error of `call` on `args` (printed between parentheses).
     pub fn new(call: &'static str, args: fmt::Arguments<'_>, errno: Errno) -> Self {
-        Self { call, args: args.to_string().into(), errno, note: None }
+        Self {
+            call,
+            args: args.to_string().into(),
+            errno,
+            note: None,
+        }
     }
 
     /// The same with the calling thread's `errno`.
@@ -66,7 +71,11 @@ impl Error {
     /// Adds what the kernel said besides the number.
     #[must_use]
     pub fn with_note(mut self, note: &str) -> Self {
-        self.note = Some(note.into()).filter(|n: &Box<str>| !n.is_empty());
+        self.note = if note.is_empty() {
+            None
+        } else {
+            Some(note.into())
+        };
         self
     }
 

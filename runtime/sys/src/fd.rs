@@ -9,12 +9,20 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 pub fn cloexec_from(first: u32) -> Result<()> {
     // SAFETY: marks descriptors close-on-exec; closes none, so no owner is affected.
     let ret = unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
     };
     if ret == 0 {
         return Ok(());
     }
-    Err(Error::last("close_range", format_args!("{first}, ~0, CLOSE_RANGE_CLOEXEC")))
+    Err(Error::last(
+        "close_range",
+        format_args!("{first}, ~0, CLOSE_RANGE_CLOEXEC"),
+    ))
 }
 
 /// dup2 of `fd` onto standard input, output and error.
@@ -30,7 +38,10 @@ pub fn onto(fd: BorrowedFd<'_>, target: RawFd) -> Result<()> {
     debug_assert!((0..3).contains(&target));
     // SAFETY: numbers 0 to 2 are the standard streams, which no OwnedFd of this program owns.
     if unsafe { libc::dup2(fd.as_raw_fd(), target) } < 0 {
-        return Err(Error::last("dup2", format_args!("{}, {target}", fd.as_raw_fd())));
+        return Err(Error::last(
+            "dup2",
+            format_args!("{}, {target}", fd.as_raw_fd()),
+        ));
     }
     Ok(())
 }
@@ -60,7 +71,8 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
 
 /// A pipe, both ends close-on-exec: (read, write).
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
-    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).call("pipe2", format_args!("O_CLOEXEC"))
+    rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .call("pipe2", format_args!("O_CLOEXEC"))
 }
 
 /// Takes over descriptor `number`, inherited from the parent process, and sets
@@ -102,7 +114,10 @@ pub fn memory_file(name: &str) -> Result<std::fs::File> {
 
 /// Waits until `fd` is readable (or hung up); false when `limit` passes first.
 pub fn wait_readable(fd: BorrowedFd<'_>, limit: Option<std::time::Duration>) -> Result<bool> {
-    let mut fds = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+    let mut fds = [rustix::event::PollFd::new(
+        &fd,
+        rustix::event::PollFlags::IN,
+    )];
     let limit = limit.map(|l| rustix::event::Timespec {
         tv_sec: l.as_secs() as i64,
         tv_nsec: l.subsec_nanos().into(),
@@ -119,10 +134,15 @@ pub fn wait_readable(fd: BorrowedFd<'_>, limit: Option<std::time::Duration>) -> 
 /// Waits until one of `fds` is readable (or hung up), and tells which are.
 pub fn wait_any<const N: usize>(fds: [Option<BorrowedFd<'_>>; N]) -> Result<[bool; N]> {
     use rustix::event::{PollFd, PollFlags, poll};
-    let given: Vec<(usize, BorrowedFd<'_>)> =
-        fds.iter().enumerate().filter_map(|(i, fd)| Some((i, (*fd)?))).collect();
-    let mut list: Vec<PollFd<'_>> =
-        given.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let given: Vec<(usize, BorrowedFd<'_>)> = fds
+        .iter()
+        .enumerate()
+        .filter_map(|(i, fd)| Some((i, (*fd)?)))
+        .collect();
+    let mut list: Vec<PollFd<'_>> = given
+        .iter()
+        .map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
+        .collect();
     loop {
         match poll(&mut list, None) {
             Ok(_) => break,
@@ -135,4 +155,30 @@ pub fn wait_any<const N: usize>(fds: [Option<BorrowedFd<'_>>; N]) -> Result<[boo
         ready[*index] = !polled.revents().is_empty();
     }
     Ok(ready)
+}
+
+/// Closes every descriptor from `first` up, but `keep`. For a cloned process that
+/// will execute another program: what it inherited as owned values of its
+/// parent's it must not touch any more.
+pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut numbers: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let mut from = first;
+    for number in numbers.into_iter().filter(|n| *n >= first) {
+        if number > from {
+            close_range(from, number - 1)?;
+        }
+        from = number + 1;
+    }
+    close_range(from, u32::MAX)
+}
+
+fn close_range(first: u32, last: u32) -> Result<()> {
+    // SAFETY: the caller gives up everything in this range (its documentation says so), so no
+    // owner uses a closed number.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
+        return Ok(());
+    }
+    Err(Error::last("close_range", format_args!("{first}, {last}")))
 }

@@ -8,11 +8,13 @@ use std::ffi::CStr;
 pub fn join_session(name: &CStr) -> Result<i32> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: `name` is a live C string that the kernel only reads.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr())
-    };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) };
     if ret < 0 {
-        return Err(Error::last("keyctl", format_args!("JOIN_SESSION_KEYRING, {name:?}")));
+        return Err(Error::last(
+            "keyctl",
+            format_args!("JOIN_SESSION_KEYRING, {name:?}"),
+        ));
     }
     Ok(ret as i32)
 }
@@ -25,18 +27,30 @@ pub fn allow_search(serial: i32) -> Result<()> {
     let mut text = [0u8; 256];
     // SAFETY: buffer and length describe `text`.
     let ret = unsafe {
-        libc::syscall(libc::SYS_keyctl, KEYCTL_DESCRIBE, serial, text.as_mut_ptr(), text.len())
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_DESCRIBE,
+            serial,
+            text.as_mut_ptr(),
+            text.len(),
+        )
     };
     if ret < 0 {
         return Err(Error::last("keyctl", format_args!("DESCRIBE, {serial}")));
     }
     // "keyring;uid;gid;perm;name", perm in hexadecimal.
     let text = String::from_utf8_lossy(&text);
-    let perm = text.split(';').nth(3).and_then(|p| u32::from_str_radix(p, 16).ok());
+    let perm = text
+        .split(';')
+        .nth(3)
+        .and_then(|p| u32::from_str_radix(p, 16).ok());
     let perm = perm.unwrap_or(0x3f01_0000) | USER_SEARCH;
     // SAFETY: plain integers.
     if unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_SETPERM, serial, perm) } < 0 {
-        return Err(Error::last("keyctl", format_args!("SETPERM, {serial}, {perm:#x}")));
+        return Err(Error::last(
+            "keyctl",
+            format_args!("SETPERM, {serial}, {perm:#x}"),
+        ));
     }
     Ok(())
 }

@@ -64,7 +64,10 @@ impl FsContext {
     pub fn open(kind: &str) -> Result<Self> {
         let fd = rm::fsopen(kind, rm::FsOpenFlags::FSOPEN_CLOEXEC)
             .call("fsopen", format_args!("{kind}"))?;
-        Ok(Self { fd, kind: kind.to_owned() })
+        Ok(Self {
+            fd,
+            kind: kind.to_owned(),
+        })
     }
 
     /// Sets `key` to `value`.
@@ -137,8 +140,8 @@ pub fn clone_tree(
 
 /// Attaches the detached mount `tree` onto `target` (any descriptor, O_PATH included).
 pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
-    let flags = rm::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH
-        | rm::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    let flags =
+        rm::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | rm::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rm::move_mount(tree, c"", target, c"", flags).call("move_mount", format_args!("fd to fd"))
 }
 
@@ -179,7 +182,10 @@ pub fn set_attr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result
 pub fn pivot_root_here() -> Result<()> {
     nix::unistd::pivot_root(c".", c".").call("pivot_root", format_args!(".\", \"."))?;
     // Nothing that is unmounted here may travel to the host through a shared mount.
-    let private = MountAttr { propagation: libc::MS_SLAVE, ..MountAttr::default() };
+    let private = MountAttr {
+        propagation: libc::MS_SLAVE,
+        ..MountAttr::default()
+    };
     set_attr_at(c".", true, &private)?;
     nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)
         .call("umount2", format_args!("old root, MNT_DETACH"))?;
@@ -234,5 +240,8 @@ pub fn mount_classic(
         nix::mount::MsFlags::empty(),
         Some(options),
     )
-    .call("mount", format_args!("{kind} on {}, {options}", target.display()))
+    .call(
+        "mount",
+        format_args!("{kind} on {}, {options}", target.display()),
+    )
 }

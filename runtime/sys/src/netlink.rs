@@ -6,8 +6,13 @@ use std::os::fd::AsRawFd;
 
 /// Sets the loopback interface of the caller's network namespace up.
 pub fn loopback_up() -> Result<()> {
-    let fd = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(|e| Error::new("socket", format_args!("AF_UNIX"), e.into()))?;
+    let fd = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )
+    .map_err(|e| Error::new("socket", format_args!("AF_UNIX"), e.into()))?;
     // SAFETY: ifreq is plain data, for which zero bytes are valid.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l' as libc::c_char;

@@ -1,7 +1,7 @@
 //! Namespaces: unshare, setns, their descriptors.
 
-use crate::error::Call;
 use crate::Result;
+use crate::error::Call;
 use nix::sched::CloneFlags;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -13,8 +13,10 @@ pub fn unshare(flags: i32) -> Result<()> {
 
 /// setns(2). `fd` is a namespace, or a pidfd with several flags (5.8).
 pub fn setns(fd: BorrowedFd<'_>, flags: i32) -> Result<()> {
-    nix::sched::setns(fd, CloneFlags::from_bits_retain(flags))
-        .call("setns", format_args!("fd {}, {}", fd.as_raw_fd(), names(flags)))
+    nix::sched::setns(fd, CloneFlags::from_bits_retain(flags)).call(
+        "setns",
+        format_args!("fd {}, {}", fd.as_raw_fd(), names(flags)),
+    )
 }
 
 /// The names of `CLONE_NEW*` flags, joined by "|".
@@ -29,8 +31,11 @@ pub fn names(flags: i32) -> String {
         (libc::CLONE_NEWCGROUP, "CLONE_NEWCGROUP"),
         (CLONE_NEWTIME, "CLONE_NEWTIME"),
     ];
-    let names: Vec<&str> =
-        NAMES.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
+    let names: Vec<&str> = NAMES
+        .iter()
+        .filter(|(bit, _)| flags & bit != 0)
+        .map(|(_, name)| *name)
+        .collect();
     names.join("|")
 }
 

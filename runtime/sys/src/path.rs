@@ -37,13 +37,21 @@ fn openat2(dir: BorrowedFd<'_>, path: &Path, flags: i32, how: ResolveFlags) -> R
             result => return result.call("openat2", format_args!("{}", path.display())),
         }
     }
-    Err(Error::new("openat2", format_args!("{}", path.display()), crate::Errno(libc::EAGAIN)))
+    Err(Error::new(
+        "openat2",
+        format_args!("{}", path.display()),
+        crate::Errno(libc::EAGAIN),
+    ))
 }
 
 /// Opens `path` from the working directory with `flags | O_CLOEXEC`.
 pub fn open(path: &Path, flags: i32) -> Result<OwnedFd> {
-    rustix::fs::open(path, OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC, Mode::empty())
-        .call("open", format_args!("{}", path.display()))
+    rustix::fs::open(
+        path,
+        OFlags::from_bits_retain(flags as u32) | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .call("open", format_args!("{}", path.display()))
 }
 
 /// Opens `name` below `dir` with `flags | O_CLOEXEC`.
@@ -129,6 +137,12 @@ fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
         .call("openat", format_args!("{}", name.display()))
 }
 
+/// Opens `name` below `dir` with O_PATH, making an empty file where there is
+/// nothing. A symbolic link is opened itself, not followed.
+pub fn make_file_at(dir: BorrowedFd<'_>, name: &Path) -> Result<OwnedFd> {
+    make_file(dir, name.as_os_str())
+}
+
 fn make_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)) {
@@ -201,7 +215,9 @@ pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
 
 /// Magic number of the file system that `fd` is on (statfs(2)).
 pub fn fs_magic(fd: BorrowedFd<'_>) -> Result<i64> {
-    rustix::fs::fstatfs(fd).map(|s| s.f_type).call("fstatfs", format_args!("fd"))
+    rustix::fs::fstatfs(fd)
+        .map(|s| s.f_type)
+        .call("fstatfs", format_args!("fd"))
 }
 
 /// The device number of `major`:`minor`.
@@ -224,8 +240,10 @@ pub fn mknod(dir: BorrowedFd<'_>, name: &Path, kind: u32, mode: u32, dev: u64) -
 
 /// symlinkat(2).
 pub fn symlink(target: &Path, dir: BorrowedFd<'_>, name: &Path) -> Result<()> {
-    rustix::fs::symlinkat(target, dir, name)
-        .call("symlinkat", format_args!("{} -> {}", name.display(), target.display()))
+    rustix::fs::symlinkat(target, dir, name).call(
+        "symlinkat",
+        format_args!("{} -> {}", name.display(), target.display()),
+    )
 }
 
 /// fchownat(2) of a name, symbolic links not followed.
@@ -242,8 +260,13 @@ pub fn chown_at(dir: BorrowedFd<'_>, name: &Path, uid: u32, gid: u32) -> Result<
 
 /// fchmodat(2) of a name that was just made.
 pub fn chmod_at(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<()> {
-    rustix::fs::chmodat(dir, name, Mode::from_raw_mode(mode), rustix::fs::AtFlags::empty())
-        .call("fchmodat", format_args!("{}, {mode:o}", name.display()))
+    rustix::fs::chmodat(
+        dir,
+        name,
+        Mode::from_raw_mode(mode),
+        rustix::fs::AtFlags::empty(),
+    )
+    .call("fchmodat", format_args!("{}, {mode:o}", name.display()))
 }
 
 /// mkdirat(2).
@@ -269,8 +292,14 @@ pub fn read_link_at(dir: BorrowedFd<'_>, name: &Path) -> Result<std::path::PathB
 
 /// mkfifo(3) with exactly `mode`, whatever the umask.
 pub fn mkfifo(path: &Path, mode: u32) -> Result<()> {
-    rustix::fs::mknodat(rustix::fs::CWD, path, FileType::Fifo, Mode::from_raw_mode(mode), 0)
-        .call("mknod", format_args!("{}, S_IFIFO", path.display()))
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        path,
+        FileType::Fifo,
+        Mode::from_raw_mode(mode),
+        0,
+    )
+    .call("mknod", format_args!("{}, S_IFIFO", path.display()))
 }
 
 /// fchdir(2).
@@ -316,8 +345,7 @@ pub fn open_proc_self(proc: BorrowedFd<'_>, path: &Path, flags: i32) -> Result<O
 
 /// Creates file `name` (O_EXCL) below `dir`, open for writing.
 pub fn create_at(dir: BorrowedFd<'_>, name: &Path, mode: u32) -> Result<OwnedFd> {
-    let flags =
-        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(mode))
         .call("openat", format_args!("{}, O_CREAT", name.display()))
 }

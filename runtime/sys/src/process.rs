@@ -55,7 +55,7 @@ pub fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone> {
     let mut pidfd: i32 = -1;
     let parent = flags & libc::CLONE_PARENT != 0;
     let mut args = CloneArgs {
-        flags: flags as u32 as u64 | libc::CLONE_PIDFD as u64,
+        flags: u64::from(flags as u32) | libc::CLONE_PIDFD as u64,
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: if parent { 0 } else { libc::SIGCHLD as u64 },
         ..CloneArgs::default()

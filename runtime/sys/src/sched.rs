@@ -27,14 +27,20 @@ pub struct SchedAttr {
 
 /// sched_setattr(2) of the caller.
 pub fn set_scheduler(attr: &SchedAttr) -> Result<()> {
-    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
+    let attr = SchedAttr {
+        size: size_of::<SchedAttr>() as u32,
+        ..*attr
+    };
     // SAFETY: a live struct whose size is in its first field.
     if unsafe { libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(&attr), 0) } == 0 {
         return Ok(());
     }
     Err(Error::last(
         "sched_setattr",
-        format_args!("policy {}, nice {}, priority {}", attr.policy, attr.nice, attr.priority),
+        format_args!(
+            "policy {}, nice {}, priority {}",
+            attr.policy, attr.nice, attr.priority
+        ),
     ))
 }
 
@@ -46,7 +52,10 @@ pub fn set_io_priority(class: i32, level: i32) -> Result<()> {
     if unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, value) } == 0 {
         return Ok(());
     }
-    Err(Error::last("ioprio_set", format_args!("class {class}, level {level}")))
+    Err(Error::last(
+        "ioprio_set",
+        format_args!("class {class}, level {level}"),
+    ))
 }
 
 /// personality(2).

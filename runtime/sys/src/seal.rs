@@ -41,7 +41,10 @@ fn writable(exe: BorrowedFd<'_>) -> bool {
 
 fn read_only_mount(exe: BorrowedFd<'_>) -> Result<OwnedFd> {
     let tree = mount::clone_tree(exe, c"", false, false)?;
-    let read_only = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
+    let read_only = MountAttr {
+        set: attr::RDONLY,
+        ..MountAttr::default()
+    };
     mount::set_attr(tree.as_fd(), false, &read_only)?;
     Ok(tree)
 }
@@ -64,7 +67,8 @@ fn is_sealed_memory(_exe: BorrowedFd<'_>) -> bool {
 
 fn memory_copy() -> Result<OwnedFd> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING;
-    let copy = rustix::fs::memfd_create("rrun", flags).call("memfd_create", format_args!("rrun"))?;
+    let copy =
+        rustix::fs::memfd_create("rrun", flags).call("memfd_create", format_args!("rrun"))?;
     let mut copy = std::fs::File::from(copy);
     std::fs::File::open("/proc/self/exe")
         .and_then(|mut exe| std::io::copy(&mut exe, &mut copy))
@@ -88,7 +92,13 @@ fn exec(program: BorrowedFd<'_>) -> Error {
         let errno = crate::Errno(libc::EINVAL);
         return Error::new("execveat", format_args!("nul byte in arguments"), errno);
     };
-    match nix::unistd::execveat(program, c"", &args, &env, nix::fcntl::AtFlags::AT_EMPTY_PATH) {
+    match nix::unistd::execveat(
+        program,
+        c"",
+        &args,
+        &env,
+        nix::fcntl::AtFlags::AT_EMPTY_PATH,
+    ) {
         Ok(never) => match never {},
         Err(e) => Error::new("execveat", format_args!("own binary, read-only"), e.into()),
     }

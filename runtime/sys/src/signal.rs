@@ -21,7 +21,10 @@ pub fn parse(text: &str) -> Option<i32> {
     if name == "POLL" {
         return Some(libc::SIGPOLL);
     }
-    format!("SIG{name}").parse::<Signal>().ok().map(|s| s as i32)
+    format!("SIG{name}")
+        .parse::<Signal>()
+        .ok()
+        .map(|s| s as i32)
 }
 
 fn realtime(offset: &str, base: i32, sign: &str) -> Option<i32> {
@@ -29,8 +32,14 @@ fn realtime(offset: &str, base: i32, sign: &str) -> Option<i32> {
         return Some(base);
     }
     let offset: i32 = offset.strip_prefix(sign)?.parse().ok()?;
-    let number = if sign == "+" { base + offset } else { base - offset };
-    (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number).then_some(number)
+    let number = if sign == "+" {
+        base + offset
+    } else {
+        base - offset
+    };
+    (libc::SIGRTMIN()..=libc::SIGRTMAX())
+        .contains(&number)
+        .then_some(number)
 }
 
 /// Blocks every signal and returns a signalfd that delivers them.

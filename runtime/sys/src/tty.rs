@@ -54,14 +54,18 @@ pub fn set_controlling(slave: BorrowedFd<'_>) -> Result<()> {
 
 /// Sets the window size in characters.
 pub fn set_size(fd: BorrowedFd<'_>, columns: u16, rows: u16) -> Result<()> {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = Winsize {
+        ws_row: rows,
+        ws_col: columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     rustix::termios::tcsetwinsize(fd, size).call("ioctl", format_args!("TIOCSWINSZ"))
 }
 
 /// Gives `to` the window size of `from`.
 pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
-    let size =
-        rustix::termios::tcgetwinsize(from).call("ioctl", format_args!("TIOCGWINSZ"))?;
+    let size = rustix::termios::tcgetwinsize(from).call("ioctl", format_args!("TIOCGWINSZ"))?;
     rustix::termios::tcsetwinsize(to, size).call("ioctl", format_args!("TIOCSWINSZ"))
 }
 

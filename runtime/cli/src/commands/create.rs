@@ -12,11 +12,11 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     let (plan, config) = request.plan(global, console)?;
     let created = create::create(&plan, &global.root, &config, true)
         .context("rrun create failed: unable to start container process")?;
-    if let Some(path) = &request.pid_file {
-        if let Err(error) = write_pid_file(path, created.container.record.init_process_pid) {
-            created.container.delete(true)?;
-            return Err(error);
-        }
+    if let Some(path) = &request.pid_file
+        && let Err(error) = write_pid_file(path, created.container.record.init_process_pid)
+    {
+        created.container.delete(true)?;
+        return Err(error);
     }
     Ok(0)
 }

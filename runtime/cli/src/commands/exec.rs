@@ -46,7 +46,9 @@ impl Request {
                 Arg::Short('g') | Arg::Long("additional-gids") => {
                     r.additional_gids.push(args::number(&mut parser)?);
                 }
-                Arg::Short('p') | Arg::Long("process") => r.process = Some(args::path(&mut parser)?),
+                Arg::Short('p') | Arg::Long("process") => {
+                    r.process = Some(args::path(&mut parser)?)
+                }
                 Arg::Short('d') | Arg::Long("detach") => r.detach = args::switch(&mut parser)?,
                 Arg::Long("pid-file") => r.pid_file = Some(args::path(&mut parser)?),
                 Arg::Long("process-label") => r.label = Some(args::text(&mut parser)?),
@@ -86,8 +88,10 @@ impl Request {
     fn process(&self, spec: &oci::Spec) -> Result<Process> {
         if let Some(path) = &self.process {
             let text = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
-            return spec::parse_process(&text)
-                .map_err(|source| Error::Json { path: path.clone(), source });
+            return spec::parse_process(&text).map_err(|source| Error::Json {
+                path: path.clone(),
+                source,
+            });
         }
         let mut p = spec.process().clone().unwrap_or_default();
         p.set_args(Some(self.args.clone()));
@@ -101,7 +105,9 @@ impl Request {
         if self.apparmor.is_some() {
             p.set_apparmor_profile(self.apparmor.clone());
         }
-        p.env_mut().get_or_insert_default().extend(self.env.iter().cloned());
+        p.env_mut()
+            .get_or_insert_default()
+            .extend(self.env.iter().cloned());
         if self.no_new_privs {
             p.set_no_new_privileges(Some(true));
         }
@@ -114,7 +120,9 @@ impl Request {
         if self.capabilities.is_empty() {
             return Ok(());
         }
-        let mut sets = p.capabilities().clone().unwrap_or_default();
+        // Not the crate's default, which names three capabilities.
+        let none = || serde_json::from_str("{}").expect("every set may be absent");
+        let mut sets = p.capabilities().clone().unwrap_or_else(none);
         for name in &self.capabilities {
             let value = serde_json::Value::from(name.as_str());
             let capability: oci::Capability = serde_json::from_value(value)
@@ -125,11 +133,16 @@ impl Request {
                 Some(set)
             };
             let ambient = sets.ambient().as_ref().is_some_and(|a| !a.is_empty());
-            let (b, e, m) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
-            sets.set_bounding(b).set_effective(e).set_permitted(m);
+            let effective = with(sets.effective());
+            let permitted = with(sets.permitted());
+            let bounding = with(sets.bounding());
+            sets.set_bounding(bounding)
+                .set_effective(effective)
+                .set_permitted(permitted);
             if ambient {
-                let (a, i) = (with(sets.ambient()), with(sets.inheritable()));
-                sets.set_ambient(a).set_inheritable(i);
+                let inheritable = with(sets.inheritable());
+                let ambient = with(sets.ambient());
+                sets.set_ambient(ambient).set_inheritable(inheritable);
             }
         }
         p.set_capabilities(Some(sets));
@@ -140,7 +153,12 @@ impl Request {
         if let Some(user) = &self.user {
             let (uid, gid) = user.split_once(':').unwrap_or((user, ""));
             let id = |text: &str, what: &str| {
-                text.parse::<u32>().map_err(|_| Error::Usage(format!("bad {what} {text:?}: a number is needed")))
+                // parse() alone takes "+1" as well (crun's CVE-2026-30892 began so).
+                let digits = text.bytes().all(|b| b.is_ascii_digit());
+                text.parse::<u32>()
+                    .ok()
+                    .filter(|_| digits)
+                    .ok_or_else(|| Error::Usage(format!("bad {what} {text:?}: a number is needed")))
             };
             p.user_mut().set_uid(id(uid, "uid")?);
             if !gid.is_empty() {
@@ -185,7 +203,11 @@ fn execute(global: &Global, request: &Request) -> Result<u8> {
         cgroup: request.cgroup.clone(),
         ignore_paused: request.ignore_paused,
     };
-    let signals = if request.detach { None } else { Some(foreground::signals()?) };
+    let signals = if request.detach {
+        None
+    } else {
+        Some(foreground::signals()?)
+    };
     let (pid, _pidfd) = exec::exec(&container, &spec, &process, &options)
         .context("exec failed: unable to start container process")?;
     if let Some(path) = &request.pid_file {

@@ -19,10 +19,13 @@ pub fn run(global: &Global, mut parser: lexopt::Parser) -> Result<u8> {
     }
     let containers = Container::list(&global.root)?;
     if quiet {
-        let ids: String = containers.iter().map(|c| format!("{}\n", c.record.id)).collect();
-        return args::print(&ids).map(|()| 0);
+        let ids = containers.iter().flat_map(|c| [c.record.id.as_str(), "\n"]);
+        return args::print(&ids.collect::<String>()).map(|()| 0);
     }
-    let views = containers.iter().map(View::new).collect::<Result<Vec<_>>>()?;
+    let views = containers
+        .iter()
+        .map(View::new)
+        .collect::<Result<Vec<_>>>()?;
     match format.as_str() {
         "table" => args::print(&table(&containers, &views))?,
         "json" => {
@@ -52,7 +55,11 @@ fn table(containers: &[Container], views: &[View<'_>]) -> String {
     }
     let mut widths = [12; 6];
     for (column, width) in widths.iter_mut().enumerate() {
-        let longest = rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
+        let longest = rows
+            .iter()
+            .map(|r| r[column].chars().count())
+            .max()
+            .unwrap_or(0);
         *width = (longest + 3).max(*width);
     }
     let mut text = String::new();

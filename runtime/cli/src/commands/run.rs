@@ -18,10 +18,17 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
         None => Terminal::console(&mut relay)?,
     };
     let (plan, config) = request.plan(global, console)?;
-    let terminal = plan.spec.process().as_ref().and_then(rrun_core::oci::Process::terminal);
+    let terminal = plan
+        .spec
+        .process()
+        .as_ref()
+        .and_then(rrun_core::oci::Process::terminal);
     let plan = if terminal != Some(true) && request.console_socket.is_none() {
         relay = None;
-        let options = rrun_core::plan::Options { console: None, ..plan.options };
+        let options = rrun_core::plan::Options {
+            console: None,
+            ..plan.options
+        };
         rrun_core::plan::Plan { options, ..plan }
     } else {
         plan

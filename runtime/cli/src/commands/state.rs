@@ -1,8 +1,8 @@
 //! `rrun state`.
 
 use crate::args::{self, Global};
-use rrun_core::container::{Container, Record, Status};
 use rrun_core::Result;
+use rrun_core::container::{Container, Record, Status};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::Path;
@@ -34,7 +34,11 @@ impl<'a> View<'a> {
         Ok(Self {
             oci_version: &record.oci_version,
             id: &record.id,
-            pid: if status == Status::Stopped { 0 } else { record.init_process_pid },
+            pid: if status == Status::Stopped {
+                0
+            } else {
+                record.init_process_pid
+            },
             status: status.as_str(),
             bundle: &record.bundle,
             rootfs: &record.rootfs,

@@ -103,6 +103,7 @@ fn run(
     drop(root);
     let before_start = prepared.take_identity()?;
     cred::set_parent_death_signal(0)?;
+    close_the_rest(plan, channel, &inherited.gate)?;
     channel.send(&Message::Ready)?;
     match inherited.gate {
         Gate::Channel => channel.expect(&Message::Go)?,
@@ -115,6 +116,20 @@ fn run(
     }
     start_container_hooks(plan)?;
     before_start.exec()
+}
+
+/// Closes what was inherited and has had its use: a process that waits for its
+/// start holds nothing of the host's.
+fn close_the_rest(plan: &Plan, channel: &Channel, gate: &Gate) -> Result<()> {
+    let mut keep = vec![channel.as_fd()];
+    if let Gate::Fifo { start, reply } = gate {
+        keep.extend([start.as_fd(), reply.as_fd()]);
+    }
+    keep.extend(crate::log::descriptor());
+    Ok(rrun_sys::fd::close_all_but(
+        3 + plan.options.preserve_fds,
+        &keep,
+    )?)
 }
 
 /// Joins and makes namespaces, and the cgroup in between.
@@ -179,14 +194,26 @@ fn become_root() -> Result<()> {
 }
 
 fn run_create_hooks(plan: &Plan, channel: &Channel) -> Result<()> {
-    let Some(all) = plan.spec.hooks() else { return Ok(()) };
-    #[allow(deprecated, reason = "the field is deprecated in the specification, but in use")]
+    let Some(all) = plan.spec.hooks() else {
+        return Ok(());
+    };
+    #[allow(
+        deprecated,
+        reason = "the field is deprecated in the specification, but in use"
+    )]
     let runtime = [all.prestart(), all.create_runtime()];
-    if runtime.iter().any(|h| h.as_ref().is_some_and(|h| !h.is_empty())) {
+    if runtime
+        .iter()
+        .any(|h| h.as_ref().is_some_and(|h| !h.is_empty()))
+    {
         channel.send(&Message::Hooks)?;
         channel.expect(&Message::Go)?;
     }
-    if all.create_container().as_ref().is_some_and(|h| !h.is_empty()) {
+    if all
+        .create_container()
+        .as_ref()
+        .is_some_and(|h| !h.is_empty())
+    {
         let state = hook_state(plan, crate::container::Status::Creating);
         hooks::run("createContainer", all.create_container().as_ref(), &state)?;
     }
@@ -194,7 +221,9 @@ fn run_create_hooks(plan: &Plan, channel: &Channel) -> Result<()> {
 }
 
 fn start_container_hooks(plan: &Plan) -> Result<()> {
-    let Some(all) = plan.spec.hooks() else { return Ok(()) };
+    let Some(all) = plan.spec.hooks() else {
+        return Ok(());
+    };
     if all.start_container().as_ref().is_none_or(Vec::is_empty) {
         return Ok(());
     }

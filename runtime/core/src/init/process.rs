@@ -58,8 +58,18 @@ pub fn labelled(process: &Process) -> bool {
 
 /// Sets up the terminal of `plan`'s process below `root`.
 pub fn open_console(plan: &Plan, root: BorrowedFd<'_>, socket: BorrowedFd<'_>) -> Result<()> {
-    let process = plan.spec.process().as_ref().expect("a terminal belongs to a process");
-    console::set_up(root, socket, console_size(process), process.user().uid(), true)
+    let process = plan
+        .spec
+        .process()
+        .as_ref()
+        .expect("a terminal belongs to a process");
+    console::set_up(
+        root,
+        socket,
+        console_size(process),
+        process.user().uid(),
+        true,
+    )
 }
 
 /// Columns and rows of `process.consoleSize`, where it is not zero.
@@ -105,6 +115,8 @@ impl<'a> Prepared<'a> {
     pub fn take_identity(mut self) -> Result<Ready> {
         self.join_keyring()?;
         self.write_labels()?;
+        // A working directory below /proc/self/fd must not find it.
+        self.procfs = None;
         self.schedule()?;
         let process = self.process;
         let no_new_privs = process.no_new_privileges() == Some(true);
@@ -124,11 +136,18 @@ impl<'a> Prepared<'a> {
         let program = CString::new(program.into_os_string().into_encoded_bytes())
             .map_err(|_| Error::config("process.args[0]", "holds a nul byte"))?;
         let env = env.iter().map(|e| text(e)).collect::<Result<_>>()?;
-        Ok(Ready { program, args, env, filter: self.filter })
+        Ok(Ready {
+            program,
+            args,
+            env,
+            filter: self.filter,
+        })
     }
 
     fn join_keyring(&self) -> Result<()> {
-        let Some(name) = &self.keyring else { return Ok(()) };
+        let Some(name) = &self.keyring else {
+            return Ok(());
+        };
         let name = text(name)?;
         match rrun_sys::keyring::join_session(&name) {
             // A kernel or a seccomp filter around us without keyrings: nothing to separate.
@@ -145,7 +164,11 @@ impl<'a> Prepared<'a> {
         if !labelled(process) {
             return Ok(());
         }
-        if let Some(profile) = process.apparmor_profile().as_deref().filter(|p| !p.is_empty()) {
+        if let Some(profile) = process
+            .apparmor_profile()
+            .as_deref()
+            .filter(|p| !p.is_empty())
+        {
             self.attribute("attr/apparmor/exec", &format!("exec {profile}"))
                 .with_context(|| format!("unable to apply apparmor profile {profile:?}"))?;
         }
@@ -172,7 +195,9 @@ impl<'a> Prepared<'a> {
             let (class, level) = super::scheduling::io_priority(priority)?;
             sched::set_io_priority(class, level)?;
         }
-        let Some(linux) = self.linux else { return Ok(()) };
+        let Some(linux) = self.linux else {
+            return Ok(());
+        };
         if let Some(personality) = linux.personality() {
             sched::set_personality(super::scheduling::personality(personality)?)?;
         }
@@ -217,7 +242,9 @@ fn fix_stdio(uid: u32) -> Result<()> {
         return Ok(());
     }
     for stream in fd::standard() {
-        let Ok(stat) = path::stat(stream) else { continue };
+        let Ok(stat) = path::stat(stream) else {
+            continue;
+        };
         if stat.rdev == path::makedev(1, 3) || stat.uid == uid {
             continue;
         }
@@ -231,10 +258,14 @@ fn fix_stdio(uid: u32) -> Result<()> {
 
 /// Bounding set, groups, ids, working directory, the other capability sets.
 fn change_user(process: &Process) -> Result<()> {
-    let sets = process.capabilities().as_ref().map(Sets::from_spec);
-    if let Some(sets) = &sets {
-        sets.drop_bounding().context("drop capabilities of the bounding set")?;
-    }
+    // None named means none, as with runc and crun.
+    let sets = process
+        .capabilities()
+        .as_ref()
+        .map(Sets::from_spec)
+        .unwrap_or_default();
+    sets.drop_bounding()
+        .context("drop capabilities of the bounding set")?;
     cred::set_keepcaps(true)?;
     let user = process.user();
     cred::umask(user.umask().unwrap_or(0o022));
@@ -254,10 +285,7 @@ fn change_user(process: &Process) -> Result<()> {
     if early.is_err() {
         enter_directory(process.cwd())?;
     }
-    if let Some(sets) = &sets {
-        sets.apply().context("apply capabilities")?;
-    }
-    Ok(())
+    sets.apply().context("apply capabilities")
 }
 
 /// Changes to `process.cwd`, and proves that it lies inside the root: a leaked
@@ -278,7 +306,10 @@ fn environment(process: &Process) -> Result<Vec<String>> {
     let mut env: Vec<String> = Vec::new();
     for variable in process.env().iter().flatten() {
         let Some((name, _)) = variable.split_once('=').filter(|(n, _)| !n.is_empty()) else {
-            return Err(Error::config("process.env", format!("{variable:?} is not NAME=value")));
+            return Err(Error::config(
+                "process.env",
+                format!("{variable:?} is not NAME=value"),
+            ));
         };
         let prefix = format!("{name}=");
         match env.iter_mut().find(|v| v.starts_with(&prefix)) {
@@ -300,11 +331,15 @@ fn home(uid: u32) -> String {
         let mut fields = line.split(':').skip(2);
         (fields.next()?.parse() == Ok(uid)).then(|| fields.nth(2).map(str::to_owned))?
     });
-    entry.filter(|h| !h.is_empty()).unwrap_or_else(|| "/".to_owned())
+    entry
+        .filter(|h| !h.is_empty())
+        .unwrap_or_else(|| "/".to_owned())
 }
 
 fn search_path(env: &[String]) -> &str {
-    env.iter().find_map(|v| v.strip_prefix("PATH=")).unwrap_or_default()
+    env.iter()
+        .find_map(|v| v.strip_prefix("PATH="))
+        .unwrap_or_default()
 }
 
 /// Finds what `name` means, as a shell would. The wording of the errors is what
@@ -314,7 +349,9 @@ fn find_program(name: &str, search: &str) -> Result<PathBuf> {
     if name.contains('/') {
         return match usable(Path::new(name)) {
             Ok(()) => Ok(name.into()),
-            Err(Unusable::Missing) => Err(failed(&format!("stat {name}: no such file or directory"))),
+            Err(Unusable::Missing) => {
+                Err(failed(&format!("stat {name}: no such file or directory")))
+            }
             Err(Unusable::Directory) => Err(failed("is a directory")),
             Err(Unusable::Denied) => Err(failed("permission denied")),
         };
@@ -328,7 +365,11 @@ fn find_program(name: &str, search: &str) -> Result<PathBuf> {
             Err(_) => {}
         }
     }
-    Err(failed(if denied { "permission denied" } else { "executable file not found in $PATH" }))
+    Err(failed(if denied {
+        "permission denied"
+    } else {
+        "executable file not found in $PATH"
+    }))
 }
 
 enum Unusable {
@@ -345,5 +386,9 @@ fn usable(program: &Path) -> std::result::Result<(), Unusable> {
     if meta.is_dir() {
         return Err(Unusable::Directory);
     }
-    if path::may_execute(program) { Ok(()) } else { Err(Unusable::Denied) }
+    if path::may_execute(program) {
+        Ok(())
+    } else {
+        Err(Unusable::Denied)
+    }
 }

@@ -3,7 +3,8 @@
 use crate::{Error, Result};
 use oci_spec::runtime::{
     IOPriorityClass, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain,
-    LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Scheduler,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType,
+    Scheduler,
 };
 use rrun_sys::sched::SchedAttr;
 
@@ -32,7 +33,10 @@ pub fn scheduler(scheduler: &Scheduler) -> Result<SchedAttr> {
     }
     let priority = scheduler.priority().unwrap_or(0);
     let priority = u32::try_from(priority).map_err(|_| {
-        Error::config("process.scheduler.priority", format!("{priority} is negative"))
+        Error::config(
+            "process.scheduler.priority",
+            format!("{priority} is negative"),
+        )
     })?;
     Ok(SchedAttr {
         policy,
@@ -65,7 +69,10 @@ pub fn io_priority(priority: &LinuxIOPriority) -> Result<(i32, i32)> {
 /// For personality(2).
 pub fn personality(personality: &LinuxPersonality) -> Result<u64> {
     if personality.flags().as_ref().is_some_and(|f| !f.is_empty()) {
-        return Err(Error::config("linux.personality.flags", "are not defined by the specification"));
+        return Err(Error::config(
+            "linux.personality.flags",
+            "are not defined by the specification",
+        ));
     }
     Ok(match personality.domain() {
         LinuxPersonalityDomain::PerLinux => 0,
@@ -107,7 +114,11 @@ pub fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<(i32, Vec<u64>)> {
 /// "0-3,7" as numbers, each below 1024.
 pub fn number_list(text: &str) -> std::result::Result<Vec<usize>, String> {
     let number = |s: &str| {
-        s.trim().parse::<usize>().ok().filter(|n| *n < 1024).ok_or_else(|| format!("{text:?} is not a list such as \"0-3,7\""))
+        s.trim()
+            .parse::<usize>()
+            .ok()
+            .filter(|n| *n < 1024)
+            .ok_or_else(|| format!("{text:?} is not a list such as \"0-3,7\""))
     };
     let mut list = Vec::new();
     for part in text.split(',').filter(|p| !p.trim().is_empty()) {

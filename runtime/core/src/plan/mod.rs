@@ -93,7 +93,11 @@ pub struct Plan {
 
 /// A path of the configuration, made absolute below `base`.
 fn absolute(base: &Path, path: &Path) -> PathBuf {
-    if path.is_absolute() { path.to_owned() } else { base.join(path) }
+    if path.is_absolute() {
+        path.to_owned()
+    } else {
+        base.join(path)
+    }
 }
 
 impl Plan {
@@ -113,10 +117,14 @@ impl Plan {
         let mut mounts = mounts::from_spec(&spec, bundle)?;
         let root_mount = take_root_mount(&mut mounts)?;
         let linux = spec.linux().as_ref();
-        let setup_dev = !mounts.iter().any(|m| {
-            m.destination == Path::new("/dev") && matches!(m.source, Source::Bind { .. })
-        });
-        let devices = if setup_dev { devices(&spec)? } else { Vec::new() };
+        let setup_dev = !mounts
+            .iter()
+            .any(|m| m.destination == Path::new("/dev") && matches!(m.source, Source::Bind { .. }));
+        let devices = if setup_dev {
+            devices(&spec)?
+        } else {
+            Vec::new()
+        };
         let propagation = propagation(linux.and_then(|l| l.rootfs_propagation().as_deref()))?;
         let cgroup = cgroup::Plan::from_spec(&cgroup::Request {
             id,
@@ -145,7 +153,11 @@ impl Plan {
 
     /// Whether the root file system is made read-only.
     pub fn readonly_root(&self) -> bool {
-        self.spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false)
+        self.spec
+            .root()
+            .as_ref()
+            .and_then(oci_spec::runtime::Root::readonly)
+            .unwrap_or(false)
     }
 }
 
@@ -196,17 +208,28 @@ fn device_node(device: &LinuxDevice, field: &str) -> Result<Device> {
         return Err(Error::config(format!("{field}.path"), "is not absolute"));
     }
     if device.typ() == LinuxDeviceType::A {
-        return Err(Error::config(format!("{field}.type"), "\"a\" is not a kind of device node"));
+        return Err(Error::config(
+            format!("{field}.type"),
+            "\"a\" is not a kind of device node",
+        ));
     }
     let number = |n: i64, name: &str| {
-        let fits = || Error::config(format!("{field}.{name}"), format!("{n} is not a device number"));
+        let fits = || {
+            Error::config(
+                format!("{field}.{name}"),
+                format!("{n} is not a device number"),
+            )
+        };
         // Absent numbers are 0, as fifos have none.
         u32::try_from(n).map_err(|_| fits())
     };
     Ok(Device {
         path: device.path().clone(),
         kind: libc_kind(device.typ()),
-        number: (number(device.major(), "major")?, number(device.minor(), "minor")?),
+        number: (
+            number(device.major(), "major")?,
+            number(device.minor(), "minor")?,
+        ),
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
     })
@@ -250,11 +273,15 @@ fn sysctls(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<(PathBuf, String)
             let why = format!("is not allowed without a separate {what} namespace");
             return Err(Error::config(field(), why));
         }
-        if text == "kernel/domainname" && spec.domainname().as_ref().is_some_and(|d| !d.is_empty()) {
+        if text == "kernel/domainname" && spec.domainname().as_ref().is_some_and(|d| !d.is_empty())
+        {
             return Err(Error::config(field(), "conflicts with domainname"));
         }
         if text == "kernel/hostname" {
-            return Err(Error::config(field(), "conflicts with the field hostname: use that"));
+            return Err(Error::config(
+                field(),
+                "conflicts with the field hostname: use that",
+            ));
         }
         list.push((path, value.clone()));
     }
@@ -265,7 +292,9 @@ fn sysctls(spec: &Spec, namespaces: &Namespaces) -> Result<Vec<(PathBuf, String)
 /// `net.ipv4.conf.eth0/1.x`: as in sysctl(8), the first separator of the two
 /// decides which one the name uses.
 fn sysctl_path(name: &str) -> PathBuf {
-    let dotted = name.find(['.', '/']).is_none_or(|i| name.as_bytes()[i] == b'.');
+    let dotted = name
+        .find(['.', '/'])
+        .is_none_or(|i| name.as_bytes()[i] == b'.');
     if !dotted {
         return name.into();
     }
@@ -309,9 +338,18 @@ mod tests {
 
     #[test]
     fn sysctl_names() {
-        assert_eq!(sysctl_path("net.ipv4.ip_forward"), PathBuf::from("net/ipv4/ip_forward"));
-        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/x"), PathBuf::from("net/ipv4/conf/eth0.1/x"));
-        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.x"), PathBuf::from("net/ipv4/conf/eth0.1/x"));
+        assert_eq!(
+            sysctl_path("net.ipv4.ip_forward"),
+            PathBuf::from("net/ipv4/ip_forward")
+        );
+        assert_eq!(
+            sysctl_path("net/ipv4/conf/eth0.1/x"),
+            PathBuf::from("net/ipv4/conf/eth0.1/x")
+        );
+        assert_eq!(
+            sysctl_path("net.ipv4.conf.eth0/1.x"),
+            PathBuf::from("net/ipv4/conf/eth0.1/x")
+        );
         assert!(sysctl_namespace("kernel/core_pattern").is_none());
     }
 }

@@ -41,10 +41,16 @@ impl Namespaces {
     /// From `linux.namespaces`, mappings and offsets. Assumes a validated specification.
     pub fn from_spec(spec: &Spec) -> Result<Self> {
         let mut namespaces = Self::default();
-        let Some(linux) = spec.linux() else { return Ok(namespaces) };
+        let Some(linux) = spec.linux() else {
+            return Ok(namespaces);
+        };
         for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
             let flag = flag(namespace.typ());
-            match namespace.path().as_ref().filter(|p| !p.as_os_str().is_empty()) {
+            match namespace
+                .path()
+                .as_ref()
+                .filter(|p| !p.as_os_str().is_empty())
+            {
                 None => namespaces.new |= flag,
                 Some(path) if path.is_absolute() => namespaces.join.push((flag, path.clone())),
                 Some(path) => {
@@ -92,7 +98,10 @@ impl Namespaces {
             (UTS, "NEWUTS", "uts"),
         ];
         let path = |file: &str| PathBuf::from(format!("/proc/{pid}/ns/{file}"));
-        FILES.iter().map(|(_, name, file)| ((*name).to_owned(), path(file))).collect()
+        FILES
+            .iter()
+            .map(|(_, name, file)| ((*name).to_owned(), path(file)))
+            .collect()
     }
 
     /// Whether the container is in another user namespace than the caller.

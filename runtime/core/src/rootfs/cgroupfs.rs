@@ -27,7 +27,10 @@ pub fn mount(plan: &Plan, root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
         one(cover.as_fd(), mount, &hierarchy, own_namespace)
             .with_context(|| format!("mount cgroup hierarchy {}", hierarchy.name))?;
     }
-    let attr = MountAttr { set: mount.attr.set & attr::RDONLY, ..MountAttr::default() };
+    let attr = MountAttr {
+        set: mount.attr.set & attr::RDONLY,
+        ..MountAttr::default()
+    };
     if !attr.is_empty() {
         mount::set_attr(cover.as_fd(), false, &attr)?;
     }
@@ -37,9 +40,17 @@ pub fn mount(plan: &Plan, root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
 fn unified(mount: &Mount) -> Result<OwnedFd> {
     let fresh = FsContext::open("cgroup2").and_then(|fs| fs.mount(mount.attr.set));
     match fresh {
-        // A user namespace without a cgroup namespace of its own may not.
+        // A user namespace without a cgroup namespace of its own may not. It gets its own cgroup
+        // and no other: the host's would be writable where it is delegated (CVE-2023-25809).
         Err(e) if e.is(path::EPERM) || e.is(path::EBUSY) => {
-            let tree = super::mounts::clone_host(Path::new("/sys/fs/cgroup"), true, false)?;
+            let own = std::fs::read_to_string("/proc/self/cgroup")
+                .map_err(|e| Error::file("read", "/proc/self/cgroup", e))?;
+            let own = own
+                .lines()
+                .find_map(|l| l.strip_prefix("0::/"))
+                .unwrap_or_default();
+            let own = Path::new("/sys/fs/cgroup").join(own);
+            let tree = super::mounts::clone_host(&own, true, false)?;
             mount::set_attr(tree.as_fd(), true, &mount.attr)?;
             Ok(tree)
         }
@@ -82,7 +93,10 @@ fn one(
         }
         fs.mount(mount.attr.set)?
     } else {
-        let inside = hierarchy.cgroup.strip_prefix("/").unwrap_or(&hierarchy.cgroup);
+        let inside = hierarchy
+            .cgroup
+            .strip_prefix("/")
+            .unwrap_or(&hierarchy.cgroup);
         let tree = super::mounts::clone_host(&hierarchy.mountpoint.join(inside), false, false)?;
         mount::set_attr(tree.as_fd(), false, &mount.attr)?;
         tree
@@ -98,15 +112,15 @@ fn one(
 
 /// The v1 hierarchies of the machine, with the caller's cgroup in each.
 fn hierarchies() -> Result<Vec<Hierarchy>> {
-    let read = |path: &str| {
-        std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))
-    };
+    let read = |path: &str| std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e));
     let mountinfo = read("/proc/self/mountinfo")?;
     let own = read("/proc/self/cgroup")?;
     let mut list: Vec<Hierarchy> = Vec::new();
     for line in own.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
-        let (Some(controllers), Some(cgroup)) = (parts.next(), parts.next()) else { continue };
+        let (Some(controllers), Some(cgroup)) = (parts.next(), parts.next()) else {
+            continue;
+        };
         if controllers.is_empty() {
             continue;
         }
@@ -116,7 +130,12 @@ fn hierarchies() -> Result<Vec<Hierarchy>> {
                 || controllers.to_owned(),
                 |name| name.to_string_lossy().into_owned(),
             );
-            list.push(Hierarchy { name, mountpoint, options, cgroup: cgroup.into() });
+            list.push(Hierarchy {
+                name,
+                mountpoint,
+                options,
+                cgroup: cgroup.into(),
+            });
         }
     }
     Ok(list)
@@ -131,6 +150,9 @@ fn mountpoint(mountinfo: &str, option: &str) -> Option<PathBuf> {
             return None;
         }
         let options = right.nth(1)?;
-        options.split(',').any(|o| o == option).then(|| left.split(' ').nth(4).map(PathBuf::from))?
+        options
+            .split(',')
+            .any(|o| o == option)
+            .then(|| left.split(' ').nth(4).map(PathBuf::from))?
     })
 }

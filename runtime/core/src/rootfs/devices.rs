@@ -39,7 +39,11 @@ fn links(plan: &Plan, dev: BorrowedFd<'_>) -> Result<()> {
         link(dev, "core", "/proc/kcore")?;
     }
     // Without a devpts of its own a container has no ptmx to point at.
-    if plan.mounts.iter().any(|m| m.destination == Path::new("/dev/pts")) {
+    if plan
+        .mounts
+        .iter()
+        .any(|m| m.destination == Path::new("/dev/pts"))
+    {
         match path::unlink_at(dev, Path::new("ptmx")) {
             Err(e) if !e.is(path::ENOENT) => return Err(e.into()),
             _ => link(dev, "ptmx", "pts/ptmx")?,

@@ -9,13 +9,17 @@ use std::path::Path;
 
 /// Applies `readonlyPaths` and `maskedPaths` below the (entered) root.
 pub fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
-    let Some(linux) = plan.spec.linux() else { return Ok(()) };
+    let Some(linux) = plan.spec.linux() else {
+        return Ok(());
+    };
     for path in linux.readonly_paths().iter().flatten() {
         read_only(root, Path::new(path)).with_context(|| format!("make {path} read-only"))?;
     }
     let mut covers = Covers::default();
     for path in linux.masked_paths().iter().flatten() {
-        covers.mask(root, Path::new(path)).with_context(|| format!("mask {path}"))?;
+        covers
+            .mask(root, Path::new(path))
+            .with_context(|| format!("mask {path}"))?;
     }
     Ok(())
 }
@@ -31,9 +35,14 @@ fn open(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
 }
 
 fn read_only(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
-    let Some(target) = open(root, path)? else { return Ok(()) };
+    let Some(target) = open(root, path)? else {
+        return Ok(());
+    };
     let tree = mount::clone_tree(target.as_fd(), c"", true, false)?;
-    let attr = MountAttr { set: attr::RDONLY, ..MountAttr::default() };
+    let attr = MountAttr {
+        set: attr::RDONLY,
+        ..MountAttr::default()
+    };
     mount::set_attr(tree.as_fd(), true, &attr)?;
     Ok(mount::attach(tree.as_fd(), target.as_fd())?)
 }
@@ -49,7 +58,9 @@ struct Covers {
 
 impl Covers {
     fn mask(&mut self, root: BorrowedFd<'_>, path: &Path) -> Result<()> {
-        let Some(target) = open(root, path)? else { return Ok(()) };
+        let Some(target) = open(root, path)? else {
+            return Ok(());
+        };
         let cover = match path::stat(target.as_fd())?.kind {
             Kind::Dir => match &self.directory {
                 Some(directory) => directory.as_fd(),
@@ -79,7 +90,9 @@ impl Covers {
             let null = path::open_in_root(root, Path::new("/dev/null"), path::O_PATH)?;
             let stat = path::stat(null.as_fd())?;
             if stat.kind != Kind::CharDevice || stat.rdev != path::makedev(1, 3) {
-                return Err(Error::State("/dev/null of the container is not the null device".into()));
+                return Err(Error::State(
+                    "/dev/null of the container is not the null device".into(),
+                ));
             }
             self.file = Some(null);
         }

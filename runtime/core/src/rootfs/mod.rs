@@ -48,7 +48,11 @@ impl Root {
 
     /// Makes sure that there is a procfs, if `needed`.
     pub fn procfs_if(&mut self, needed: bool) -> Result<()> {
-        if needed { self.procfs().map(|_| ()) } else { Ok(()) }
+        if needed {
+            self.procfs().map(|_| ())
+        } else {
+            Ok(())
+        }
     }
 
     /// Gives up the procfs.
@@ -65,11 +69,19 @@ pub fn open_trees(plan: &Plan) -> Result<Trees> {
         Some(mount) => mounts::make(mount, &plan.rootfs)?,
         None => mounts::clone_host(&plan.rootfs, true, false)?,
     };
-    let slave = MountAttr { propagation: namespaces_slave(), ..MountAttr::default() };
+    let slave = MountAttr {
+        propagation: namespaces_slave(),
+        ..MountAttr::default()
+    };
     mount::set_attr(root.as_fd(), true, &slave)?;
     trees.insert(ROOT, root);
     for m in &plan.mounts {
-        if let Source::Bind { path, recursive, nofollow } = &m.source {
+        if let Source::Bind {
+            path,
+            recursive,
+            nofollow,
+        } = &m.source
+        {
             let tree = mounts::clone_host(path, *recursive, *nofollow)
                 .with_context(|| format!("open source of mounts[{}]", m.index))?;
             // Copied from the host's namespace it is a peer of the host's mount.
@@ -102,7 +114,11 @@ fn describe(mount: &Mount) -> String {
         Source::Filesystem { kind, .. } => kind.clone(),
         Source::Remount => "remount".to_owned(),
     };
-    format!("{what} on {} (mounts[{}])", mount.destination.display(), mount.index)
+    format!(
+        "{what} on {} (mounts[{}])",
+        mount.destination.display(),
+        mount.index
+    )
 }
 
 fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
@@ -112,8 +128,12 @@ fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
         let slave = crate::plan::mounts::MS_SLAVE;
         let private = crate::plan::mounts::MS_PRIVATE;
         let host = if flags == private { private } else { slave };
-        let attr = MountAttr { propagation: host, ..MountAttr::default() };
-        mount::set_attr_at(c"/", recursive || host == slave, &attr).context("set propagation of /")?;
+        let attr = MountAttr {
+            propagation: host,
+            ..MountAttr::default()
+        };
+        mount::set_attr_at(c"/", recursive || host == slave, &attr)
+            .context("set propagation of /")?;
     }
     let what = || format!("mount root file system {}", plan.rootfs.display());
     let target = path::open(&plan.rootfs, libc_path()).with_context(what)?;
@@ -123,7 +143,10 @@ fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
         (None, None) => mounts::clone_host(&plan.rootfs, true, false).with_context(what)?,
     };
     mount::attach(tree.as_fd(), target.as_fd()).with_context(what)?;
-    Ok(Root { fd: tree, proc: None })
+    Ok(Root {
+        fd: tree,
+        proc: None,
+    })
 }
 
 fn libc_path() -> i32 {
@@ -156,11 +179,17 @@ pub fn seal(plan: &Plan, root: &Root) -> Result<()> {
     }
     let (flags, recursive) = plan.propagation;
     if flags == crate::plan::mounts::MS_SHARED || flags == crate::plan::mounts::MS_UNBINDABLE {
-        let attr = MountAttr { propagation: flags, ..MountAttr::default() };
+        let attr = MountAttr {
+            propagation: flags,
+            ..MountAttr::default()
+        };
         mount::set_attr(root.fd(), recursive, &attr).context("set rootfsPropagation")?;
     }
     if plan.readonly_root() {
-        let attr = MountAttr { set: mount::attr::RDONLY, ..MountAttr::default() };
+        let attr = MountAttr {
+            set: mount::attr::RDONLY,
+            ..MountAttr::default()
+        };
         mount::set_attr(root.fd(), false, &attr).context("make the root read-only")?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use super::Trees;
 use crate::plan::{Mount, Plan, Source, mounts::is_superblock_flag};
-use crate::{Error, Result};
+use crate::{Context, Error, Result};
 use rrun_sys::mount::{self, FsContext, MountAttr, attr};
 use rrun_sys::path::{self, Kind, Make};
 use std::ffi::CString;
@@ -21,9 +21,14 @@ pub fn clone_host(path: &Path, recursive: bool, nofollow: bool) -> Result<OwnedF
 /// file system with options too long for fsconfig(2) is mounted with mount(2).
 pub fn make(mount: &Mount, place: &Path) -> Result<OwnedFd> {
     let Source::Filesystem { kind, source, data } = &mount.source else {
-        return Err(Error::config("mounts", "a mount on \"/\" must name a file system type"));
+        return Err(Error::config(
+            "mounts",
+            "a mount on \"/\" must name a file system type",
+        ));
     };
-    let long = data.iter().any(|(_, v)| v.as_ref().is_some_and(|v| v.len() > FSCONFIG_MAX));
+    let long = data
+        .iter()
+        .any(|(_, v)| v.as_ref().is_some_and(|v| v.len() > FSCONFIG_MAX));
     if kind == "overlay" {
         return overlay(mount, source, data);
     }
@@ -47,8 +52,9 @@ pub fn make(mount: &Mount, place: &Path) -> Result<OwnedFd> {
 const FSCONFIG_MAX: usize = 255;
 
 /// File systems without a device: read-only is a matter of the mount alone.
-const VIRTUAL: [&str; 9] =
-    ["proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "ramfs", "overlay"];
+const VIRTUAL: [&str; 9] = [
+    "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "ramfs", "overlay",
+];
 
 fn set(fs: &FsContext, key: &str, value: Option<&str>) -> Result<()> {
     match value {
@@ -61,11 +67,7 @@ fn set(fs: &FsContext, key: &str, value: Option<&str>) -> Result<()> {
 
 /// Overlay with its layers given one by one (`lowerdir+`, kernel 6.5): neither
 /// 255 bytes nor a page of options limit how many there are.
-fn overlay(
-    mount: &Mount,
-    source: &str,
-    data: &[(String, Option<String>)],
-) -> Result<OwnedFd> {
+fn overlay(mount: &Mount, source: &str, data: &[(String, Option<String>)]) -> Result<OwnedFd> {
     let fs = FsContext::open("overlay")?;
     fs.set("source", if source.is_empty() { "overlay" } else { source })?;
     for (key, value) in data {
@@ -84,8 +86,10 @@ fn lower(fs: &FsContext, layers: &str) -> Result<()> {
         if let Err(error) = directory(fs, "lowerdir+", layer) {
             // Before 6.5 the key is unknown: one string, if it fits.
             if index == 0 {
-                let joined: Vec<String> =
-                    layers.iter().map(|l| l.replace('\\', "\\\\").replace(':', "\\:")).collect();
+                let joined: Vec<String> = layers
+                    .iter()
+                    .map(|l| l.replace('\\', "\\\\").replace(':', "\\:"))
+                    .collect();
                 if fs.set("lowerdir", &joined.join(":")).is_ok() {
                     return Ok(());
                 }
@@ -154,7 +158,11 @@ pub fn mount(
             Ok(None)
         }
         Source::Cgroup => super::cgroupfs::mount(plan, root, mount).map(|()| None),
-        Source::Bind { path, recursive, nofollow } => {
+        Source::Bind {
+            path,
+            recursive,
+            nofollow,
+        } => {
             let tree = match trees.remove(&mount.index) {
                 Some(tree) => tree,
                 None => clone_host(path, *recursive, *nofollow)?,
@@ -171,11 +179,23 @@ pub fn mount(
         }
         Source::Filesystem { kind, .. } => {
             let target = destination(root, mount, kind)?;
-            let tree = make(mount, &plan.rootfs)?;
-            if mount.tmpcopyup && kind == "tmpfs" {
-                super::copyup::copy(target.as_fd(), tree.as_fd())?;
-            }
-            attributes(mount, tree.as_fd(), false)?;
+            let copyup = mount.tmpcopyup && kind == "tmpfs";
+            let tree = if copyup {
+                let set = mount.attr.set & !attr::RDONLY;
+                let writable = MountAttr { set, ..mount.attr };
+                let tree = make(
+                    &Mount {
+                        attr: writable,
+                        ..mount.clone()
+                    },
+                    &plan.rootfs,
+                )?;
+                super::copyup::copy(target.as_fd(), tree.as_fd()).context("tmpcopyup")?;
+                tree
+            } else {
+                make(mount, &plan.rootfs)?
+            };
+            attributes(mount, tree.as_fd(), copyup)?;
             mount::attach(tree.as_fd(), target.as_fd())?;
             propagate(mount, tree.as_fd())?;
             Ok((kind == "proc" && mount.destination == Path::new("/proc")).then_some(tree))
@@ -193,7 +213,8 @@ fn destination(root: BorrowedFd<'_>, mount: &Mount, kind: &str) -> Result<OwnedF
             Err(e) if e.is(rrun_sys::path::ENOENT) => {}
             Err(e) => {
                 return Err(Error::Step {
-                    what: format!("filesystem {kind:?} must be mounted on ordinary directory").into(),
+                    what: format!("filesystem {kind:?} must be mounted on ordinary directory")
+                        .into(),
                     source: Box::new(e.into()),
                 });
             }
@@ -215,7 +236,10 @@ fn attributes(mount: &Mount, tree: BorrowedFd<'_>, plain: bool) -> Result<()> {
 
 fn propagate(mount: &Mount, tree: BorrowedFd<'_>) -> Result<()> {
     for &(flags, recursive) in &mount.propagation {
-        let attr = MountAttr { propagation: flags, ..MountAttr::default() };
+        let attr = MountAttr {
+            propagation: flags,
+            ..MountAttr::default()
+        };
         mount::set_attr(tree, recursive, &attr)?;
     }
     Ok(())
@@ -245,14 +269,23 @@ fn check_proc(mount: &Mount) -> Result<()> {
     if !destination.starts_with("/proc") {
         return Ok(());
     }
-    let refuse = |why: &str| Err(Error::config(format!("mounts[{}].destination", mount.index), why.to_owned()));
+    let refuse = |why: &str| {
+        Err(Error::config(
+            format!("mounts[{}].destination", mount.index),
+            why.to_owned(),
+        ))
+    };
     if destination == Path::new("/proc") {
         return match &mount.source {
             Source::Filesystem { kind, .. } if kind == "proc" => Ok(()),
             Source::Bind { path, .. } => {
                 let source = path::open(path, path::O_PATH)?;
                 let proc = path::fs_magic(source.as_fd())? == path::PROC_SUPER_MAGIC;
-                if proc { Ok(()) } else { refuse("/proc: only a procfs can be mounted on /proc") }
+                if proc {
+                    Ok(())
+                } else {
+                    refuse("/proc: only a procfs can be mounted on /proc")
+                }
             }
             Source::Remount => Ok(()),
             _ => refuse("/proc: only a procfs can be mounted on /proc"),
@@ -261,7 +294,10 @@ fn check_proc(mount: &Mount) -> Result<()> {
     if PROC_FILES.iter().any(|file| destination == Path::new(file)) {
         return Ok(());
     }
-    refuse(&format!("{} is inside proc: it cannot be mounted over", destination.display()))
+    refuse(&format!(
+        "{} is inside proc: it cannot be mounted over",
+        destination.display()
+    ))
 }
 
 #[cfg(test)]

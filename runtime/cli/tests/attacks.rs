@@ -1,0 +1,317 @@
+//! Known attacks on container runtimes, tried. Each test is named after the CVE
+//! that it guards against.
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use kit::{Runtime, add_mount, shell};
+use rrun_tests::{Bundle, Need, require};
+use serde_json::json;
+use std::fs;
+use std::os::unix::fs::symlink;
+
+/// Replaces what the root file system has at `name` by a link.
+fn link(bundle: &Bundle, name: &str, target: &str) {
+    let path = bundle.rootfs().join(name);
+    let _ = fs::remove_dir(&path);
+    let _ = fs::remove_file(&path);
+    symlink(target, path).unwrap();
+}
+
+/// Removes the mount on `destination`.
+fn without_mount(bundle: &mut Bundle, destination: &str) {
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|m| !m["destination"].as_str().unwrap().starts_with(destination));
+}
+
+#[test]
+fn cve_2016_9962_init_cannot_be_traced_from_inside() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    // Init waits for its start; an exec looks at it from inside.
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let (id, created) = rrun.create(&bundle);
+    created.ok();
+    let ran = rrun.rrun(&["exec", &id, "ls", "-l", "/proc/1/fd"]);
+    assert!(ran.err.contains("Permission denied"), "{ran:?}");
+    assert!(!ran.out.contains("->"), "{ran:?}");
+}
+
+#[test]
+fn cve_2019_5736_own_binary_cannot_be_written() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    // A copy of its own: the kernel refuses writers as long as any process executes a file.
+    let copy = tempfile::tempdir().unwrap();
+    let program = copy.path().join("rrun");
+    fs::copy(env!("CARGO_BIN_EXE_rrun"), &program).unwrap();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let id = rrun.id();
+    let status = std::process::Command::new(&program)
+        .arg("--root")
+        .arg(rrun.root())
+        .args(["create", "--bundle", bundle.write().to_str().unwrap(), &id])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+    let pid = rrun.state(&id)["pid"].as_i64().unwrap();
+    // Even the host's root cannot by this way, so the container's cannot either.
+    let file = fs::File::open(format!("/proc/{pid}/exe")).unwrap();
+    let exe = format!(
+        "/proc/{}/fd/{}",
+        std::process::id(),
+        std::os::fd::AsRawFd::as_raw_fd(&file)
+    );
+    rrun.rrun(&["delete", "--force", &id]).ok();
+    // Nothing executes it any more: only the mount keeps writers away.
+    let error = fs::OpenOptions::new().write(true).open(&exe).unwrap_err();
+    assert_eq!(
+        error.kind(),
+        std::io::ErrorKind::ReadOnlyFilesystem,
+        "{error}"
+    );
+    let host = Bundle::new(&["true"]);
+    let dir = host.write().to_str().unwrap().to_owned();
+    for script in [
+        "mount -c -o remount,rw,bind $EXE $EXE",
+        "mount -c --bind $EXE $DIR/copy",
+        "mount -c -o remount,rw none $EXE",
+    ] {
+        fs::write(host.write().join("copy"), "").unwrap();
+        let output = std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .env("EXE", &exe)
+            .env("DIR", &dir)
+            .output()
+            .unwrap();
+        assert!(!output.status.success(), "{script}");
+    }
+    assert!(fs::OpenOptions::new().write(true).open(&exe).is_err());
+}
+
+#[test]
+fn cve_2019_16884_nothing_is_mounted_over_parts_of_proc() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let source = tempfile::tempdir().unwrap();
+    for destination in [
+        "/proc/self/attr",
+        "/proc/sys",
+        "/proc/x/../sys/kernel",
+        "/proc",
+    ] {
+        let mut bundle = Bundle::new(&["true"]);
+        add_mount(
+            &mut bundle,
+            json!({"destination": destination, "source": source.path(), "options": ["bind"]}),
+        );
+        let error = rrun.run(&bundle).fails();
+        assert!(
+            error.contains("mounts[4].destination"),
+            "{destination}: {error}"
+        );
+    }
+}
+
+#[test]
+fn cve_2019_19921_and_2023_28642_proc_and_sys_are_not_mounted_through_links() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    for name in ["proc", "sys"] {
+        let bundle = shell("cat /proc/self/mounts");
+        fs::create_dir(bundle.rootfs().join("elsewhere")).unwrap();
+        link(&bundle, name, "elsewhere");
+        let error = rrun.run(&bundle).fails();
+        assert!(
+            error.contains("must be mounted on ordinary directory"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn cve_2021_30465_and_2024_45310_mount_targets_stay_inside() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let outside = tempfile::tempdir().unwrap();
+    let source = tempfile::tempdir().unwrap();
+    fs::write(source.path().join("file"), "x").unwrap();
+    let out = outside.path().to_str().unwrap();
+    for target in [
+        out.to_owned(),
+        format!("../../../../../../../../../..{out}"),
+    ] {
+        let mut bundle = shell("cat /link/file; cat /link2/made/file");
+        link(&bundle, "link", &target);
+        link(&bundle, "link2", &target);
+        // A way that exists inside, so that the link resolves there.
+        fs::create_dir_all(bundle.rootfs().join(&out[1..])).unwrap();
+        for destination in ["/link2/made", "/link"] {
+            add_mount(
+                &mut bundle,
+                json!({"destination": destination, "source": source.path(), "options": ["bind"]}),
+            );
+        }
+        rrun.run(&bundle);
+        assert!(
+            fs::read_dir(outside.path()).unwrap().next().is_none(),
+            "made outside: {target}"
+        );
+    }
+    // Dangling inside: nothing may be made where it points on the host.
+    let mut bundle = Bundle::new(&["true"]);
+    link(&bundle, "link", out);
+    add_mount(
+        &mut bundle,
+        json!({"destination": "/link/made", "source": source.path(), "options": ["bind"]}),
+    );
+    rrun.run(&bundle);
+    assert!(fs::read_dir(outside.path()).unwrap().next().is_none());
+}
+
+#[test]
+fn cve_2022_29162_exec_has_no_inheritable_capabilities() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    let some = json!(["CAP_KILL", "CAP_CHOWN"]);
+    bundle.config["process"]["capabilities"] =
+        json!({"bounding": some, "effective": some, "permitted": some});
+    let id = rrun.start(&bundle);
+    let out = rrun
+        .rrun(&[
+            "exec",
+            "--cap",
+            "CAP_NET_RAW",
+            &id,
+            "cat",
+            "/proc/self/status",
+        ])
+        .ok();
+    assert!(out.contains("CapInh:\t0000000000000000"), "{out}");
+    assert!(out.contains("CapEff:\t0000000000002021"), "{out}");
+    assert!(out.contains("CapBnd:\t0000000000002021"), "{out}");
+}
+
+#[test]
+fn cve_2024_21626_no_descriptor_leads_out() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    // The working directory as a descriptor that the runtime may have left open.
+    for number in 3..24 {
+        for prefix in ["/proc/self/fd", "/proc/thread-self/fd", "/proc/1/fd"] {
+            let mut bundle = shell("pwd -P; ls -d ../../../../../..");
+            bundle.config["process"]["cwd"] = format!("{prefix}/{number}").into();
+            let ran = rrun.run(&bundle);
+            assert_ne!(ran.code, 0, "{prefix}/{number}: {ran:?}");
+        }
+    }
+    // Nothing but the standard streams (and ls's own) is open.
+    let out = rrun.run(&shell("ls /proc/self/fd")).ok();
+    assert_eq!(out, "0\n1\n2\n3\n");
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let id = rrun.start(&bundle);
+    assert_eq!(
+        rrun.rrun(&["exec", &id, "ls", "/proc/self/fd"]).ok(),
+        "0\n1\n2\n3\n"
+    );
+    for number in 3..16 {
+        let cwd = format!("/proc/self/fd/{number}");
+        assert_ne!(
+            rrun.rrun(&["exec", "--cwd", &cwd, &id, "true"]).code,
+            0,
+            "{cwd}"
+        );
+    }
+}
+
+#[test]
+fn cve_2025_31133_masks_are_not_made_of_the_image_s_dev_null() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let mut bundle = shell("cat /etc/secret");
+    without_mount(&mut bundle, "/dev");
+    fs::write(bundle.rootfs().join("etc/secret"), "secret").unwrap();
+    fs::write(bundle.rootfs().join("etc/other"), "other").unwrap();
+    link(&bundle, "dev/null", "/etc/other");
+    bundle.config["linux"]["maskedPaths"] = json!(["/etc/secret"]);
+    let ran = rrun.run(&bundle);
+    assert!(
+        !ran.out.contains("secret") && !ran.out.contains("other"),
+        "{ran:?}"
+    );
+    assert!(ran.fails().contains("is not the null device"));
+}
+
+#[test]
+fn cve_2025_52565_the_console_is_not_mounted_through_a_link() {
+    require!(Need::Root, Need::Program("script"));
+    let rrun = Runtime::new();
+    let mut bundle = shell("cat /etc/target; echo end");
+    without_mount(&mut bundle, "/dev");
+    add_mount(
+        &mut bundle,
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts"}),
+    );
+    fs::write(bundle.rootfs().join("etc/target"), "untouched").unwrap();
+    link(&bundle, "dev/console", "/etc/target");
+    bundle.config["process"]["terminal"] = true.into();
+    let dir = bundle.write().to_str().unwrap().to_owned();
+    let command = format!(
+        "{} --root {} run --bundle {dir} {}",
+        env!("CARGO_BIN_EXE_rrun"),
+        rrun.root().display(),
+        rrun.id()
+    );
+    let output = std::process::Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    assert!(
+        !String::from_utf8_lossy(&output.stdout).contains("end"),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn cve_2025_52881_sysctls_go_to_the_kernel_s_proc() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    // No procfs in the container, but a directory that looks like one.
+    let mut bundle = shell("cat /proc/sys/net/ipv4/ip_unprivileged_port_start");
+    without_mount(&mut bundle, "/proc");
+    let fake = bundle.rootfs().join("proc/sys/net/ipv4");
+    fs::create_dir_all(&fake).unwrap();
+    fs::write(fake.join("ip_unprivileged_port_start"), "fake\n").unwrap();
+    bundle.config["linux"]["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "99"});
+    assert_eq!(rrun.run(&bundle).ok(), "fake\n");
+}
+
+#[test]
+fn cve_2026_41579_and_crun_2026_47766_a_linked_dev_stays_inside() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let outside = tempfile::tempdir().unwrap();
+    let out = outside.path().to_str().unwrap();
+    for target in [out.to_owned(), format!("../../../../../../../../..{out}")] {
+        let mut bundle = shell("ls /dev/");
+        without_mount(&mut bundle, "/dev");
+        link(&bundle, "dev", &target);
+        rrun.run(&bundle);
+        assert!(
+            fs::read_dir(outside.path()).unwrap().next().is_none(),
+            "{target}"
+        );
+        // And where the link leads to a directory inside.
+        fs::create_dir_all(bundle.rootfs().join(&out[1..])).unwrap();
+        rrun.run(&bundle);
+        assert!(
+            fs::read_dir(outside.path()).unwrap().next().is_none(),
+            "{target}"
+        );
+    }
+}

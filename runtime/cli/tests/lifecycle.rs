@@ -1,0 +1,212 @@
+//! The life of a container: create, start, state, exec, kill, delete, list, run.
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use kit::{Runtime, shell};
+use rrun_tests::{Bundle, Need, require};
+
+#[test]
+fn create_start_exec_kill_delete() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let (id, created) = rrun.create(&bundle);
+    created.ok();
+    let state = rrun.state(&id);
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["id"], id.as_str());
+    assert!(state["pid"].as_i64().is_some_and(|pid| pid > 0));
+    rrun.rrun(&["start", &id]).ok();
+    assert_eq!(rrun.state(&id)["status"], "running");
+    assert!(
+        rrun.rrun(&["start", &id])
+            .fails()
+            .contains("cannot start an already running container")
+    );
+    let exec = rrun.rrun(&["exec", &id, "sh", "-c", "cat /proc/1/cmdline; exit 7"]);
+    assert_eq!(exec.code, 7);
+    assert!(exec.out.starts_with("sleep\0"), "{exec:?}");
+    assert!(rrun.rrun(&["delete", &id]).fails().contains("not stopped"));
+    rrun.rrun(&["kill", &id, "KILL"]).ok();
+    rrun.wait_for(&id, "stopped");
+    assert!(
+        rrun.rrun(&["kill", &id])
+            .fails()
+            .contains("container not running")
+    );
+    rrun.rrun(&["delete", &id]).ok();
+    assert!(
+        rrun.rrun(&["state", &id])
+            .fails()
+            .contains("container does not exist")
+    );
+    assert!(std::fs::read_dir(rrun.root()).is_ok_and(|mut d| d.next().is_none()));
+}
+
+#[test]
+fn run_returns_the_exit_status_and_leaves_nothing() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    assert_eq!(rrun.run(&shell("exit 42")).code, 42);
+    assert_eq!(
+        rrun.run(&shell("kill -9 $$")).code,
+        0,
+        "init of a pid namespace ignores its own"
+    );
+    assert_eq!(rrun.rrun(&["list", "-q"]).ok(), "");
+    assert!(
+        rrun.run(&shell("echo out; echo err >&2"))
+            .ok()
+            .contains("out")
+    );
+}
+
+#[test]
+fn a_second_container_of_the_same_id_is_refused() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let id = rrun.start(&bundle);
+    let dir = bundle.write().to_str().unwrap().to_owned();
+    let error = rrun.rrun(&["run", "--bundle", &dir, &id]).fails();
+    assert!(
+        error.contains("container with given ID already exists"),
+        "{error}"
+    );
+    assert_eq!(rrun.state(&id)["status"], "running");
+}
+
+#[test]
+fn an_error_of_the_program_leaves_nothing_behind() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let error = rrun.run(&Bundle::new(&["no-such-program"])).fails();
+    assert!(
+        error.contains("executable file not found in $PATH"),
+        "{error}"
+    );
+    assert_eq!(error.lines().count(), 1, "{error}");
+    let (_, created) = rrun.create(&Bundle::new(&["/etc"]));
+    assert!(created.fails().contains("is a directory"));
+    assert!(std::fs::read_dir(rrun.root()).is_ok_and(|mut d| d.next().is_none()));
+}
+
+#[test]
+fn exec_of_what_is_not_there_is_255() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let id = rrun.start(&bundle);
+    let exec = rrun.rrun(&["exec", &id, "no-such-program"]);
+    assert_eq!(exec.code, 255);
+    assert!(
+        exec.err.contains("executable file not found in $PATH"),
+        "{exec:?}"
+    );
+}
+
+#[test]
+fn exec_takes_user_directory_and_environment() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let id = rrun.start(&bundle);
+    let script = "id -u; id -g; pwd; echo $A";
+    let args = [
+        "exec", "--user", "7:8", "--cwd", "/tmp", "-e", "A=b c", &id, "sh", "-c", script,
+    ];
+    assert_eq!(rrun.rrun(&args).ok(), "7\n8\n/tmp\nb c\n");
+}
+
+#[test]
+fn list_shows_what_runs() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    assert_eq!(rrun.rrun(&["list", "--format", "json"]).ok(), "null");
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let id = rrun.start(&bundle);
+    let table = rrun.rrun(&["list"]).ok();
+    assert!(
+        table
+            .lines()
+            .nth(1)
+            .is_some_and(|l| l.starts_with(&id) && l.contains("running"))
+    );
+    assert_eq!(rrun.rrun(&["list", "-q"]).ok(), format!("{id}\n"));
+}
+
+#[test]
+fn a_create_killed_in_the_middle_is_cleaned_up_by_delete() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let mut bundle = Bundle::new(&["sleep", "1000"]);
+    bundle.config["hooks"] =
+        serde_json::json!({"prestart": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]});
+    let id = rrun.id();
+    let dir = bundle.write().to_str().unwrap().to_owned();
+    let mut create = rrun
+        .command(&["create", "--bundle", &dir, &id])
+        .spawn()
+        .unwrap();
+    let record = rrun.root().join(&id).join("state.json.creating");
+    let limit = std::time::Duration::from_secs(30);
+    rrun_tests::wait_until("the record", limit, || record.exists());
+    create.kill().unwrap();
+    create.wait().unwrap();
+    // Init dies with its creator; the record tells delete what else there is.
+    rrun.wait_for(&id, "stopped");
+    rrun.rrun(&["delete", &id]).ok();
+    assert!(!rrun.root().join(&id).exists());
+}
+
+#[test]
+fn bad_input_is_answered_with_one_line() {
+    let rrun = Runtime::new();
+    for args in [
+        &["create", "../x"][..],
+        &["create", "--bundle", "/nonexistent", "x"],
+        &["state", "nonexistent"],
+        &["kill", "x", "NOSIGNAL"],
+        &["frobnicate"],
+        &["--frobnicate"],
+        &["create", "--frobnicate", "x"],
+        &["delete"],
+    ] {
+        let ran = rrun.rrun(args);
+        assert_eq!(ran.code, 1, "{args:?}: {ran:?}");
+        assert_eq!(ran.err.lines().count(), 1, "{args:?}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_broken_configuration_names_its_field() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let refused = |change: &dyn Fn(&mut serde_json::Value), field: &str| {
+        let mut bundle = Bundle::new(&["true"]);
+        change(&mut bundle.config);
+        let error = rrun.run(&bundle).fails();
+        assert!(error.contains(field), "{field}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    };
+    refused(
+        &|c| c["process"]["args"] = serde_json::json!([]),
+        "process.args",
+    );
+    refused(&|c| c["process"]["cwd"] = "tmp".into(), "process.cwd");
+    refused(&|c| c["ociVersion"] = "2.0.0".into(), "ociVersion");
+    refused(
+        &|c| c["mounts"][1]["type"] = serde_json::Value::Null,
+        "mounts[1].type",
+    );
+    refused(
+        &|c| c["linux"]["sysctl"] = serde_json::json!({"kernel.panic": "1"}),
+        "kernel.panic",
+    );
+    refused(
+        &|c| c["linux"]["timeOffsets"] = serde_json::json!({"monotonic": {}}),
+        "timeOffsets",
+    );
+    assert!(std::fs::read_dir(rrun.root()).is_ok_and(|mut d| d.next().is_none()));
+}
