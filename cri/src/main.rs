@@ -43,6 +43,16 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Not for people, and as small as can be: no arguments are parsed.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|a| a == sandbox::init::COMMAND)
+    {
+        return match sandbox::init::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     let cli = Cli::parse();
     let flags = match cli.command {
         Some(Command::Serve(flags)) => flags,

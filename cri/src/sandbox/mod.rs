@@ -2,10 +2,12 @@
 //! process; only a pod that shares its pid namespace has a small first process.
 
 pub mod files;
+pub mod init;
 pub mod namespaces;
 mod plan;
 
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -44,12 +46,16 @@ pub async fn make(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<PodIps
     let dir = daemon.config.sandbox_dir(&record.id);
     let plan = Plan::new(record, dir)?;
     let made = plan.clone();
-    blocking(move || {
+    let init = blocking(move || {
         files::make_dirs(&made)?;
-        namespaces::make(&made)?;
-        files::mount_shm(&made)
+        let init = namespaces::make(&made)?;
+        files::mount_shm(&made)?;
+        Ok(init)
     })
     .await?;
+    if let Some(init) = init {
+        reap(init);
+    }
     let ips = if record.host_network() {
         PodIps::default()
     } else {
@@ -58,6 +64,21 @@ pub async fn make(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<PodIps
     let written = ips.clone();
     blocking(move || files::write(&plan, &written)).await?;
     Ok(ips)
+}
+
+/// Waits in a thread for the end of a first process, which is this daemon's child; one that was
+/// started by an earlier daemon is the machine's.
+fn reap(mut init: Child) {
+    let thread = std::thread::Builder::new()
+        .name("reap".into())
+        .stack_size(64 * 1024);
+    let waiting = thread.spawn(move || {
+        // Nobody asks how it ended.
+        let _ = init.wait();
+    });
+    if let Err(error) = waiting {
+        tracing::warn!("a pod's first process will stay as a zombie: {error}");
+    }
 }
 
 /// Ends the network and the namespaces of a sandbox, and keeps its files. Any part may be gone.
@@ -70,6 +91,7 @@ pub async fn teardown(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<()
     }
     let dir = daemon.config.sandbox_dir(&record.id);
     blocking(move || {
+        init::end(&dir)?;
         namespaces::unpin(&dir)?;
         files::unmount_shm(&dir)
     })

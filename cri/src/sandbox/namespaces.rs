@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::process::Child;
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
@@ -10,16 +11,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 
-use super::{Plan, pin};
+use super::{Plan, init, pin};
 
 /// Makes and pins the namespaces of a plan, with their hostname and sysctls.
-pub fn make(plan: &Plan) -> Result<()> {
-    if plan.namespaces.is_empty() {
-        return Ok(());
-    }
-    for (kind, _) in &plan.namespaces {
-        let path = pin(&plan.dir, kind);
-        File::create(&path).with_context(|| format!("create {}", path.display()))?;
+///
+/// Gives the first process of a shared pid namespace, which the caller is to reap.
+pub fn make(plan: &Plan) -> Result<Option<Child>> {
+    if plan.namespaces.is_empty() && !plan.shared_pid {
+        return Ok(None);
     }
     // A thread of its own: it leaves the machine's namespaces and never comes back.
     std::thread::scope(|scope| {
@@ -32,7 +31,7 @@ pub fn make(plan: &Plan) -> Result<()> {
     })
 }
 
-fn make_here(plan: &Plan) -> Result<()> {
+fn make_here(plan: &Plan) -> Result<Option<Child>> {
     let flags = plan
         .namespaces
         .iter()
@@ -46,17 +45,22 @@ fn make_here(plan: &Plan) -> Result<()> {
     }
     for (kind, _) in &plan.namespaces {
         let source = format!("/proc/thread-self/ns/{kind}");
-        let target = pin(&plan.dir, kind);
-        mount(
-            Some(source.as_str()),
-            &target,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )
-        .with_context(|| format!("pin the {kind} namespace at {}", target.display()))?;
+        bind(Path::new(&source), &pin(&plan.dir, kind))?;
     }
-    Ok(())
+    plan.shared_pid.then(|| init::start(&plan.dir)).transpose()
+}
+
+/// Pins a namespace.
+pub fn bind(source: &Path, target: &Path) -> Result<()> {
+    File::create(target).with_context(|| format!("create {}", target.display()))?;
+    mount(
+        Some(source),
+        target,
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )
+    .with_context(|| format!("pin {} at {}", source.display(), target.display()))
 }
 
 /// `/proc/sys` shows every thread the values of its own namespaces. A dot in an interface's name

@@ -16,6 +16,8 @@ pub struct Plan {
     pub dir: PathBuf,
     /// Namespaces to make and pin: name in `/proc/<pid>/ns` and flag.
     pub namespaces: Vec<(&'static str, CloneFlags)>,
+    /// True where the containers share a pid namespace, which needs a first process.
+    pub shared_pid: bool,
     /// For the new UTS namespace; empty leaves the machine's.
     pub hostname: String,
     /// Key with dots → value, set inside the new namespaces.
@@ -55,6 +57,7 @@ impl Plan {
         Ok(Self {
             dir,
             namespaces,
+            shared_pid: options.pid() == NamespaceMode::Pod,
             hostname: if host_network {
                 String::new()
             } else {

@@ -102,12 +102,6 @@ pub struct SandboxRecord {
     /// Boot in which the namespaces were made.
     #[prost(string, tag = "10")]
     pub boot_id: String,
-    /// First process of a shared pid namespace on the host; 0 without one.
-    #[prost(uint32, tag = "11")]
-    pub init_pid: u32,
-    /// Its start time in clock ticks since boot.
-    #[prost(uint64, tag = "12")]
-    pub init_start: u64,
 }
 
 /// A container.
