@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::api::allocate::Cidr;
 use crate::api::{Client, Config, bootstrap, http};
 use crate::events::Recorder;
+use crate::proxy::Proxy;
 use crate::store::Store;
 use crate::{controllers, node, scheduler};
 
@@ -25,6 +26,9 @@ pub struct Options {
     /// Addresses of Services.
     #[arg(long, default_value_t)]
     pub service_cidr: Cidr,
+    /// Table of nftables that leads to Services' endpoints; another name for a second instance.
+    #[arg(long, default_value = "rrun-pods")]
+    pub service_table: String,
     /// Socket of the container runtime, as a path or unix:///path.
     #[arg(
         long = "cri",
@@ -85,11 +89,14 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let mut tasks = controllers::start(&client, &events);
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events)));
     tasks.push(tokio::spawn(agent.run()));
+    let proxy = Proxy::new(&client, &options.service_table);
+    tasks.push(tokio::spawn(proxy.clone().run()));
     stop_signal().await?;
     tracing::info!("stopping");
     for task in tasks {
         task.abort();
     }
+    proxy.shut_down().await;
     let _ = std::fs::remove_file(&options.socket);
     store.close();
     Ok(())

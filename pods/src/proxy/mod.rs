@@ -1,1 +1,17 @@
-//! Services.
+//! The service proxy: connections to a Service's address go to its endpoints, by nftables.
+//!
+//! No packet passes through a program. The whole table is one text (`plan`), loaded in one
+//! transaction (`run`), so that no connection sees a half-made state. A connection is sent to an
+//! endpoint when it begins and stays there.
+//!
+//! ```text
+//! prerouting, output ─▶ services: (address, protocol, port) ─▶ svc-… ─▶ ep-… (dnat)
+//! forward, output    ─▶ reject what went to a Service's address and found no endpoint
+//! postrouting        ─▶ masquerade what an endpoint sends to itself through its Service
+//! ```
+
+mod plan;
+mod run;
+
+pub use plan::{Backend, Port, plan, ports, script};
+pub use run::Proxy;

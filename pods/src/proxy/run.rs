@@ -1,0 +1,126 @@
+//! Keeps the table of nftables as Services and their endpoints ask for.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::Service;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::plan::plan;
+use crate::api::{Client, Status, kinds};
+use crate::store::Selector;
+
+/// After a failure the table is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Clone)]
+pub struct Proxy {
+    client: Client,
+    table: String,
+}
+
+impl Proxy {
+    /// A proxy that owns the table `inet <table>`.
+    pub fn new(client: &Client, table: &str) -> Self {
+        Self {
+            client: client.clone(),
+            table: table.to_owned(),
+        }
+    }
+
+    /// Works until the store is closed.
+    pub async fn run(self) {
+        let mut services = self.client.changes(&kinds::SERVICE, "", Selector::all());
+        let mut slices = self.client.changes(&kinds::ENDPOINT_SLICE, "", Selector::all());
+        // What is loaded; nothing is known of what another run left.
+        let mut loaded: Option<Option<String>> = None;
+        loop {
+            let failed = match self.wanted() {
+                Ok(wanted) if loaded.as_ref() == Some(&wanted) => false,
+                Ok(wanted) => match self.load(wanted.as_deref()).await {
+                    Ok(()) => {
+                        loaded = Some(wanted);
+                        false
+                    }
+                    Err(error) => {
+                        tracing::warn!(table = self.table, "services are not up to date: {error:#}");
+                        true
+                    }
+                },
+                Err(status) => {
+                    tracing::warn!("services not read: {}", status.message);
+                    true
+                }
+            };
+            tokio::select! {
+                event = services.next() => if event.is_none() { return },
+                event = slices.next() => if event.is_none() { return },
+                () = tokio::time::sleep(RETRY), if failed => {}
+            }
+            // Everything that is told already counts.
+            while services.backlog() > 0 {
+                services.next().await;
+            }
+            while slices.backlog() > 0 {
+                slices.next().await;
+            }
+        }
+    }
+
+    fn wanted(&self) -> Result<Option<String>, Status> {
+        let all = Selector::all();
+        let services = self.client.list_as("", &all)?;
+        let slices = self.client.list_as("", &all)?;
+        Ok(plan(&self.table, &services, &slices))
+    }
+
+    async fn load(&self, text: Option<&str>) -> anyhow::Result<()> {
+        match text {
+            Some(text) => nft(text).await,
+            None => self.remove().await,
+        }
+    }
+
+    /// Removes the table. No table is fine.
+    pub async fn remove(&self) -> anyhow::Result<()> {
+        let table = &self.table;
+        nft(&format!("add table inet {table}\ndelete table inet {table}\n")).await
+    }
+
+    /// On a clean end: the table goes where no Service of anybody's is left to keep up.
+    pub async fn shut_down(&self) {
+        let services: Vec<Service> = self.client.list_as("", &Selector::all()).unwrap_or_default();
+        let own = |service: &Service| {
+            service.metadata.namespace.as_deref() == Some("default")
+                && service.metadata.name.as_deref() == Some("kubernetes")
+        };
+        if services.iter().all(own)
+            && let Err(error) = self.remove().await
+        {
+            tracing::warn!(table = self.table, "table not removed: {error:#}");
+        }
+    }
+}
+
+async fn nft(text: &str) -> anyhow::Result<()> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("nft (Debian package nftables)")?;
+    let mut stdin = child.stdin.take().context("nft has no standard input")?;
+    stdin.write_all(text.as_bytes()).await.context("nft")?;
+    drop(stdin);
+    let output = child.wait_with_output().await.context("nft")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("nft: {}", said.lines().next().unwrap_or("failed"));
+    }
+    Ok(())
+}
