@@ -1,5 +1,6 @@
 //! `rrun-pods serve`: puts the parts together and runs them until told to stop.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::allocate::Cidr;
+use crate::api::http::tls::Authority;
 use crate::api::{Client, Config, bootstrap, http};
 use crate::events::Recorder;
 use crate::proxy::Proxy;
@@ -23,6 +25,12 @@ pub struct Options {
     /// Unix socket of the API, for root: the flag `--socket` of every command.
     #[arg(skip)]
     pub socket: PathBuf,
+    /// Address and port of the API with TLS, or none.
+    #[arg(long, default_value = "127.0.0.1:6443")]
+    pub listen: Listen,
+    /// Where the administrator's kubeconfig is written; <root>/kubeconfig when absent.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
     /// Addresses of Services.
     #[arg(long, default_value_t)]
     pub service_cidr: Cidr,
@@ -56,6 +64,24 @@ pub struct Options {
     pub log_level: tracing::Level,
 }
 
+/// Where the TLS listener is.
+#[derive(Debug, Clone, Copy)]
+pub struct Listen(Option<SocketAddr>);
+
+impl std::str::FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let address = text.parse().map_err(|_| {
+            format!("{text}: want an address and a port such as 127.0.0.1:6443, or none")
+        })?;
+        Ok(Self(Some(address)))
+    }
+}
+
 /// Serves until SIGTERM or SIGINT.
 pub fn run(options: &Options) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
@@ -86,6 +112,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let _unix = http::unix(context.clone(), &options.socket)
         .with_context(|| format!("listening on {}", options.socket.display()))?;
     tracing::info!("serving on unix://{}", options.socket.display());
+    listen_tls(options, context).await?;
     let mut tasks = controllers::start(&client, &events);
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events)));
     tasks.push(tokio::spawn(agent.run()));
@@ -99,6 +126,31 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     proxy.shut_down().await;
     let _ = std::fs::remove_file(&options.socket);
     store.close();
+    Ok(())
+}
+
+/// Serves with TLS and writes the kubeconfig that fits.
+async fn listen_tls(options: &Options, context: Arc<http::Context>) -> anyhow::Result<()> {
+    let Listen(Some(address)) = options.listen else {
+        return Ok(());
+    };
+    let authority = Authority::open(&options.root.join("tls"))?;
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let addresses = [local, options.service_cidr.at(1).into(), address.ip()];
+    let config = authority.server(&addresses, &options.cluster_domain)?;
+    http::listen_tls(context, address, config)
+        .await
+        .with_context(|| format!("listening on {address}: choose another by --listen"))?;
+    let reach = if address.ip().is_unspecified() {
+        local
+    } else {
+        address.ip()
+    };
+    let server = format!("https://{}", SocketAddr::new(reach, address.port()));
+    let path = options.kubeconfig.clone();
+    let path = path.unwrap_or_else(|| options.root.join("kubeconfig"));
+    authority.kubeconfig(&path, &server)?;
+    tracing::info!("serving on {server}: KUBECONFIG={}", path.display());
     Ok(())
 }
 

@@ -1,20 +1,27 @@
 //! Where requests come in.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio_rustls::TlsAcceptor;
 
-use super::{Context, handle};
+use super::{Context, Who, handle};
 
 /// Serves one connection until it closes.
-async fn connection(cx: Arc<Context>, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-    let service = service_fn(move |request| handle(cx.clone(), request));
+async fn connection(
+    cx: Arc<Context>,
+    who: Who,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) {
+    let service = service_fn(move |request| handle(cx.clone(), who, request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .max_buf_size(64 << 10)
@@ -40,11 +47,45 @@ pub fn unix(cx: Arc<Context>, path: &Path) -> io::Result<tokio::task::JoinHandle
     Ok(tokio::spawn(async move {
         loop {
             match listener.accept().await {
-                Ok((io, _)) => drop(tokio::spawn(connection(cx.clone(), io))),
+                Ok((io, _)) => drop(tokio::spawn(connection(cx.clone(), Who::Admin, io))),
                 Err(e) => back_off(&e).await,
             }
         }
     }))
+}
+
+/// Time that a client has to finish the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Listens with TLS. Who shows a certificate of the authority is the administrator.
+pub async fn tls(
+    cx: Arc<Context>,
+    address: SocketAddr,
+    config: Arc<rustls::ServerConfig>,
+) -> io::Result<tokio::task::JoinHandle<()>> {
+    let listener = TcpListener::bind(address).await?;
+    let acceptor = TlsAcceptor::from(config);
+    Ok(tokio::spawn(async move {
+        loop {
+            match listener.accept().await {
+                Ok((io, _)) => drop(tokio::spawn(handshake(cx.clone(), acceptor.clone(), io))),
+                Err(e) => back_off(&e).await,
+            }
+        }
+    }))
+}
+
+async fn handshake(cx: Arc<Context>, acceptor: TlsAcceptor, io: TcpStream) {
+    let _ = io.set_nodelay(true);
+    match tokio::time::timeout(HANDSHAKE, acceptor.accept(io)).await {
+        Ok(Ok(io)) => {
+            let known = io.get_ref().1.peer_certificates().is_some();
+            let who = if known { Who::Admin } else { Who::Anonymous };
+            connection(cx, who, io).await;
+        }
+        Ok(Err(e)) => tracing::debug!("TLS handshake: {e}"),
+        Err(_) => tracing::debug!("TLS handshake: the client took too long"),
+    }
 }
 
 /// Out of descriptors, most likely: waiting lets others be closed.

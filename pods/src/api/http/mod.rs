@@ -8,6 +8,7 @@ mod query;
 mod read;
 mod route;
 mod stream;
+pub mod tls;
 mod watch;
 mod write;
 
@@ -24,7 +25,7 @@ use body::Answer;
 use query::Query;
 use route::{Route, Target};
 
-pub use listen::unix;
+pub use listen::{tls as listen_tls, unix};
 
 /// What every request is answered from.
 pub struct Context {
@@ -39,13 +40,23 @@ impl Context {
     }
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    /// root on the unix socket, or the holder of a certificate of the authority.
+    Admin,
+    /// May ask whether the server lives, and its version.
+    Anonymous,
+}
+
 async fn handle(
     cx: Arc<Context>,
+    who: Who,
     request: Request<Incoming>,
 ) -> std::result::Result<Answer, Infallible> {
     let line = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| format!("{} {}", request.method(), request.uri()));
-    let answer = respond(&cx, request)
+    let answer = respond(&cx, who, request)
         .await
         .unwrap_or_else(|s| body::failure(&s));
     if let Some(line) = line {
@@ -61,8 +72,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
         .unwrap_or_default()
 }
 
-async fn respond(cx: &Context, request: Request<Incoming>) -> Result<Answer> {
+async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<Answer> {
     let route = route::parse(request.uri().path()).ok_or_else(read::unknown_path)?;
+    if who == Who::Anonymous && !matches!(route, Route::Health | Route::Version) {
+        return Err(Status::new(401, "Unauthorized", "Unauthorized"));
+    }
     let accept = header(request.headers(), "accept").to_owned();
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     match route {
