@@ -12,6 +12,8 @@ use std::path::PathBuf;
 pub struct Global {
     /// `--root`: where containers' directories are.
     pub root: PathBuf,
+    /// Whether `--root` was given: then it must exist for `list`.
+    pub root_given: bool,
     /// `--log`.
     pub log: Option<PathBuf>,
     /// `--log-format json`.
@@ -154,6 +156,7 @@ pub fn unexpected(arg: Arg<'_>) -> Error {
 pub fn parse() -> Result<Request> {
     let mut global = Global {
         root: default_root(),
+        root_given: false,
         log: None,
         log_json: false,
         level: Level::Info,
@@ -164,16 +167,16 @@ pub fn parse() -> Result<Request> {
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
             Arg::Short('h') | Arg::Long("help") => {
-                return Ok(Request::Print(crate::help::PROGRAM.into()));
+                return Ok(Request::Print(crate::help::program(program_name())));
             }
             Arg::Short('v') | Arg::Long("version") => return Ok(Request::Print(version())),
             Arg::Value(name) => {
                 let name = string(name)?;
                 if name == "help" {
-                    return Ok(Request::Print(crate::help::PROGRAM.into()));
+                    return Ok(Request::Print(crate::help::program(program_name())));
                 }
-                if let Some(text) = wants_help(&name, &mut parser) {
-                    return Ok(Request::Print(text.to_owned()));
+                if let Some(text) = wants_help(&name, &mut parser)? {
+                    return Ok(Request::Print(text));
                 }
                 return Ok(Request::Command(global, Command { name, parser }));
             }
@@ -192,7 +195,7 @@ pub fn parse() -> Result<Request> {
 /// One global option.
 fn option(global: &mut Global, name: &str, parser: &mut Parser) -> Result<()> {
     match name {
-        "root" => global.root = path(parser)?,
+        "root" => (global.root, global.root_given) = (path(parser)?, true),
         "log" => global.log = Some(path(parser)?).filter(|p| !p.as_os_str().is_empty()),
         "log-format" => {
             global.log_json = match text(parser)?.as_str() {
@@ -256,24 +259,42 @@ fn option(global: &mut Global, name: &str, parser: &mut Parser) -> Result<()> {
 }
 
 /// The help of command `name`, if -h or --help is among its options.
-fn wants_help(name: &str, parser: &mut Parser) -> Option<&'static str> {
-    let rest = parser.try_raw_args()?;
+fn wants_help(name: &str, parser: &mut Parser) -> Result<Option<String>> {
+    let Some(rest) = parser.try_raw_args() else {
+        return Ok(None);
+    };
     let help = rest
         .as_slice()
         .iter()
         .take_while(|a| a.to_string_lossy().starts_with('-') && *a != "--")
         .any(|a| a == "-h" || a == "--help");
-    if help {
-        crate::help::command(name)
-    } else {
-        None
+    if !help || ["image", "cri", "pods"].contains(&name) {
+        return Ok(None);
+    }
+    match crate::help::command(name) {
+        Some(text) => Ok(Some(format!(
+            "NAME:\n   {} {name} - {text}",
+            program_name()
+        ))),
+        None => Err(Error::Usage(format!("No help topic for '{name}'"))),
+    }
+}
+
+/// The name it was called by, where that is runc: who puts it in runc's place
+/// finds the name that is looked for.
+fn program_name() -> &'static str {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    match called.as_deref().and_then(std::path::Path::file_name) {
+        Some(name) if name == "runc" => "runc",
+        _ => "rrun",
     }
 }
 
 /// `--version`, in runc's format.
 fn version() -> String {
     format!(
-        "rrun version {}\ncommit: {}\nspec: {}\nlibseccomp: {}\n",
+        "{} version {}\ncommit: {}\nspec: {}\nlibseccomp: {}\n",
+        program_name(),
         env!("CARGO_PKG_VERSION"),
         option_env!("RRUN_COMMIT").unwrap_or("unknown"),
         rrun_core::SPEC_VERSION,

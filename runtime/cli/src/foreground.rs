@@ -32,6 +32,7 @@ impl Terminal {
     /// terminal, and puts that into raw mode.
     pub fn receive(mut self) -> Result<Self> {
         let master = socket::receive_fd(self.socket.as_fd())?;
+        tty::clear_onlcr(master.as_fd())?;
         if let Some(stdin) = fd::standard().next().filter(|fd| tty::is_terminal(*fd)) {
             tty::copy_size(stdin, master.as_fd())?;
             self.raw = Some(tty::Raw::enter(stdin)?);

@@ -1,9 +1,11 @@
 //! `--help`: one text for the program, one per command, each with examples.
 
-/// The program's own help.
-pub const PROGRAM: &str = "\
-rrun - run containers according to the OCI runtime specification
+/// The program's own help, under the name it was called by.
+pub fn program(name: &str) -> String {
+    format!("NAME:\n   {name} - Open Container Initiative runtime\n{PROGRAM}")
+}
 
+const PROGRAM: &str = "
 USAGE:
     rrun [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]
 
@@ -193,7 +195,7 @@ EXAMPLES:
     rrun list --format json | jq -r '.[].id'
 ";
 
-/// Help of one command, if there is such a command here.
+/// Help of one command, after its name, if there is such a command here.
 pub fn command(name: &str) -> Option<&'static str> {
     Some(match name {
         "create" => CREATE,

@@ -5,7 +5,7 @@
 //! <root>/<id>/              mode 0711
 //!   state.json              written once init exists; renamed from state.json.creating
 //!   config.json             the configuration, byte for byte
-//!   start.fifo, reply.fifo  between `start` and init; gone once it has started
+//!   exec.fifo               opened by `start`, which ends the wait of init; then removed
 //! ```
 
 use crate::cgroup::{self, Cgroup};
@@ -95,9 +95,7 @@ pub const STATE: &str = "state.json";
 /// Its name until `create` is done.
 pub const STATE_CREATING: &str = "state.json.creating";
 /// The fifo on which init waits.
-pub const START_FIFO: &str = "start.fifo";
-/// The fifo on which init says why it could not execute the program.
-pub const REPLY_FIFO: &str = "reply.fifo";
+pub const START_FIFO: &str = "exec.fifo";
 /// The configuration.
 pub const CONFIG: &str = "config.json";
 
@@ -233,34 +231,37 @@ impl Container {
         self.poststart()
     }
 
+    /// Init waits in open(2) of the fifo for this reader. It then writes a byte,
+    /// and the reason if it fails; exec closes its end.
     fn open_gate(&self) -> Result<()> {
-        use rrun_sys::path::{self, O_NONBLOCK, O_RDONLY, O_WRONLY};
-        let (start, reply) = (self.dir.join(START_FIFO), self.dir.join(REPLY_FIFO));
-        // Init holds the other ends: without it the first open fails with ENXIO.
-        let gate = path::open(&start, O_WRONLY | O_NONBLOCK).context("init is not waiting")?;
-        let answer = path::open(&reply, O_RDONLY | O_NONBLOCK)?;
-        rrun_sys::fd::write_all(gate.as_fd(), b"0")?;
+        use rrun_sys::path::{self, O_NONBLOCK, O_RDONLY};
+        let fifo = self.dir.join(START_FIFO);
+        let init = self
+            .init()?
+            .ok_or_else(|| Error::State("init has ended".into()))?;
+        let gate = path::open(&fifo, O_RDONLY | O_NONBLOCK)?;
         let mut text = Vec::new();
         let mut buffer = [0u8; 4096];
-        // Init's end is closed by exec, or by its death.
         loop {
-            rrun_sys::fd::wait_readable(answer.as_fd(), None)?;
-            match rrun_sys::fd::read(answer.as_fd(), &mut buffer) {
-                Ok(0) => break,
+            let ended = match &text[..] {
+                // Before its first byte the fifo has no writer, and so no end either.
+                [] => rrun_sys::fd::wait_any([Some(gate.as_fd()), Some(init.as_fd())])?[1],
+                _ => !rrun_sys::fd::wait_readable(gate.as_fd(), None)?,
+            };
+            match rrun_sys::fd::read(gate.as_fd(), &mut buffer) {
+                Ok(0) if !text.is_empty() || ended => break,
+                Ok(0) => {}
                 Ok(n) => text.extend_from_slice(&buffer[..n]),
                 Err(e) if e.is(rrun_sys::process::EAGAIN) => {}
                 Err(e) => return Err(e.into()),
             }
         }
-        for path in [start, reply] {
-            if let Err(e) = std::fs::remove_file(&path) {
-                return Err(Error::file("remove", path, e));
-            }
+        std::fs::remove_file(&fifo).map_err(|e| Error::file("remove", fifo, e))?;
+        match text.get(1..) {
+            None => Err(Error::State("init ended while it was started".into())),
+            Some([]) => Ok(()),
+            Some(why) => Err(Error::Remote(String::from_utf8_lossy(why).into_owned())),
         }
-        if text.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Remote(String::from_utf8_lossy(&text).into_owned()))
     }
 
     /// Runs poststart hooks; their failure stops the container.

@@ -88,10 +88,8 @@ impl Created {
     pub fn start(&self) -> Result<()> {
         self.channel.send(&Message::Go)?;
         match self.channel.receive()? {
-            // Exec closed it.
-            None if self.container.is_alive() => self.container.poststart(),
-            // It has ended already, or was killed before: its status tells.
-            None => Ok(()),
+            // Exec closed it (or init was killed: its status will tell).
+            None => self.container.poststart(),
             Some(Message::Error(text)) => Err(Error::Remote(text)),
             Some(other) => Err(Error::Remote(format!(
                 "unexpected message {other:?} from init"
@@ -185,16 +183,9 @@ fn explain(channel: &Channel, error: Error) -> Result<()> {
 fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> {
     let (ours, theirs) = sync::pair()?;
     let gate = if fifo {
-        let open = |name: &str| -> Result<OwnedFd> {
-            let fifo = dir.join(name);
-            path::mkfifo(&fifo, 0o600)?;
-            // Both ends, so that neither open nor read ends early.
-            Ok(path::open(&fifo, path::O_RDWR)?)
-        };
-        Gate::Fifo {
-            start: open(container::START_FIFO)?,
-            reply: open(container::REPLY_FIFO)?,
-        }
+        let fifo = dir.join(container::START_FIFO);
+        path::mkfifo(&fifo, 0o622)?;
+        Gate::Fifo(path::open(&fifo, path::O_PATH)?)
     } else {
         Gate::Channel
     };

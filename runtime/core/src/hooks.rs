@@ -3,8 +3,10 @@
 
 use crate::{Context, Error, Result};
 use oci_spec::runtime::Hook;
+use std::ffi::{CString, OsStr};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -12,13 +14,24 @@ use std::time::Duration;
 /// Runs `hooks` in order, each with `state` (JSON) on standard input. The first
 /// failure ends it. `kind` is as "prestart", for messages.
 pub fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &str) -> Result<()> {
+    run_with(kind, hooks, state, &[])
+}
+
+/// [`run`], with an environment for hooks that name none of their own.
+pub fn run_with(
+    kind: &str,
+    hooks: Option<&Vec<Hook>>,
+    state: &str,
+    environment: &[CString],
+) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
-        run_one(hook, state).with_context(|| format!("error running {kind} hook #{index}"))?;
+        run_one(hook, state, environment)
+            .with_context(|| format!("error running {kind} hook #{index}"))?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &str) -> Result<()> {
+fn run_one(hook: &Hook, state: &str, environment: &[CString]) -> Result<()> {
     let path = hook.path();
     if !path.is_absolute() {
         let why = format!("{} is not an absolute path", path.display());
@@ -34,9 +47,22 @@ fn run_one(hook: &Hook, state: &str) -> Result<()> {
         command.arg0(name).args(args);
     }
     command.env_clear();
-    for variable in hook.env().iter().flatten() {
-        let (key, value) = variable.split_once('=').unwrap_or((variable, ""));
-        command.env(key, value);
+    let given = hook
+        .env()
+        .as_ref()
+        .map(|env| env.iter().map(String::as_bytes).collect());
+    let variables: Vec<&[u8]> =
+        given.unwrap_or_else(|| environment.iter().map(|v| v.as_bytes()).collect());
+    for variable in variables {
+        let end = variable
+            .iter()
+            .position(|b| *b == b'=')
+            .unwrap_or(variable.len());
+        let (key, value) = variable.split_at(end);
+        command.env(
+            OsStr::from_bytes(key),
+            OsStr::from_bytes(value.get(1..).unwrap_or_default()),
+        );
     }
     command
         .stdin(Stdio::piped())

@@ -69,6 +69,18 @@ pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     rustix::termios::tcsetwinsize(to, size).call("ioctl", format_args!("TIOCSWINSZ"))
 }
 
+/// Clears ONLCR of the terminal: whoever relays it to another terminal leaves
+/// the line ends to that one.
+pub fn clear_onlcr(fd: BorrowedFd<'_>) -> Result<()> {
+    let mut settings =
+        rustix::termios::tcgetattr(fd).call("tcgetattr", format_args!("terminal"))?;
+    settings
+        .output_modes
+        .remove(rustix::termios::OutputModes::ONLCR);
+    rustix::termios::tcsetattr(fd, rustix::termios::OptionalActions::Now, &settings)
+        .call("tcsetattr", format_args!("-onlcr"))
+}
+
 /// Settings of a terminal in raw mode, restored when dropped.
 #[derive(Debug)]
 pub struct Raw {

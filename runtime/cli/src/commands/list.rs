@@ -17,6 +17,10 @@ pub fn run(global: &Global, mut parser: lexopt::Parser) -> Result<u8> {
             other => return Err(args::unexpected(other)),
         }
     }
+    if global.root_given && !global.root.is_dir() {
+        let not_found = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(Error::file("open", &global.root, not_found));
+    }
     let containers = Container::list(&global.root)?;
     if quiet {
         let ids = containers.iter().flat_map(|c| [c.record.id.as_str(), "\n"]);

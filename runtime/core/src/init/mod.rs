@@ -7,21 +7,18 @@ use crate::plan::{Plan, namespaces};
 use crate::sync::{Channel, Message};
 use crate::{Context, Error, Result, cgroup, console, hooks, rootfs};
 use process::Prepared;
-use rrun_sys::{cred, ns};
-use std::os::fd::{AsFd, OwnedFd};
+use rrun_sys::{cred, ns, path};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
 
 /// How the init process learns that it may execute the user's program.
 #[derive(Debug)]
 pub enum Gate {
     /// `run`: a message on the channel.
     Channel,
-    /// `create`: a byte in the first fifo; errors go to the second.
-    Fifo {
-        /// From `start`.
-        start: OwnedFd,
-        /// To `start`; closed by exec.
-        reply: OwnedFd,
-    },
+    /// `create`: a fifo (O_PATH) that `start` will open for reading.
+    Fifo(OwnedFd),
 }
 
 /// What the parent leaves to the init process.
@@ -81,12 +78,14 @@ fn run(
     channel: &Channel,
     reply: &mut Option<OwnedFd>,
 ) -> Result<Never> {
+    crate::debug!("child process in init()");
     // Die with the command that creates the container, as long as it is at work.
     cred::set_parent_death_signal(9)?;
     enter_namespaces(plan, &mut inherited, channel)?;
     let mut root = rootfs::build(plan, &mut inherited.trees)?;
     run_create_hooks(plan, channel)?;
-    root.procfs_if(!plan.sysctls.is_empty() || process::needs_procfs(&plan.spec))?;
+    let fifo = matches!(inherited.gate, Gate::Fifo(_));
+    root.procfs_if(fifo || !plan.sysctls.is_empty() || process::needs_procfs(&plan.spec))?;
     rootfs::enter(plan, &root)?;
     if let Some(socket) = inherited.console.take() {
         process::open_console(plan, root.fd(), socket.as_fd())?;
@@ -99,32 +98,57 @@ fn run(
     }
     rootfs::masks::apply(plan, root.fd())?;
     rootfs::seal(plan, &root)?;
+    let descriptors = match &inherited.gate {
+        Gate::Fifo(_) => Some(path::open_at(
+            root.procfs()?,
+            Path::new(OWN_FDS),
+            path::O_PATH,
+        )?),
+        Gate::Channel => None,
+    };
     let prepared = Prepared::new(plan, root.take_procfs(), inherited.seccomp.take())?;
     drop(root);
     let before_start = prepared.take_identity()?;
     cred::set_parent_death_signal(0)?;
-    close_the_rest(plan, channel, &inherited.gate)?;
+    close_the_rest(plan, channel, &inherited.gate, descriptors.as_ref())?;
+    crate::debug!("init: closing the pipe to signal completion");
     channel.send(&Message::Ready)?;
-    match inherited.gate {
-        Gate::Channel => channel.expect(&Message::Go)?,
-        Gate::Fifo { start, reply: fd } => {
-            *reply = Some(fd);
-            if rrun_sys::fd::read(start.as_fd(), &mut [0u8; 1])? == 0 {
-                return Err(Error::State("the start fifo was closed".into()));
-            }
+    match (inherited.gate, descriptors) {
+        (Gate::Fifo(fifo), Some(descriptors)) => {
+            *reply = Some(wait_for_start(&fifo, &descriptors)?);
         }
+        _ => channel.expect(&Message::Go)?,
     }
-    start_container_hooks(plan)?;
+    start_container_hooks(plan, before_start.environment())?;
     before_start.exec()
+}
+
+/// Where a procfs has the descriptors of whoever looks.
+const OWN_FDS: &str = "thread-self/fd";
+
+/// Waits until `start` opens the fifo, and tells it so. What comes back is for
+/// the reason why it failed, and closed by exec. Only open(2) and write(2): a
+/// seccomp filter may be in force already.
+fn wait_for_start(fifo: &OwnedFd, descriptors: &OwnedFd) -> Result<OwnedFd> {
+    let number = fifo.as_raw_fd().to_string();
+    let gate = path::open_at(descriptors.as_fd(), Path::new(&number), path::O_WRONLY)?;
+    rrun_sys::fd::write_all(gate.as_fd(), b"0")?;
+    Ok(gate)
 }
 
 /// Closes what was inherited and has had its use: a process that waits for its
 /// start holds nothing of the host's.
-fn close_the_rest(plan: &Plan, channel: &Channel, gate: &Gate) -> Result<()> {
+fn close_the_rest(
+    plan: &Plan,
+    channel: &Channel,
+    gate: &Gate,
+    descriptors: Option<&OwnedFd>,
+) -> Result<()> {
     let mut keep = vec![channel.as_fd()];
-    if let Gate::Fifo { start, reply } = gate {
-        keep.extend([start.as_fd(), reply.as_fd()]);
+    if let Gate::Fifo(fifo) = gate {
+        keep.push(fifo.as_fd());
     }
+    keep.extend(descriptors.map(OwnedFd::as_fd));
     keep.extend(crate::log::descriptor());
     Ok(rrun_sys::fd::close_all_but(
         3 + plan.options.preserve_fds,
@@ -135,6 +159,10 @@ fn close_the_rest(plan: &Plan, channel: &Channel, gate: &Gate) -> Result<()> {
 /// Joins and makes namespaces, and the cgroup in between.
 fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -> Result<()> {
     let namespaces = &plan.namespaces;
+    crate::debug!(
+        "nsexec container setup: new {:?}",
+        ns::names(namespaces.new)
+    );
     for (flag, fd) in std::mem::take(&mut inherited.join) {
         ns::setns(fd.as_fd(), flag).with_context(|| format!("join {}", ns::names(flag)))?;
         if flag == namespaces::USER {
@@ -220,7 +248,8 @@ fn run_create_hooks(plan: &Plan, channel: &Channel) -> Result<()> {
     Ok(())
 }
 
-fn start_container_hooks(plan: &Plan) -> Result<()> {
+/// startContainer hooks, by default with the environment of the process.
+fn start_container_hooks(plan: &Plan, environment: &[CString]) -> Result<()> {
     let Some(all) = plan.spec.hooks() else {
         return Ok(());
     };
@@ -228,7 +257,12 @@ fn start_container_hooks(plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let state = hook_state(plan, crate::container::Status::Created);
-    hooks::run("startContainer", all.start_container().as_ref(), &state)
+    hooks::run_with(
+        "startContainer",
+        all.start_container().as_ref(),
+        &state,
+        environment,
+    )
 }
 
 /// The state as hooks inside the container see it: with the pid in its own namespace.

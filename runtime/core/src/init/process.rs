@@ -210,6 +210,11 @@ impl<'a> Prepared<'a> {
 }
 
 impl Ready {
+    /// The environment that the program will have.
+    pub fn environment(&self) -> &[CString] {
+        &self.env
+    }
+
     /// Executes the program.
     pub fn exec(self) -> Result<Never> {
         signal::reset_for_exec()?;
