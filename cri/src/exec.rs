@@ -190,6 +190,7 @@ impl Backend for Streams {
             Ok(Session {
                 stdio,
                 control: Box::new(control),
+                close_stdin: true,
             })
         }
         .boxed()
@@ -216,6 +217,7 @@ impl Backend for Streams {
             Ok(Session {
                 stdio: stdio.with_context(|| format!("connect to {path}"))?,
                 control: Box::new(control),
+                close_stdin: record.config().stdin_once && !record.config().tty,
             })
         }
         .boxed()

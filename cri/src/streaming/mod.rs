@@ -4,10 +4,19 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use futures_util::future::BoxFuture;
 use rrun_cri_api::v1;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+
+use http::Service;
+use tokens::Tokens;
+
+mod http;
+mod process;
+#[cfg(test)]
+mod tests;
+mod tokens;
 
 /// The stdio of a running exec or container.
 pub struct Session {
@@ -16,6 +25,9 @@ pub struct Session {
     pub stdio: UnixStream,
     /// What goes beside the bytes.
     pub control: Box<dyn Control>,
+    /// Whether the end of the client's input is the end of the process's: for an exec always, for
+    /// an attach where the container's stdin_once says so.
+    pub close_stdin: bool,
 }
 
 /// What a session can do beside moving bytes.
@@ -44,36 +56,56 @@ pub trait Backend: Send + Sync + 'static {
     fn dial(&self, pod_sandbox_id: String, port: u16) -> BoxFuture<'_, Result<TcpStream>>;
 }
 
+/// A request that waits for its client.
+enum Waiting {
+    Exec(v1::ExecRequest),
+    Attach(v1::AttachRequest),
+    PortForward(v1::PortForwardRequest),
+}
+
 /// The running server.
 pub struct Streaming {
-    _backend: Arc<dyn Backend>,
     address: SocketAddr,
+    tokens: Arc<Tokens<Waiting>>,
 }
 
 impl Streaming {
     /// Listens on `address` (port 0 picks one) and serves in a task of its own.
     pub async fn serve(address: SocketAddr, backend: Arc<dyn Backend>) -> Result<Self> {
-        Ok(Self {
-            _backend: backend,
-            address,
-        })
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("listen for streams on {address}"))?;
+        let address = listener
+            .local_addr()
+            .context("the streaming server's address")?;
+        let tokens = Arc::new(Tokens::default());
+        let service = Arc::new(Service {
+            backend,
+            tokens: tokens.clone(),
+        });
+        tokio::spawn(http::accept(listener, service));
+        Ok(Self { address, tokens })
     }
 
     /// A URL for one exec. The request has been checked: the container runs.
     pub fn exec_url(&self, request: v1::ExecRequest) -> Result<String> {
-        let _ = request;
-        anyhow::bail!("exec at {} is not implemented yet", self.address)
+        self.url("exec", Waiting::Exec(request))
     }
 
     /// A URL for one attach.
     pub fn attach_url(&self, request: v1::AttachRequest) -> Result<String> {
-        let _ = request;
-        anyhow::bail!("attach at {} is not implemented yet", self.address)
+        self.url("attach", Waiting::Attach(request))
     }
 
     /// A URL for one port-forward.
     pub fn port_forward_url(&self, request: v1::PortForwardRequest) -> Result<String> {
-        let _ = request;
-        anyhow::bail!("port-forward at {} is not implemented yet", self.address)
+        self.url("portforward", Waiting::PortForward(request))
+    }
+
+    fn url(&self, kind: &str, waiting: Waiting) -> Result<String> {
+        Ok(format!(
+            "http://{}/{kind}/{}",
+            self.address,
+            self.tokens.put(waiting)?
+        ))
     }
 }
