@@ -28,9 +28,10 @@ step() {
 }
 ok() { printf '   %sok%s %s(%s s)%s\n' "$green" "$plain" "$dim" "$(since "$step_began")" "$plain"; }
 
-# Prints a command as a user would type it, runs it, and indents what it prints.
+# Prints a command as a user would type it; `show` runs it too, and indents what it prints.
+announce() { printf '   %s$ %s%s\n' "$dim" "$(pretty "$@")" "$plain"; }
 show() {
-    printf '   %s$ %s%s\n' "$dim" "$(pretty "$@")" "$plain"
+    announce "$@"
     "$@" 2>&1 | sed 's/^/   /'
     return "${PIPESTATUS[0]}"
 }
