@@ -38,7 +38,7 @@ impl Store {
         options: &PullOptions,
         progress: Arc<dyn ProgressSink>,
     ) -> Result<ImageId> {
-        let client = Client::new(reference, &options.registry)?;
+        let client = Client::new(reference, &options.registry).await?;
         let mut lease = Lease::new(self)?;
         let resolved = self
             .resolve(&client, reference, options, &mut lease)

@@ -38,7 +38,7 @@ impl Store {
                 .map(|l| (l.digest.clone(), l.compressed_size))
                 .collect(),
         });
-        let client = Client::new(target, options)?;
+        let client = Client::new(target, options).await?;
         let mut blobs: Vec<Digest> = layers.into_iter().map(|layer| layer.digest).collect();
         blobs.push(record.id.clone());
         blobs.sort();

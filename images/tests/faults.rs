@@ -401,9 +401,9 @@ fn two_pulls_at_once_fetch_each_layer_once() {
     let name = format!("{}/app:1", double.host);
     std::thread::scope(|scope| {
         let pulls: Vec<_> = (0..3).map(|_| scope.spawn(|| client.pull(&name))).collect();
-        pulls
-            .into_iter()
-            .for_each(|pull| drop(pull.join().unwrap().unwrap()));
+        for pull in pulls {
+            pull.join().unwrap().unwrap();
+        }
     });
     client.has(&name);
     assert_eq!(double.count(&big), 1);

@@ -87,20 +87,41 @@ enum Failure {
 }
 
 impl Client {
-    pub fn new(reference: &Reference, options: &RegistryOptions) -> Result<Arc<Self>> {
+    pub async fn new(reference: &Reference, options: &RegistryOptions) -> Result<Arc<Self>> {
         let registry = reference.registry().to_owned();
         let credentials = match &options.credentials {
             Credentials::FromFiles => credentials::find(&registry, reference.repository())?,
             other => other.clone(),
         };
-        Ok(Arc::new(Self {
+        let mut client = Self {
             origin: origin_of(&registry, &options.plain_http)?,
             repository: reference.repository().to_owned(),
             plain: options.plain_http.clone(),
             transport: Transport::new(&options.ca_files)?,
             auth: Auth::new(credentials),
             registry,
-        }))
+        };
+        if !client.origin.tls && !client.plain.contains(&client.registry) {
+            client.origin.tls = client.loopback_wants_tls().await;
+        }
+        Ok(Arc::new(client))
+    }
+
+    /// A loopback registry is asked without TLS; one that has TLS answers 400, or not in HTTP.
+    async fn loopback_wants_tls(&self) -> bool {
+        let request = Request::builder()
+            .uri("/v2/")
+            .header(USER_AGENT, AGENT)
+            .body(empty());
+        let Ok(request) = request else { return false };
+        match self.transport.send(&self.origin, request).await {
+            Ok(answer) if answer.status() == StatusCode::BAD_REQUEST => true,
+            Ok(answer) => {
+                let _ = read_body(answer.into_body(), ERROR_LIMIT).await;
+                false
+            }
+            Err(why) => !why.starts_with("connect"),
+        }
     }
 
     /// `/v2/<repository>/<rest>`

@@ -54,6 +54,20 @@ impl Drop for Lease {
 }
 
 impl Store {
+    /// True where a process ended without giving up its lease.
+    pub(super) fn has_stale_lease(&self) -> Result<bool> {
+        let dir = self.root.join("leases");
+        for entry in fs::read_dir(&dir).at("list", &dir)? {
+            let path = entry.at("list", &dir)?.path();
+            // Under the index lock a lease is always locked by its owner, or stale.
+            let _lock = self.lock_index()?;
+            if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The digests that running pulls need. The caller holds the index lock.
     pub(super) fn leased(&self) -> Result<HashSet<String>> {
         let dir = self.root.join("leases");

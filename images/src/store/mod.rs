@@ -50,7 +50,8 @@ pub struct Store {
 pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
 
 impl Store {
-    /// Opens the store below `root`, and makes it where there is none.
+    /// Opens the store below `root`, and makes it where there is none. What a killed process
+    /// left half-made is removed.
     pub fn open(root: &Path) -> Result<Self> {
         let dirs = [
             "blobs/sha256",
@@ -73,6 +74,9 @@ impl Store {
         let rootless = !rustix::process::geteuid().is_root();
         let store = Self { root, rootless };
         Index::load(&store)?;
+        if store.has_stale_lease()? {
+            store.gc()?;
+        }
         Ok(store)
     }
 
