@@ -10,12 +10,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use rrun_cri_api::v1;
-use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
 use bridge::Bridge;
+use cni::Cni;
 
 mod bridge;
+mod cni;
 mod leases;
 mod netlink;
 mod netns;
@@ -80,8 +81,19 @@ pub struct NetworkStatus {
     pub message: String,
 }
 
+impl NetworkStatus {
+    fn ready() -> Self {
+        Self {
+            ready: true,
+            reason: String::new(),
+            message: String::new(),
+        }
+    }
+}
+
 /// The network of this machine's pods. One per daemon, shared by reference.
 pub struct Network {
+    cni: Cni,
     bridge: Bridge,
 }
 
@@ -89,35 +101,62 @@ impl Network {
     /// Reads what is there. Changes nothing on the machine.
     pub async fn open(config: NetworkConfig) -> Result<Self> {
         let bridge = Bridge::open(&config.bridge, &config.subnet, &config.state)?;
-        Ok(Self { bridge })
+        Ok(Self {
+            cni: Cni::new(&config),
+            bridge,
+        })
     }
 
     /// Gives the namespace its loopback and interfaces, and the pod its port mappings. After an
     /// error, or a kill in the middle, teardown with the same request leaves nothing behind.
     pub async fn setup(&self, request: &PodNetRequest) -> Result<PodIps> {
-        self.bridge.setup(request).await.map(PodIps)
+        let Some(network) = self.cni.network()? else {
+            return self.bridge.setup(request).await.map(PodIps);
+        };
+        let namespace = request.netns.clone();
+        spawn_blocking(move || netns::set_loopback_up(&namespace))
+            .await
+            .context("the network's thread ended early")??;
+        let added = self.cni.add(&network, request).await;
+        if added.is_err()
+            && let Err(error) = self.cni.del(&request.pod_id).await
+        {
+            // Teardown will try again: what was attached is on record.
+            tracing::warn!(pod = request.pod_id, "undo a failed CNI ADD: {error:#}");
+        }
+        added.map(PodIps)
     }
 
     /// Undoes setup. Succeeds where there is nothing to undo, or the namespace is gone.
     pub async fn teardown(&self, request: &PodNetRequest) -> Result<()> {
+        // Whichever of the two made it: a CNI configuration may have come or gone meanwhile.
+        if self.cni.knows(&request.pod_id)? {
+            return self.cni.del(&request.pod_id).await;
+        }
         self.bridge.teardown(&request.pod_id).await
     }
 
     /// For the condition NetworkReady.
-    pub fn status(&self) -> NetworkStatus {
-        let ready = rules::available();
+    pub async fn status(&self) -> NetworkStatus {
+        let (reason, message) = match self.cni.network() {
+            Ok(Some(network)) => match self.cni.status(&network).await {
+                Ok(()) => return NetworkStatus::ready(),
+                Err(error) => ("NetworkPluginNotReady", format!("{error:#}")),
+            },
+            Err(error) => ("NetworkConfigInvalid", format!("{error:#}")),
+            Ok(None) if rules::available() => return NetworkStatus::ready(),
+            Ok(None) => {
+                let package = "Debian's package nftables";
+                (
+                    "NftNotFound",
+                    format!("the program nft is not installed ({package})"),
+                )
+            }
+        };
         NetworkStatus {
-            ready,
-            reason: if ready {
-                String::new()
-            } else {
-                "NftNotFound".into()
-            },
-            message: if ready {
-                String::new()
-            } else {
-                "the program nft is not installed (Debian's package nftables)".into()
-            },
+            ready: false,
+            reason: reason.to_owned(),
+            message,
         }
     }
 
@@ -125,7 +164,14 @@ impl Network {
     /// and interfaces of others are removed; what the live ones lack (rules lost in a flush) is
     /// made again.
     pub async fn recover(&self, live: &[PodNetRequest]) -> Result<()> {
-        self.bridge.recover(live).await
+        let by_cni = self.cni.recover(live).await;
+        let by_bridge = self.bridge.recover(live).await;
+        bridge::combine(
+            [by_cni, by_bridge]
+                .into_iter()
+                .filter_map(Result::err)
+                .collect(),
+        )
     }
 
     /// What UpdateRuntimeConfig tells; counts for pods that come later. Of several networks,
@@ -140,14 +186,4 @@ impl Network {
             None => Ok(()),
         }
     }
-}
-
-/// Connects to a port on the loopback of a pod's network namespace.
-pub async fn dial(netns: PathBuf, port: u16) -> Result<TcpStream> {
-    let connected = spawn_blocking(move || netns::dial(&netns, port)).await;
-    let stream = connected.context("the dialling thread ended early")??;
-    stream
-        .set_nonblocking(true)
-        .context("set a connection non-blocking")?;
-    TcpStream::from_std(stream).context("take a connection over")
 }

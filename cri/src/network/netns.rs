@@ -2,16 +2,14 @@
 //! async runtime stay where they are.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::mpsc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use nix::sched::{CloneFlags, setns};
 
-/// How long a connection inside a pod may take to be made.
-const DIAL: Duration = Duration::from_secs(10);
+use super::netlink::Netlink;
+use super::plan;
 
 /// Runs `work` on a thread of its own inside the network namespace that `path` pins.
 pub fn inside<T, F>(path: &Path, work: F) -> Result<T>
@@ -37,13 +35,7 @@ where
         .with_context(|| format!("in network namespace {}", path.display()))
 }
 
-/// Connects to a port on the loopback of a network namespace: IPv4 first, then IPv6.
-pub fn dial(path: &Path, port: u16) -> Result<TcpStream> {
-    inside(path, move || {
-        let four = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let six = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-        TcpStream::connect_timeout(&four, DIAL)
-            .or_else(|error| TcpStream::connect_timeout(&six, DIAL).map_err(|_| error))
-            .with_context(|| format!("connect to localhost:{port} inside the pod"))
-    })
+/// Sets the loopback of a network namespace up.
+pub fn set_loopback_up(path: &Path) -> Result<()> {
+    inside(path, || plan::set_loopback_up(&Netlink::open()?))
 }

@@ -14,7 +14,7 @@ pub async fn handle(
     daemon: &Arc<Daemon>,
     request: v1::StatusRequest,
 ) -> Result<v1::StatusResponse> {
-    let network = daemon.network.status();
+    let network = daemon.network.status().await;
     let mut info = HashMap::new();
     if request.verbose {
         let config = &daemon.config;
