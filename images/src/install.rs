@@ -255,13 +255,13 @@ fn check_digest(what: String, expected: &Digest, got: Digest) -> Result<()> {
 }
 
 /// A file in pieces.
-struct FilePieces {
+pub(crate) struct FilePieces {
     file: File,
     path: PathBuf,
     left: u64,
 }
 
-fn file_pieces(path: &Path) -> Result<FilePieces> {
+pub(crate) fn file_pieces(path: &Path) -> Result<FilePieces> {
     let file = File::open(path).at("open", path)?;
     Ok(FilePieces {
         file,

@@ -35,6 +35,6 @@ pub use options::{Credentials, PullOptions, RegistryOptions};
 pub use platform::Platform;
 pub use progress::{Progress, ProgressSink};
 pub use reference::Reference;
-pub use store::{OverlayRootfs, Store};
+pub use store::{CheckReport, OverlayRootfs, Problem, Store};
 pub use unpack::Limits;
 pub use users::UserIds;

@@ -38,6 +38,11 @@ impl ProgressArgs {
         }
     }
 
+    /// Whether JSON is wanted.
+    pub fn json(self) -> bool {
+        self.json
+    }
+
     /// Prints the result.
     pub fn result(self, key: &str, value: &Digest) {
         if self.json {

@@ -325,3 +325,58 @@ fn a_bundle_stands_on_the_store_and_is_released() {
     tool.ok(&["prune"]);
     assert!(!lower.split(':').any(|dir| Path::new(dir).exists()));
 }
+
+#[test]
+fn damage_is_found_and_repaired() {
+    require!(Need::Root, Need::Program("docker-registry"));
+    let (tool, registry) = (Tool::new(), Registry::start());
+    let name = format!("{}/app:1", registry.host());
+    tool.build(&name);
+    tool.ok(&["push", "--quiet", &name]);
+    tool.ok(&["remove", &name]);
+    tool.ok(&["pull", "--quiet", &name]);
+    assert!(tool.ok(&["check"]).contains("compared 2 layers"));
+    let image: serde_json::Value = serde_json::from_str(&tool.ok(&["inspect", &name])).unwrap();
+    let hex =
+        |layer: usize, key: &str| image["layers"][layer][key].as_str().unwrap()[7..].to_owned();
+    let blob = |layer| tool.path("store/blobs/sha256").join(hex(layer, "digest"));
+    let fs = |layer| {
+        tool.path("store/layers")
+            .join(hex(layer, "chain_id"))
+            .join("fs")
+    };
+    let damage: [(&str, &dyn Fn()); 5] = [
+        ("its bytes have digest", &|| {
+            fs::write(blob(0), "x").unwrap()
+        }),
+        ("content is not the layer's", &|| {
+            fs::write(fs(0).join("bin/tool"), "two").unwrap()
+        }),
+        ("inodes", &|| {
+            fs::remove_file(fs(1).join("etc/passwd")).unwrap()
+        }),
+        ("layer.json", &|| {
+            fs::remove_file(fs(1).with_file_name("layer.json")).unwrap()
+        }),
+        ("its bytes have digest", &|| {
+            fs::write(blob(1), "").unwrap();
+            fs::remove_dir_all(fs(1)).unwrap();
+        }),
+    ];
+    for (what, break_it) in damage {
+        break_it();
+        let output = tool.run(&["check"]);
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            !output.status.success() && text.contains(what),
+            "{what}: {text}"
+        );
+        assert!(
+            tool.ok(&["check", "--repair", "--quiet"])
+                .contains("repaired"),
+            "{what}"
+        );
+        tool.ok(&["check"]);
+        assert_eq!(fs::read_to_string(fs(0).join("bin/tool")).unwrap(), "one");
+    }
+}

@@ -17,6 +17,7 @@
 //! every decision of what is garbage, is made under `index.lock`, which is held for
 //! milliseconds. A pull writes a lease that names what it needs before it looks what is there.
 
+mod check;
 mod gc;
 mod index;
 mod layers;
@@ -26,6 +27,7 @@ mod rootfs;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+pub use check::{CheckReport, Problem};
 pub use rootfs::OverlayRootfs;
 
 pub(crate) use index::{Index, Record};

@@ -74,6 +74,11 @@ pub(crate) struct Written {
 }
 
 impl Written {
+    /// True where the tree is not whole without the layers below.
+    pub fn needs_below(&self) -> bool {
+        !self.left.links.is_empty()
+    }
+
     /// Does what needs the layers below (topmost first), and waits for the disk.
     pub fn finish(self, lower: &[PathBuf]) -> Result<Usage> {
         let refused = |refused: entry::Refused| layer_error(&self.layer, &refused);

@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod build_layers;
+mod check;
 mod history;
 mod inspect;
 mod list;
@@ -46,6 +47,8 @@ pub enum Command {
     Save(save::Save),
     /// Read images from a file
     Load(load::Load),
+    /// Verify all that the store has
+    Check(check::Check),
     /// Make a runtime bundle of an image, for `rrun run -b BUNDLE ID`
     Unpack(unpack::Unpack),
     /// End a bundle made by unpack: drop its writable layer
@@ -68,6 +71,7 @@ impl Command {
             Self::Prune(command) => command.run(store)?,
             Self::Save(command) => command.run(store)?,
             Self::Load(command) => command.run(store)?,
+            Self::Check(command) => command.run(store)?,
             Self::Unpack(command) => command.run(store)?,
             Self::Release(command) => command.run(store)?,
             Self::BuildLayers(command) => command.run(store)?,
