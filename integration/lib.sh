@@ -39,6 +39,7 @@ pretty() {
     local word out=
     for word in "$@"; do
         word=${word#"$bin/"}
+        [ -n "$out" ] || case $word in pods) word=rrun-pods ;; image_tool) word=rrun-image ;; esac
         case $word in *[!A-Za-z0-9_./:=@,%+-]* | '') word=$(printf '%q' "$word") ;; esac
         out+="$word "
     done
