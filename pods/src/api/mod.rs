@@ -9,6 +9,7 @@ pub mod http;
 pub mod kinds;
 mod meta;
 pub mod node;
+pub mod openapi;
 mod patch;
 mod pipeline;
 mod resource;

@@ -48,8 +48,8 @@ pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Resul
     let documents = manifest::read(&options.filename, options.recursive)?;
     let mut planned = Vec::new();
     for document in &documents {
-        let target = kinds::path_of(&document.object, namespace)
-            .with_context(|| document.origin.clone())?;
+        let target =
+            kinds::path_of(&document.object, namespace).with_context(|| document.origin.clone())?;
         planned.push((document, target));
     }
     for (document, (res, path)) in planned {
@@ -85,7 +85,11 @@ async fn one(
         Some("yaml") => print(&format!("---\n{}", output::yaml(&after)?)),
         Some("name") => print(&format!("{label}\n")),
         _ => {
-            let dry = if options.dry_run { " (server dry run)" } else { "" };
+            let dry = if options.dry_run {
+                " (server dry run)"
+            } else {
+                ""
+            };
             print(&format!("{label} {}{dry}\n", word(before.as_ref(), &after)));
         }
     }
@@ -105,12 +109,21 @@ async fn merge(
     wanted["metadata"]["annotations"][LAST] = text.into();
     let Some(before) = before else {
         let (all, _) = path.rsplit_once('/').unwrap_or((path, ""));
-        return api.call("POST", &format!("{all}{query}"), body(&wanted)).await;
+        return api
+            .call("POST", &format!("{all}{query}"), body(&wanted))
+            .await;
     };
     let last = before["metadata"]["annotations"][LAST].as_str();
-    let last: Value = last.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let last: Value = last
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
     let change = with_removals(&wanted, &last);
-    api.call("PATCH", &format!("{path}{query}"), patch("strategic", &change)).await
+    api.call(
+        "PATCH",
+        &format!("{path}{query}"),
+        patch("strategic", &change),
+    )
+    .await
 }
 
 /// What is wanted, and nulls for what was wanted the last time and is no more.

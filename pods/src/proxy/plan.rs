@@ -41,10 +41,17 @@ pub struct Port {
 pub fn ports(services: &[Service], slices: &[EndpointSlice]) -> Vec<Port> {
     let mut by_service: BTreeMap<(String, String), Vec<&EndpointSlice>> = BTreeMap::new();
     for slice in slices {
-        let name = slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_NAME));
+        let name = slice
+            .metadata
+            .labels
+            .as_ref()
+            .and_then(|l| l.get(SERVICE_NAME));
         if let Some(name) = name {
             let namespace = slice.metadata.namespace.clone().unwrap_or_default();
-            by_service.entry((namespace, name.clone())).or_default().push(slice);
+            by_service
+                .entry((namespace, name.clone()))
+                .or_default()
+                .push(slice);
         }
     }
     let mut all: Vec<Port> = Vec::new();
@@ -64,15 +71,23 @@ fn of_service(service: &Service, name: &str, slices: &[&EndpointSlice], all: &mu
     if spec.type_.as_deref() == Some("ExternalName") {
         return;
     }
-    let own = spec.cluster_ips.unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
+    let own = spec
+        .cluster_ips
+        .unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
     let parse = |text: &String| text.parse::<IpAddr>().ok();
     let mut addresses: Vec<IpAddr> = own.iter().filter_map(parse).collect();
     if addresses.is_empty() {
         return;
     }
     addresses.extend(spec.external_ips.iter().flatten().filter_map(parse));
-    let ingress = service.status.as_ref().and_then(|s| s.load_balancer.as_ref());
-    let ingress = ingress.and_then(|b| b.ingress.as_ref()).into_iter().flatten();
+    let ingress = service
+        .status
+        .as_ref()
+        .and_then(|s| s.load_balancer.as_ref());
+    let ingress = ingress
+        .and_then(|b| b.ingress.as_ref())
+        .into_iter()
+        .flatten();
     addresses.extend(ingress.filter_map(|i| i.ip.as_ref().and_then(parse)));
     addresses.sort_unstable();
     addresses.dedup();
@@ -82,11 +97,16 @@ fn of_service(service: &Service, name: &str, slices: &[&EndpointSlice], all: &mu
             Some("SCTP") => "sctp",
             _ => "tcp",
         };
-        let Ok(number) = u16::try_from(port.port) else { continue };
+        let Ok(number) = u16::try_from(port.port) else {
+            continue;
+        };
         let port_name = port.name.as_deref().unwrap_or_default();
         for six in [false, true] {
-            let mine: Vec<IpAddr> =
-                addresses.iter().copied().filter(|a| a.is_ipv6() == six).collect();
+            let mine: Vec<IpAddr> = addresses
+                .iter()
+                .copied()
+                .filter(|a| a.is_ipv6() == six)
+                .collect();
             if mine.is_empty() {
                 continue;
             }
@@ -95,7 +115,10 @@ fn of_service(service: &Service, name: &str, slices: &[&EndpointSlice], all: &mu
                 addresses: mine,
                 protocol,
                 port: number,
-                node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0),
+                node_port: port
+                    .node_port
+                    .and_then(|p| u16::try_from(p).ok())
+                    .filter(|p| *p > 0),
                 sticky: spec.session_affinity.as_deref() == Some("ClientIP"),
                 backends: backends(slices, port_name, six),
             });
@@ -110,7 +133,9 @@ fn backends(slices: &[&EndpointSlice], port: &str, six: bool) -> Vec<Backend> {
     for slice in slices.iter().filter(|s| s.address_type == family) {
         let mut ports = slice.ports.iter().flatten();
         let found = ports.find(|p| p.name.as_deref().unwrap_or_default() == port);
-        let number = found.and_then(|p| p.port).and_then(|p| u16::try_from(p).ok());
+        let number = found
+            .and_then(|p| p.port)
+            .and_then(|p| u16::try_from(p).ok());
         let Some(number) = number else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
             let addresses = endpoint.addresses.iter().filter_map(|a| a.parse().ok());
@@ -151,9 +176,13 @@ pub fn plan(table: &str, services: &[Service], slices: &[EndpointSlice]) -> Opti
 
 /// The text that replaces the table by one with these ports, in one transaction.
 pub fn script(table: &str, ports: &[Port]) -> String {
-    let mut out = format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
+    let mut out =
+        format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
     for six in [false, true] {
-        let mine: Vec<&Port> = ports.iter().filter(|p| p.addresses[0].is_ipv6() == six).collect();
+        let mine: Vec<&Port> = ports
+            .iter()
+            .filter(|p| p.addresses[0].is_ipv6() == six)
+            .collect();
         family(&mut out, six, &mine);
     }
     for port in ports {
@@ -199,9 +228,16 @@ const BASE: &str = "\
 ";
 
 fn family(out: &mut String, six: bool, ports: &[&Port]) {
-    let (digit, kind) = if six { ('6', "ipv6_addr") } else { ('4', "ipv4_addr") };
-    let mut addresses: Vec<String> =
-        ports.iter().flat_map(|p| &p.addresses).map(ToString::to_string).collect();
+    let (digit, kind) = if six {
+        ('6', "ipv6_addr")
+    } else {
+        ('4', "ipv4_addr")
+    };
+    let mut addresses: Vec<String> = ports
+        .iter()
+        .flat_map(|p| &p.addresses)
+        .map(ToString::to_string)
+        .collect();
     addresses.sort_unstable();
     addresses.dedup();
     let served = ports.iter().filter(|p| !p.backends.is_empty());
@@ -234,7 +270,10 @@ fn collection(out: &mut String, what: &str, name: &str, kind: &str, elements: &[
 /// The chain of a port: its name says nothing but is the same each time.
 fn chain(port: &Port) -> String {
     let six = if port.addresses[0].is_ipv6() { "6" } else { "" };
-    format!("svc-{}{six}", crate::controllers::objects::short_hash(&port.name))
+    format!(
+        "svc-{}{six}",
+        crate::controllers::objects::short_hash(&port.name)
+    )
 }
 
 /// A chain that chooses an endpoint, and one for each endpoint.
@@ -244,7 +283,11 @@ fn chains(out: &mut String, port: &Port) {
         return;
     }
     let name = chain(port);
-    let family = if port.addresses[0].is_ipv6() { "ip6" } else { "ip" };
+    let family = if port.addresses[0].is_ipv6() {
+        "ip6"
+    } else {
+        "ip"
+    };
     let choice = if port.sticky {
         format!("jhash {family} saddr mod {count}")
     } else {
@@ -252,7 +295,11 @@ fn chains(out: &mut String, port: &Port) {
     };
     for (index, backend) in port.backends.iter().enumerate() {
         let Backend { ip, port: number } = backend;
-        let target = if ip.is_ipv6() { format!("[{ip}]:{number}") } else { format!("{ip}:{number}") };
+        let target = if ip.is_ipv6() {
+            format!("[{ip}]:{number}")
+        } else {
+            format!("{ip}:{number}")
+        };
         let protocol = port.protocol;
         // An endpoint that comes to itself gets the answer from where it asked, not from itself.
         let _ = writeln!(
@@ -261,7 +308,9 @@ fn chains(out: &mut String, port: &Port) {
              meta l4proto {protocol} dnat {family} to {target}\n  }}"
         );
     }
-    let to: Vec<String> = (0..count).map(|i| format!("{i} : goto {name}-{i}")).collect();
+    let to: Vec<String> = (0..count)
+        .map(|i| format!("{i} : goto {name}-{i}"))
+        .collect();
     let _ = writeln!(
         out,
         "  chain {name} {{ comment \"{}\"\n    {choice} vmap {{ {} }}\n  }}",

@@ -34,7 +34,9 @@ impl Proxy {
     /// Works until the store is closed.
     pub async fn run(self) {
         let mut services = self.client.changes(&kinds::SERVICE, "", Selector::all());
-        let mut slices = self.client.changes(&kinds::ENDPOINT_SLICE, "", Selector::all());
+        let mut slices = self
+            .client
+            .changes(&kinds::ENDPOINT_SLICE, "", Selector::all());
         // What is loaded; nothing is known of what another run left.
         let mut loaded: Option<Option<String>> = None;
         loop {
@@ -46,7 +48,10 @@ impl Proxy {
                         false
                     }
                     Err(error) => {
-                        tracing::warn!(table = self.table, "services are not up to date: {error:#}");
+                        tracing::warn!(
+                            table = self.table,
+                            "services are not up to date: {error:#}"
+                        );
                         true
                     }
                 },
@@ -87,12 +92,18 @@ impl Proxy {
     /// Removes the table. No table is fine.
     pub async fn remove(&self) -> anyhow::Result<()> {
         let table = &self.table;
-        nft(&format!("add table inet {table}\ndelete table inet {table}\n")).await
+        nft(&format!(
+            "add table inet {table}\ndelete table inet {table}\n"
+        ))
+        .await
     }
 
     /// On a clean end: the table goes where no Service of anybody's is left to keep up.
     pub async fn shut_down(&self) {
-        let services: Vec<Service> = self.client.list_as("", &Selector::all()).unwrap_or_default();
+        let services: Vec<Service> = self
+            .client
+            .list_as("", &Selector::all())
+            .unwrap_or_default();
         let own = |service: &Service| {
             service.metadata.namespace.as_deref() == Some("default")
                 && service.metadata.name.as_deref() == Some("kubernetes")

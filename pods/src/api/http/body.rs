@@ -10,6 +10,7 @@ use hyper::{Response, StatusCode};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::super::schema::protobuf;
 use super::super::status::{Result, Status};
 
 /// Largest request body: Kubernetes' limit for resource requests.
@@ -110,6 +111,8 @@ pub(crate) fn object(content_type: &str, body: &[u8]) -> Result<Value> {
         "" | "application/json" => serde_json::from_slice(body)
             .map_err(|e| Status::bad_request(format!("the object provided is not JSON: {e}"))),
         "application/yaml" | "application/apply-patch+yaml" | "application/x-yaml" => yaml(body),
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(body)
+            .map_err(|e| Status::bad_request(format!("the object provided is not protobuf: {e}"))),
         m if m.ends_with("+json") => serde_json::from_slice(body)
             .map_err(|e| Status::bad_request(format!("the patch is not JSON: {e}"))),
         other => Err(Status::new(
@@ -117,7 +120,7 @@ pub(crate) fn object(content_type: &str, body: &[u8]) -> Result<Value> {
             "UnsupportedMediaType",
             format!(
                 "the body of the request was in an unknown format - accepted media types include: \
-                 application/json, application/yaml (found {other})"
+                 application/json, application/yaml, application/vnd.kubernetes.protobuf (found {other})"
             ),
         )),
     }

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::body::{Answer, Body, answer, json as json_answer};
 use super::read::unknown_path;
-use crate::api::kinds;
 use crate::api::resource::Res;
 use crate::api::status::Result;
+use crate::api::{kinds, openapi};
 
 /// Version of Kubernetes whose API this is.
 pub(crate) const KUBERNETES: (&str, &str) = ("1", "36");
@@ -179,6 +179,26 @@ pub(super) fn version() -> Answer {
                 "gitCommit": "", "gitTreeState": "", "buildDate": "", "goVersion": "",
                 "compiler": "rustc", "platform": format!("linux/{}", arch())}),
     )
+}
+
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// `/openapi/v2`.
+pub(super) fn openapi2(accept: &str) -> Answer {
+    let doc = openapi::v2();
+    if accept.contains("proto-openapi.spec.v2") {
+        return answer(200, GNOSTIC, Body::Full(openapi::to_protobuf(&doc).into()));
+    }
+    json_answer(200, &doc)
+}
+
+/// `/openapi/v3` and what is below it.
+pub(super) fn openapi3(path: &str) -> Result<Answer> {
+    if path.is_empty() {
+        return Ok(json_answer(200, &openapi::v3_index()));
+    }
+    let doc = openapi::v3(path).ok_or_else(unknown_path)?;
+    Ok(json_answer(200, &doc))
 }
 
 fn arch() -> &'static str {

@@ -22,6 +22,7 @@ use super::Client;
 use super::node::NodeAgent;
 use super::status::{Result, Status};
 use body::Answer;
+pub(crate) use discovery::KUBERNETES;
 use query::Query;
 use route::{Route, Target};
 
@@ -93,7 +94,9 @@ async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<A
             &serde_json::json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez",
                 "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
         )),
-        Route::OpenApi2 | Route::OpenApi3(_) | Route::Metrics => Err(read::unknown_path()),
+        Route::OpenApi2 => Ok(discovery::openapi2(&accept)),
+        Route::OpenApi3(path) => discovery::openapi3(&path),
+        Route::Metrics => Err(read::unknown_path()),
     }
 }
 

@@ -3,11 +3,14 @@
 //! One line names a type (`core/v1.Container`), and each indented line after it is a field: name,
 //! type, flags. Types are `string bool int32 int64 number bytes quantity intstr time microtime any`,
 //! another type (a leading dot means the same group version), `[]T` and `{}T` (a map of strings to
-//! T). Flags: `!` required; `merge` or `merge=KEY` and `retainKeys` (strategic merge); `keys=A,B`
-//! (a list that is a map with these keys), `set`, `atomic` (server-side apply); `default=JSON`.
+//! T). Flags: `!` required; `~` the zero
+//! value means that it is absent; `merge` or `merge=KEY` and `retainKeys` (strategic merge); `keys=A,B`
+//! (a list that is a map with these keys), `set`, `atomic` (server-side apply); `default=JSON`;
+//! `#N` the number in protobuf, `#N.M` in an embedded structure.
 
 mod decode;
 mod parse;
+pub mod protobuf;
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -17,6 +20,18 @@ pub use decode::{Decoded, decode};
 /// Index of a structure in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TypeId(u16);
+
+impl TypeId {
+    /// The index.
+    pub fn index(self) -> u16 {
+        self.0
+    }
+
+    /// From [`TypeId::index`].
+    pub fn from_index(index: u16) -> Self {
+        Self(index)
+    }
+}
 
 /// Type of a field.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,12 +108,16 @@ pub struct Field {
     pub ty: Type,
     /// Whether it must be there.
     pub required: bool,
+    /// Whether its zero value says no more than its absence.
+    pub plain: bool,
     /// Strategic merge.
     pub merge: Merge,
     /// Server-side apply.
     pub owner: Owner,
     /// Default, as JSON text.
     pub default: Option<&'static str>,
+    /// Number in protobuf; more than one for a field of an embedded structure.
+    pub number: Vec<u8>,
 }
 
 /// An object type.

@@ -41,13 +41,23 @@ fn field(line: &'static str, package: &str, names: &HashMap<&str, TypeId>) -> Fi
         name,
         ty,
         required: false,
+        plain: false,
         merge,
         owner,
         default: None,
+        number: Vec::new(),
     };
     for flag in words {
+        if let Some(path) = flag.strip_prefix('#') {
+            field.number = path
+                .split('.')
+                .map(|n| n.parse().expect("a number below 256"))
+                .collect();
+            continue;
+        }
         match flag.split_once('=').unwrap_or((flag, "")) {
             ("!", _) => field.required = true,
+            ("~", _) => field.plain = true,
             ("merge", "") => field.merge = Merge::Set,
             ("merge", key) => field.merge = Merge::Key(key),
             ("retainKeys", _) => field.merge = Merge::RetainKeys,
