@@ -15,8 +15,8 @@ use crate::install::install;
 use crate::manifest::{self, OCI_CONFIG, OCI_MANIFEST};
 use crate::store::{Lease, Record};
 use crate::{
-    Digest, Error, Hasher, ImageConfig, ImageId, Layer, Limits, Platform, Reference, Result, Store,
-    files,
+    Compression, Digest, Error, Hasher, ImageConfig, ImageId, Layer, Limits, Platform, Reference,
+    Result, Store, files,
 };
 
 /// What [`Store::build_layers`] makes an image from.
@@ -28,6 +28,8 @@ pub struct LayerBuild {
     pub config: ImageConfig,
     /// What it runs on.
     pub platform: Platform,
+    /// How the layers are compressed.
+    pub compression: Compression,
     /// Its names.
     pub tags: Vec<Reference>,
     /// Seconds since 1970 that every file and the image carry, so that the same input gives the
@@ -41,7 +43,7 @@ impl Store {
         let mut lease = Lease::new(self)?;
         let mut layers: Vec<Layer> = Vec::new();
         for directory in &build.directories {
-            let mut layer = self.pack(directory, build.time)?;
+            let mut layer = self.pack(directory, build)?;
             let below = layers.last().map(|l| &l.chain_id);
             layer.chain_id = manifest::chain_id(below, &layer.diff_id);
             lease.add([&layer.digest, &layer.chain_id])?;
@@ -49,7 +51,7 @@ impl Store {
             self.install_from_blob(&layers, &Limits::default())?;
         }
         let config = config_of(build, &layers)?;
-        let manifest = manifest_of(&config, &layers)?;
+        let manifest = manifest_of(&config, &layers, build.compression)?;
         lease.add([&Digest::of(&config), &Digest::of(&manifest)])?;
         let id = self.put_document(&config)?;
         let record = Record {
@@ -91,11 +93,11 @@ impl Store {
         .map(drop)
     }
 
-    /// Writes a directory as a gzip layer blob.
-    fn pack(&self, directory: &Path, time: u64) -> Result<Layer> {
+    /// Writes a directory as a layer blob.
+    fn pack(&self, directory: &Path, build: &LayerBuild) -> Result<Layer> {
         let temp = self.ingest_dir().join(files::unique_name());
         let file = File::create_new(&temp).at("create", &temp)?;
-        let packed = pack_into(file, directory, time);
+        let packed = pack_into(file, directory, build);
         let (digest, size, diff_id) = match packed.at("pack", directory) {
             Ok(packed) => packed,
             Err(error) => {
@@ -133,22 +135,26 @@ impl<W: Write> Write for Tee<W> {
     }
 }
 
-fn pack_into(file: File, directory: &Path, time: u64) -> io::Result<(Digest, u64, Digest)> {
+fn pack_into(
+    file: File,
+    directory: &Path,
+    build: &LayerBuild,
+) -> io::Result<(Digest, u64, Digest)> {
+    let file = BufWriter::with_capacity(256 << 10, file);
     let compressed = Tee {
-        inner: BufWriter::with_capacity(256 << 10, file),
+        inner: file,
         hasher: Hasher::default(),
     };
-    let gzip = flate2::GzBuilder::new()
-        .mtime(0)
-        .write(compressed, flate2::Compression::new(6));
+    let encoder = Encoder::new(compressed, build.compression)?;
     let mut builder = Builder::new(Tee {
-        inner: gzip,
+        inner: encoder,
         hasher: Hasher::default(),
     });
+    let links = HashMap::new();
     Packer {
         builder: &mut builder,
-        time,
-        links: HashMap::new(),
+        time: build.time,
+        links,
     }
     .directory(directory, Path::new(""))?;
     let tee = builder.into_inner()?;
@@ -161,6 +167,52 @@ fn pack_into(file: File, directory: &Path, time: u64) -> io::Result<(Digest, u64
         .map_err(io::IntoInnerError::into_error)?
         .sync_all()?;
     Ok((digest, size, diff_id))
+}
+
+/// The compressions, with nothing in them that differs from run to run.
+enum Encoder<W: Write> {
+    None(W),
+    Gzip(flate2::write::GzEncoder<W>),
+    Zstd(zstd::stream::write::Encoder<'static, W>),
+}
+
+impl<W: Write> Encoder<W> {
+    fn new(inner: W, compression: Compression) -> io::Result<Self> {
+        Ok(match compression {
+            Compression::None => Self::None(inner),
+            Compression::Gzip => {
+                let level = flate2::Compression::new(6);
+                Self::Gzip(flate2::GzBuilder::new().mtime(0).write(inner, level))
+            }
+            Compression::Zstd => Self::Zstd(zstd::stream::write::Encoder::new(inner, 3)?),
+        })
+    }
+
+    fn finish(self) -> io::Result<W> {
+        match self {
+            Self::None(inner) => Ok(inner),
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl<W: Write> Write for Encoder<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::None(inner) => inner.write(bytes),
+            Self::Gzip(encoder) => encoder.write(bytes),
+            Self::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::None(inner) => inner.flush(),
+            Self::Gzip(encoder) => encoder.flush(),
+            Self::Zstd(encoder) => encoder.flush(),
+        }
+    }
 }
 
 struct Packer<'a, W: Write> {
@@ -333,7 +385,7 @@ fn run_config(config: &ImageConfig) -> oci::Config {
     run
 }
 
-fn manifest_of(config: &[u8], layers: &[Layer]) -> Result<Vec<u8>> {
+fn manifest_of(config: &[u8], layers: &[Layer], compression: Compression) -> Result<Vec<u8>> {
     let descriptor = |kind: &str, digest: &Digest, size: u64| {
         let digest = digest.as_str().parse::<oci::Digest>().map_err(built)?;
         Ok(oci::Descriptor::new(
@@ -342,13 +394,12 @@ fn manifest_of(config: &[u8], layers: &[Layer]) -> Result<Vec<u8>> {
             digest,
         ))
     };
-    let layer = |l: &Layer| {
-        descriptor(
-            "application/vnd.oci.image.layer.v1.tar+gzip",
-            &l.digest,
-            l.compressed_size,
-        )
+    let kind = match compression {
+        Compression::None => "application/vnd.oci.image.layer.v1.tar",
+        Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+        Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
     };
+    let layer = |l: &Layer| descriptor(kind, &l.digest, l.compressed_size);
     let manifest = oci::ImageManifestBuilder::default()
         .schema_version(2u32)
         .media_type(OCI_MANIFEST)

@@ -31,6 +31,7 @@ pub use bundle::BundleOptions;
 pub use digest::{Digest, Hasher, ImageId, digest_reader};
 pub use error::{Error, Result};
 pub use image::{History, Image, ImageConfig, Layer, Removed, Usage};
+pub use manifest::Compression;
 pub use options::{Credentials, PullOptions, RegistryOptions};
 pub use platform::Platform;
 pub use progress::{Progress, ProgressSink};

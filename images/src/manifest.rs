@@ -25,16 +25,33 @@ pub(crate) struct Descriptor {
 }
 
 /// How a layer's archive is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Compression {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
     None,
+    /// What every tool reads.
+    #[default]
     Gzip,
+    /// Smaller and faster; Docker reads it since 23, containerd since 1.5.
     Zstd,
+}
+
+impl std::str::FromStr for Compression {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "gzip" => Ok(Self::Gzip),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err("write none, gzip or zstd".to_owned()),
+        }
+    }
 }
 
 impl Compression {
     /// From the first bytes: builders and registries have been seen to lie in the media type.
-    pub fn sniff(bytes: &[u8]) -> Self {
+    pub(crate) fn sniff(bytes: &[u8]) -> Self {
         match bytes {
             [0x1f, 0x8b, ..] => Self::Gzip,
             // A skippable frame may come first (zstd:chunked).

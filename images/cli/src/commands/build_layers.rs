@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use rrun_images::{ImageConfig, LayerBuild, Platform, Reference, Store};
+use rrun_images::{Compression, ImageConfig, LayerBuild, Platform, Reference, Store};
 
 use crate::text::say;
 
@@ -43,6 +43,9 @@ pub struct BuildLayers {
     /// Signal that stops the container
     #[arg(long, default_value = "")]
     stop_signal: String,
+    /// none, gzip or zstd
+    #[arg(long, default_value = "gzip")]
+    compression: Compression,
     /// Platform; this machine's by default
     #[arg(long)]
     platform: Option<Platform>,
@@ -75,6 +78,7 @@ impl BuildLayers {
         let build = LayerBuild {
             directories: self.directories.clone(),
             config,
+            compression: self.compression,
             platform: self.platform.clone().unwrap_or_else(Platform::host),
             tags: self.tag.clone(),
             time: source_date_epoch()?,
