@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod cred;
 pub mod error;
+pub mod event;
 pub mod fd;
 pub mod keyring;
 pub mod mount;

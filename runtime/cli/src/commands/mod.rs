@@ -4,6 +4,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod hand_over;
@@ -27,6 +28,7 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
     match command.name.as_str() {
         "create" => create::run(global, parser),
         "delete" => delete::run(global, parser),
+        "events" => events::run(global, parser),
         "exec" => exec::run(global, parser),
         "features" => features::run(global, parser),
         "kill" => kill::run(global, parser),
@@ -54,6 +56,7 @@ pub fn enters_container(name: &str) -> bool {
 /// Help of the commands that are not in `help.rs`.
 pub fn help(name: &str) -> Option<&'static str> {
     Some(match name {
+        "events" => events::HELP,
         "features" => features::HELP,
         "pause" => pause::HELP,
         "ps" => ps::HELP,
