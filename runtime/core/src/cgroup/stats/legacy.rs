@@ -2,7 +2,6 @@
 
 use super::{CpuSet, CpuUsage, Hugetlb, Memory, MemoryEntry, Pids, Stats, Throttling};
 use super::{blkio, keyed, number};
-use crate::Result;
 use crate::cgroup::Cgroup;
 use crate::cgroup::write::get;
 use cgroups_rs::fs::MaxValue;
@@ -15,7 +14,7 @@ use std::path::Path;
 /// Nanoseconds in a tick of cpuacct.stat: USER_HZ is 100 on every Linux.
 const TICK: u64 = 10_000_000;
 
-pub fn stats(cgroup: &Cgroup) -> Result<Stats> {
+pub fn stats(cgroup: &Cgroup) -> Stats {
     let mut stats = Stats::default();
     if let Some(dir) = cgroup.dir_of("cpuacct") {
         stats.cpu.usage = usage(dir);
@@ -46,7 +45,7 @@ pub fn stats(cgroup: &Cgroup) -> Result<Stats> {
             stats.hugetlb.insert(size, entry);
         }
     }
-    Ok(stats)
+    stats
 }
 
 fn usage(dir: &Path) -> CpuUsage {

@@ -225,7 +225,7 @@ impl Cgroup {
     /// Reads all figures. A controller that is not there leaves zeros.
     pub fn stats(&self) -> Result<Stats> {
         if !self.legacy.is_empty() {
-            return legacy::stats(self);
+            return Ok(legacy::stats(self));
         }
         match &self.unified {
             Some(dir) => unified::stats(dir),
