@@ -96,6 +96,10 @@ pub enum Timer {
     OutputEnds(Key),
     /// Try again to publish events.
     Publish,
+    /// Nothing has happened for a while, perhaps.
+    Rest,
+    /// Nobody has made a container, perhaps.
+    Unused,
 }
 
 /// An event: for whom, and what can be done.

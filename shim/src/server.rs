@@ -18,6 +18,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// After so long without an event the shim is at rest.
+const REST: Duration = Duration::from_secs(2);
+/// A shim that nobody has used for so long ends.
+const UNUSED: Duration = Duration::from_mins(5);
 
 /// A request on its way.
 pub struct Call {
@@ -64,6 +70,8 @@ pub struct Shim {
     signals: Signals,
     orphans: bool,
     last_key: Key,
+    active_at: Instant,
+    rest_is_due: bool,
 }
 
 /// Serves until shut down. Standard input is the listening socket.
@@ -92,7 +100,10 @@ pub fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         signals,
         orphans: false,
         last_key: 0,
+        active_at: Instant::now(),
+        rest_is_due: false,
     };
+    shim.poller.after(UNUSED, Timer::Unused);
     let result = shim.serve();
     sock::remove_all(&shim.args.socket);
     let _ = fs::remove_file(shim.args.bundle.join("address"));
@@ -104,6 +115,9 @@ impl Shim {
         let mut events: Vec<Event> = Vec::new();
         while !(self.ending && self.is_quiet()) {
             self.poller.wait(&mut events)?;
+            if !events.is_empty() {
+                self.note_activity();
+            }
             for (token, ready) in events.drain(..) {
                 self.on_event(token, ready);
             }
@@ -162,6 +176,27 @@ impl Shim {
             Timer::AttachExpires(key) => self.on_attach_expired(key),
             Timer::OutputEnds(key) => self.on_output_timer(key),
             Timer::Publish => self.publisher.on_event(&mut self.poller),
+            Timer::Rest => self.rest(),
+            // Whoever started us died before it could use us.
+            Timer::Unused => self.ending |= self.containers.is_empty() && self.conns.is_empty(),
+        }
+    }
+
+    /// Gives memory back once nothing has happened for a while; looks again after that where
+    /// something has.
+    fn rest(&mut self) {
+        self.rest_is_due = self.active_at.elapsed() < REST;
+        if self.rest_is_due {
+            self.poller.after(REST, Timer::Rest);
+        } else {
+            rrun_sys::mem::rest();
+        }
+    }
+
+    fn note_activity(&mut self) {
+        self.active_at = Instant::now();
+        if !std::mem::replace(&mut self.rest_is_due, true) {
+            self.poller.after(REST, Timer::Rest);
         }
     }
 
@@ -280,6 +315,10 @@ impl Shim {
         }
         for process in self.processes.values_mut() {
             process.waiters.retain(|caller| caller.conn != key);
+        }
+        if self.containers.is_empty() && self.conns.is_empty() {
+            self.poller.cancel(Timer::Unused);
+            self.poller.after(UNUSED, Timer::Unused);
         }
     }
 }

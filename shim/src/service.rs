@@ -11,6 +11,7 @@ use crate::runtime::{Fds, checkpoint_flags};
 use crate::server::{Answer, Call, Reply, Shim, forget};
 use crate::stats;
 use crate::stdin::Flow;
+use rrun_sys::process::pidfd_signal;
 use rrun_task_api::any::{self, CHECKPOINT_OPTIONS};
 use rrun_task_api::pb::runc::{CheckpointOptions, ProcessDetails};
 use rrun_task_api::pb::task_types::ProcessInfo;
@@ -18,7 +19,8 @@ use rrun_task_api::pb::{events, task};
 use rrun_task_api::prost::Message;
 use rrun_task_api::service::{SHIM, TASK_V2, TASK_V3};
 use rrun_task_api::{Code, Status};
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::fd::AsFd;
+use rustix::io::Errno;
 
 /// Decodes a request's message.
 fn open<M: Message + Default>(call: &Call) -> Result<M, Status> {
@@ -223,22 +225,24 @@ impl Shim {
         let process = self.processes.get_mut(&key).ok_or_else(gone)?;
         ask!(process, Ask::Kill);
         let direct = !request.all && process.life.phase() != Phase::Paused;
-        let signal = Signal::from_named_raw(request.signal as i32);
-        if let (true, Some(signal), Some(pidfd)) = (direct, signal, &process.pidfd) {
-            return match pidfd_send_signal(pidfd, signal) {
+        let Some(pidfd) = &process.pidfd else {
+            return Err(finished());
+        };
+        if direct || !process.exec_id.is_empty() {
+            let signal = i32::try_from(request.signal).unwrap_or(-1);
+            return match pidfd_signal(pidfd.as_fd(), signal).map_err(|e| e.errno()) {
                 Ok(()) => empty(),
-                Err(rustix::io::Errno::SRCH) => Err(Status::not_found("process already finished")),
-                Err(error) => Err(Status::internal(format!("send signal: {error}"))),
+                Err(errno) if errno == Errno::SRCH.into() => Err(finished()),
+                Err(errno) if errno == Errno::INVAL.into() => Err(Status::invalid(format!(
+                    "there is no signal {}",
+                    request.signal
+                ))),
+                Err(errno) => Err(Status::internal(format!(
+                    "send signal {} to {:?}: {errno}",
+                    request.signal,
+                    process.event_id()
+                ))),
             };
-        }
-        if process.pidfd.is_none() {
-            return Err(Status::not_found("process already finished"));
-        }
-        if !request.exec_id.is_empty() {
-            return Err(Status::invalid(format!(
-                "signal {} cannot be sent to an exec",
-                request.signal
-            )));
         }
         let number = request.signal.to_string();
         let mut args = vec!["kill"];
@@ -338,6 +342,11 @@ impl Shim {
         };
         self.publish("exec-added", &event);
     }
+}
+
+/// containerd and Docker know this text.
+fn finished() -> Status {
+    Status::not_found("process already finished")
 }
 
 /// The refusal of an id that is taken.

@@ -222,3 +222,73 @@ fn rootfs_mounts_of_a_request_are_made_and_undone() {
     assert_eq!(shim.log(), ["stdout F from the mount"]);
     shim.finish();
 }
+
+#[test]
+fn a_real_time_signal_arrives() {
+    require!(Need::Root);
+    let script = "trap 'exit 33' 37; echo ready; while :; do sleep 0.1; done";
+    let shim = Shim::start(&runtimes()[0], &["sh", "-c", script]);
+    shim.run();
+    wait_until("the trap", LIMIT, || !shim.log().is_empty());
+    shim.kill(37).unwrap();
+    assert_eq!(shim.wait(""), 33);
+    shim.finish();
+}
+
+#[test]
+fn execs_leave_no_descriptor_process_or_file() {
+    require!(Need::Root);
+    let shim = Shim::start(&runtimes()[0], &["sleep", "1000"]);
+    shim.run();
+    let count = || {
+        fs::read_dir(format!("/proc/{}/fd", shim.shim_pid()))
+            .unwrap()
+            .count()
+    };
+    let files = || fs::read_dir(&shim.dir).unwrap().count();
+    let exec = |terminal| {
+        let (id, mut attached) = shim.exec(&["true"], true, terminal);
+        attached.read_to_end();
+        assert_eq!(shim.wait(&id), 0);
+        shim.delete(&id).unwrap();
+    };
+    exec(false);
+    let before = (count(), files());
+    for number in 0..30 {
+        exec(number % 3 == 0);
+    }
+    wait_until("the descriptors' end", LIMIT, || {
+        (count(), files()) == before
+    });
+    let children =
+        fs::read_to_string(format!("/proc/{0}/task/{0}/children", shim.shim_pid())).unwrap();
+    assert_eq!(children.split_whitespace().count(), 1, "{children:?}");
+    shim.kill(9).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    shim.finish();
+}
+
+#[test]
+fn at_rest_the_shim_is_small_and_still_answers() {
+    require!(Need::Root);
+    let shim = Shim::start(&runtimes()[0], &["sleep", "1000"]);
+    shim.run();
+    let private = || {
+        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", shim.shim_pid())).unwrap();
+        let line = rollup
+            .lines()
+            .find_map(|line| line.strip_prefix("Pss_Anon:"))
+            .unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u32>().unwrap()
+    };
+    // A debug build with a dynamic libc; the packaged one has half of it.
+    wait_until("less than 600 KiB of its own", LIMIT, || private() < 600);
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(shim.status().pid, shim.status().pid);
+    let (id, mut attached) = shim.exec(&["echo", "awake"], false, false);
+    assert_eq!(attached.read_to_end().0, b"awake\n");
+    assert_eq!(shim.wait(&id), 0);
+    shim.kill(9).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    shim.finish();
+}

@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 pub mod fd;
 pub mod keyring;
+pub mod mem;
 pub mod mount;
 pub mod netlink;
 pub mod ns;
