@@ -2,7 +2,7 @@
 
 use super::plan::{Plan, Unified};
 use super::write::{self, Write, get, put};
-use super::{Cgroup, Dir, Manager, cpu, cpuset, devices, memory, resources, tree};
+use super::{Cgroup, Dir, Manager, cpu, cpuset, devices, freezer, memory, resources, tree};
 use crate::{Context, Error, Result};
 use std::cell::OnceCell;
 use std::path::Path;
@@ -239,7 +239,7 @@ fn is_early(write: &Write) -> bool {
 fn refuse_used(dir: &Path) -> Result<()> {
     let pids = tree::all_pids(dir)?;
     if pids.is_empty() {
-        return Ok(());
+        return refuse_frozen(dir);
     }
     Err(Error::State(
         format!(
@@ -248,5 +248,16 @@ fn refuse_used(dir: &Path) -> Result<()> {
             dir.display()
         )
         .into(),
+    ))
+}
+
+/// Init would freeze on entering, and nobody could tell why it does not start.
+fn refuse_frozen(dir: &Path) -> Result<()> {
+    // Each is false where the directory has no such file.
+    if !freezer::is_frozen_unified(dir)? && !freezer::is_frozen_legacy(dir)? {
+        return Ok(());
+    }
+    Err(Error::State(
+        format!("container's cgroup unexpectedly frozen: thaw {}", dir.display()).into(),
     ))
 }
