@@ -69,7 +69,7 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
         &creating,
         &serde_json::to_vec(&record).expect("a record is plain data"),
     )?;
-    supervise(plan, pid, &channel)?;
+    supervise(plan, (pid, &pidfd), &channel)?;
     let state = dir.join(container::STATE);
     std::fs::rename(&creating, &state).map_err(|e| Error::file("rename", &creating, e))?;
     undo.armed = false;
@@ -150,6 +150,13 @@ fn launch(
         inherited.0.joiner = Some(plan.cgroup.joiner()?);
     }
     let (ours, theirs) = (inherited.1, inherited.0);
+    // The child has its own descriptors of the same mounts.
+    let mapped = plan.mounts.iter().any(|m| m.idmap.is_some());
+    let trees = if mapped {
+        rootfs::copy_trees(&theirs.trees)?
+    } else {
+        rootfs::Trees::new()
+    };
     let (pid, pidfd) = clone_init(plan, cgroup, theirs)?;
     undo.init = Some((
         pid,
@@ -160,6 +167,10 @@ fn launch(
     let cgroup = undo.cgroup.as_mut().expect("set above");
     if plan.namespaces.new & namespaces::USER != 0 {
         crate::idmap::write_maps(pid, &plan.namespaces)?;
+        if mapped {
+            let namespace = crate::idmap::of_process(pid)?;
+            rootfs::map_trees(plan, &trees, namespace.as_fd())?;
+        }
         ours.send(&Message::Mapped)?;
     }
     crate::idmap::oom_score(pid, process.oom_score_adj())?;
@@ -190,18 +201,20 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
         Gate::Channel
     };
     let user = plan.namespaces.user();
-    let trees = if user {
+    let mut trees = if user {
         rootfs::open_trees(plan)?
     } else {
         rootfs::Trees::new()
     };
+    rootfs::open_mapped_trees(plan, &mut trees)?;
     let mut join = Vec::new();
     for (flag, target) in &plan.namespaces.join {
         let what = || format!("join namespace {}", target.display());
-        join.push((
-            *flag,
-            path::open(target, path::O_RDONLY).with_context(what)?,
-        ));
+        let namespace = path::open(target, path::O_RDONLY).with_context(what)?;
+        if *flag == namespaces::USER {
+            rootfs::map_trees(plan, &trees, namespace.as_fd())?;
+        }
+        join.push((*flag, namespace));
     }
     let seccomp = match plan
         .spec
@@ -293,12 +306,23 @@ fn record(plan: &Plan, pid: i32, cgroup: &Cgroup) -> Result<Record> {
 }
 
 /// Answers init until it is ready.
-fn supervise(plan: &Plan, pid: i32, channel: &Channel) -> Result<()> {
+fn supervise(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), channel: &Channel) -> Result<()> {
     loop {
         match channel.receive()? {
             Some(Message::Ready) => return Ok(()),
             Some(Message::Hooks) => {
                 run_runtime_hooks(plan, pid)?;
+                channel.send(&Message::Go)?;
+            }
+            Some(Message::Listener(number)) => {
+                let seccomp = plan
+                    .spec
+                    .linux()
+                    .as_ref()
+                    .and_then(|l| l.seccomp().as_ref());
+                let seccomp = seccomp.expect("init has a filter only from a profile");
+                let state = creating(plan, pid);
+                crate::notify::send_listener(seccomp, &state, pid, pidfd.as_fd(), number)?;
                 channel.send(&Message::Go)?;
             }
             Some(Message::Error(text)) => return Err(Error::Remote(text)),
@@ -316,11 +340,9 @@ fn supervise(plan: &Plan, pid: i32, channel: &Channel) -> Result<()> {
     }
 }
 
-fn run_runtime_hooks(plan: &Plan, pid: i32) -> Result<()> {
-    let Some(all) = plan.spec.hooks() else {
-        return Ok(());
-    };
-    let state = hooks::State {
+/// The state while `create` is at work.
+fn creating(plan: &Plan, pid: i32) -> hooks::State<'_> {
+    hooks::State {
         oci_version: plan.spec.version(),
         id: &plan.id,
         status: Status::Creating,
@@ -328,7 +350,13 @@ fn run_runtime_hooks(plan: &Plan, pid: i32) -> Result<()> {
         bundle: &plan.bundle,
         annotations: plan.spec.annotations().as_ref(),
     }
-    .to_json();
+}
+
+fn run_runtime_hooks(plan: &Plan, pid: i32) -> Result<()> {
+    let Some(all) = plan.spec.hooks() else {
+        return Ok(());
+    };
+    let state = creating(plan, pid).to_json();
     #[allow(
         deprecated,
         reason = "the field is deprecated in the specification, but in use"

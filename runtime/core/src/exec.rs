@@ -64,7 +64,10 @@ pub fn exec(
     }
     let finished = idmap::oom_score(pid, process.oom_score_adj())
         .and_then(|()| rlimits::apply(pid, &rlimits).context("set rlimits"))
-        .and_then(|()| finish(&ours));
+        .and_then(|()| {
+            let agent = |number| notify_agent(container, spec, (pid, &pidfd), number);
+            finish(&ours, agent)
+        });
     if let Err(error) = finished {
         let _ = process::pidfd_signal(pidfd.as_fd(), process::SIGKILL);
         let _ = process::wait(pid, false);
@@ -112,13 +115,31 @@ fn compile_seccomp(container: &Container, spec: &Spec) -> Result<Option<seccomp:
 }
 
 /// Lets the process go, and waits until exec closes the channel.
-fn finish(channel: &Channel) -> Result<()> {
+fn finish(channel: &Channel, agent: impl Fn(i32) -> Result<()>) -> Result<()> {
     let sent = channel.send(&Message::Go);
-    match channel.receive()? {
-        None => sent,
-        Some(Message::Error(text)) => Err(Error::Remote(text)),
-        Some(other) => Err(Error::Remote(format!("unexpected message {other:?}"))),
+    loop {
+        match channel.receive()? {
+            None => return sent,
+            Some(Message::Listener(number)) => {
+                agent(number)?;
+                channel.send(&Message::Go)?;
+            }
+            Some(Message::Error(text)) => return Err(Error::Remote(text)),
+            Some(other) => return Err(Error::Remote(format!("unexpected message {other:?}"))),
+        }
     }
+}
+
+fn notify_agent(
+    container: &Container,
+    spec: &Spec,
+    (pid, pidfd): (i32, &OwnedFd),
+    number: i32,
+) -> Result<()> {
+    let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let seccomp = seccomp.ok_or_else(|| Error::State("a listener without a profile".into()))?;
+    let state = container.state(container.status()?);
+    crate::notify::send_listener(seccomp, &state, pid, pidfd.as_fd(), number)
 }
 
 /// What the new process needs.
@@ -173,7 +194,7 @@ impl Child {
             None
         };
         let prepared = Prepared::for_exec(process, procfs, self.seccomp.take(), self.preserve_fds);
-        let never = prepared.take_identity()?.exec()?;
+        let never = prepared.take_identity(&self.channel)?.exec()?;
         match never {}
     }
 }

@@ -1,7 +1,10 @@
 //! What only the parent may write about its child: id maps, the OOM score.
 
-use crate::plan::Namespaces;
+use crate::plan::{Namespaces, namespaces};
 use crate::{Context, Error, Result};
+use rrun_sys::process::{self, Clone};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::Command;
 
 /// Writes uid_map, gid_map and setgroups of process `pid`. Without the right to
@@ -49,6 +52,40 @@ fn helper(program: &str, pid: i32, map: &str) -> Result<()> {
         "{program}: {}: check /etc/subuid and /etc/subgid",
         text.trim_end()
     )))
+}
+
+/// A user namespace with these maps, held by nothing but the descriptor: for
+/// id-mapped mounts.
+pub fn user_namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
+    let (ours, theirs) = crate::sync::pair()?;
+    let (pid, _pidfd) = match process::clone3(namespaces::USER, None)? {
+        Clone::Child => {
+            drop(ours);
+            // Until the parent closes its end.
+            let _ = theirs.receive();
+            process::exit_now(0)
+        }
+        Clone::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(theirs);
+    let maps = Namespaces {
+        uid_map: uid_map.to_owned(),
+        gid_map: gid_map.to_owned(),
+        ..Namespaces::default()
+    };
+    let namespace = write_maps(pid, &maps).and_then(|()| of_process(pid));
+    drop(ours);
+    process::wait(pid, false)?;
+    namespace
+}
+
+/// The user namespace of process `pid`.
+pub fn of_process(pid: i32) -> Result<OwnedFd> {
+    let path = format!("/proc/{pid}/ns/user");
+    Ok(rrun_sys::path::open(
+        Path::new(&path),
+        rrun_sys::path::O_RDONLY,
+    )?)
 }
 
 /// Writes `process.oomScoreAdj`.

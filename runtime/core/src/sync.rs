@@ -7,6 +7,8 @@
 //!   ── Cgroup ──────────────────▶      cgroups exist
 //!   ◀────────────────── Hooks ──       namespaces and mounts are made, before pivot_root
 //!   ── Go ──────────────────────▶      prestart and createRuntime hooks have run
+//!   ◀─────────────── Listener ──       seccomp: take the descriptor, pass it on
+//!   ── Go ──────────────────────▶
 //!   ◀────────────────── Ready ──       only the start is missing
 //!   ── Go ──────────────────────▶      `run` only; `create` leaves, and a fifo tells
 //!   ◀───────────────── (close) ──      exec closed it: the process runs
@@ -29,6 +31,8 @@ pub enum Message {
     Go,
     /// All set up.
     Ready,
+    /// A seccomp listener is open under this number in the sender; it waits for Go.
+    Listener(i32),
     /// Init gave up.
     Error(String),
 }
@@ -57,12 +61,17 @@ impl AsFd for Channel {
 impl Channel {
     /// Sends `message`.
     pub fn send(&self, message: &Message) -> Result<()> {
+        let number;
         let (kind, text) = match message {
             Message::Mapped => (b'm', ""),
             Message::Cgroup => (b'c', ""),
             Message::Hooks => (b'h', ""),
             Message::Go => (b'g', ""),
             Message::Ready => (b'r', ""),
+            Message::Listener(fd) => {
+                number = fd.to_string();
+                (b'l', number.as_str())
+            }
             Message::Error(text) => (b'e', text.as_str()),
         };
         let mut data = vec![kind];
@@ -83,6 +92,7 @@ impl Channel {
             b'h' => Message::Hooks,
             b'g' => Message::Go,
             b'r' => Message::Ready,
+            b'l' => Message::Listener(String::from_utf8_lossy(text).parse().unwrap_or(-1)),
             _ => Message::Error(String::from_utf8_lossy(text).into_owned()),
         }))
     }

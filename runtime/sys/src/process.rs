@@ -122,6 +122,17 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
         .call("pidfd_open", format_args!("{pid}"))
 }
 
+/// pidfd_getfd(2): descriptor `number` of another process (5.6).
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
+    // SAFETY: plain integers; returns a new descriptor.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) };
+    if fd < 0 {
+        return Err(Error::last("pidfd_getfd", format_args!("{number}")));
+    }
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// pidfd_send_signal(2); signal 0 only asks whether the process lives.
 pub fn pidfd_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     // SAFETY: plain integers and a null siginfo.

@@ -108,7 +108,7 @@ fn run(
     };
     let prepared = Prepared::new(plan, root.take_procfs(), inherited.seccomp.take())?;
     drop(root);
-    let before_start = prepared.take_identity()?;
+    let before_start = prepared.take_identity(channel)?;
     cred::set_parent_death_signal(0)?;
     close_the_rest(plan, channel, &inherited.gate, descriptors.as_ref())?;
     crate::debug!("init: closing the pipe to signal completion");

@@ -5,11 +5,12 @@ use super::Never;
 use crate::capabilities::Sets;
 use crate::plan::Plan;
 use crate::seccomp::Filter;
+use crate::sync::{Channel, Message};
 use crate::{Context, Error, Result, console};
 use oci_spec::runtime::{Process, Spec};
 use rrun_sys::{cred, fd, path, process, sched, signal};
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Everything that the last steps need, read while that is still possible.
@@ -112,7 +113,7 @@ impl<'a> Prepared<'a> {
 
     /// Takes on labels, limits, ids and capabilities, in an order in which each
     /// step still has the rights it needs.
-    pub fn take_identity(mut self) -> Result<Ready> {
+    pub fn take_identity(mut self, channel: &Channel) -> Result<Ready> {
         self.join_keyring()?;
         self.write_labels()?;
         // A working directory below /proc/self/fd must not find it.
@@ -124,7 +125,7 @@ impl<'a> Prepared<'a> {
             cred::set_no_new_privs()?;
         } else if let Some(filter) = self.filter.take() {
             // Needs CAP_SYS_ADMIN, which is about to go.
-            load(&filter)?;
+            load(&filter, channel)?;
         }
         fix_stdio(process.user().uid())?;
         fd::cloexec_from(3 + self.preserve_fds)?;
@@ -136,6 +137,10 @@ impl<'a> Prepared<'a> {
         let program = CString::new(program.into_os_string().into_encoded_bytes())
             .map_err(|_| Error::config("process.args[0]", "holds a nul byte"))?;
         let env = env.iter().map(|e| text(e)).collect::<Result<_>>()?;
+        if let Some(filter) = self.filter.take_if(|f| f.listener.is_some()) {
+            // Later there may be nobody to hand the listener to.
+            load(&filter, channel)?;
+        }
         Ok(Ready {
             program,
             args,
@@ -219,7 +224,7 @@ impl Ready {
     pub fn exec(self) -> Result<Never> {
         signal::reset_for_exec()?;
         if let Some(filter) = &self.filter {
-            load(filter)?;
+            rrun_sys::seccomp::load(&filter.program, filter.flags).context(SECCOMP)?;
         }
         let error = process::exec(&self.program, &self.args, &self.env);
         let program = self.program.to_string_lossy();
@@ -227,11 +232,16 @@ impl Ready {
     }
 }
 
-fn load(filter: &Filter) -> Result<()> {
-    let what = "unable to init seccomp";
-    let listener = rrun_sys::seccomp::load(&filter.program, filter.flags).context(what)?;
+const SECCOMP: &str = "unable to init seccomp";
+
+/// Loads the filter. A listener is fetched by the parent, by its number: from
+/// here on any system call but write(2) may wait for the agent that it goes to.
+fn load(filter: &Filter, channel: &Channel) -> Result<()> {
+    crate::debug!("seccomp filter flags: {}", filter.flags);
+    let listener = rrun_sys::seccomp::load(&filter.program, filter.flags).context(SECCOMP)?;
     if let Some(listener) = listener {
-        crate::notify::send_listener(filter, listener)?;
+        channel.send(&Message::Listener(listener.as_raw_fd()))?;
+        channel.expect(&Message::Go)?;
     }
     Ok(())
 }

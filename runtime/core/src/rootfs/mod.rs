@@ -9,11 +9,11 @@ pub mod masks;
 pub mod mounts;
 
 use crate::plan::{Mount, Plan, Source, namespaces};
-use crate::{Context, Result};
+use crate::{Context, Error, Result};
 use rrun_sys::mount::{self, MountAttr};
 use rrun_sys::path;
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 /// Trees that the parent opened before the user namespace was entered, by index
 /// in `mounts`; the root file system is at [`ROOT`].
@@ -94,6 +94,73 @@ pub fn open_trees(plan: &Plan) -> Result<Trees> {
 
 fn namespaces_slave() -> u64 {
     crate::plan::mounts::MS_SLAVE
+}
+
+/// Opens the sources of id-mapped mounts, and maps those that name their maps.
+pub fn open_mapped_trees(plan: &Plan, trees: &mut Trees) -> Result<()> {
+    for m in plan.mounts.iter().filter(|m| m.idmap.is_some()) {
+        let what = || format!("map ids of mounts[{}]", m.index);
+        let Source::Bind {
+            path,
+            recursive,
+            nofollow,
+        } = &m.source
+        else {
+            continue;
+        };
+        if !trees.contains_key(&m.index) {
+            trees.insert(
+                m.index,
+                mounts::clone_host(path, *recursive, *nofollow).with_context(what)?,
+            );
+        }
+        let maps = m.idmap.as_ref().and_then(|i| i.maps.as_ref());
+        if let Some((uids, gids)) = maps {
+            let namespace = crate::idmap::user_namespace(uids, gids).with_context(what)?;
+            map_tree(m, &trees[&m.index], namespace.as_fd()).with_context(what)?;
+        } else if !plan.namespaces.user() {
+            let field = format!("mounts[{}].uidMappings", m.index);
+            return Err(Error::config(
+                field,
+                "are missing: without a user namespace idmap needs them",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The same trees under other descriptors.
+pub fn copy_trees(trees: &Trees) -> Result<Trees> {
+    let copy = |(index, tree): (&usize, &OwnedFd)| {
+        let tree = tree
+            .try_clone()
+            .map_err(|e| Error::file("dup", "mount", e))?;
+        Ok((*index, tree))
+    };
+    trees.iter().map(copy).collect()
+}
+
+/// Maps those that use the maps of the container's user namespace.
+pub fn map_trees(plan: &Plan, trees: &Trees, namespace: BorrowedFd<'_>) -> Result<()> {
+    for m in &plan.mounts {
+        if m.idmap.as_ref().is_some_and(|i| i.maps.is_none()) {
+            if let Some(tree) = trees.get(&m.index) {
+                map_tree(m, tree, namespace)
+                    .with_context(|| format!("map ids of mounts[{}]", m.index))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn map_tree(m: &Mount, tree: &OwnedFd, namespace: BorrowedFd<'_>) -> Result<()> {
+    let attr = MountAttr {
+        set: mount::attr::IDMAP,
+        userns_fd: namespace.as_raw_fd() as u64,
+        ..MountAttr::default()
+    };
+    let recursive = m.idmap.as_ref().is_some_and(|i| i.recursive);
+    Ok(mount::set_attr(tree.as_fd(), recursive, &attr)?)
 }
 
 /// Mounts the root and everything in it; devices included.
