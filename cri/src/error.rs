@@ -15,6 +15,8 @@ pub enum Error {
         /// As the client gave it.
         id: String,
     },
+    /// A registry has no such image.
+    NoManifest(String),
     /// The request itself is at fault; retrying it is useless.
     Invalid(String),
     /// An object with the same name and another content exists.
@@ -56,9 +58,11 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NotFound { kind, id } => write!(f, "{kind} {id:?} not found"),
-            Self::Invalid(why) | Self::Exists(why) | Self::State(why) | Self::Deadline(why) => {
-                f.write_str(why)
-            }
+            Self::NoManifest(why)
+            | Self::Invalid(why)
+            | Self::Exists(why)
+            | Self::State(why)
+            | Self::Deadline(why) => f.write_str(why),
             Self::Unimplemented(what) => write!(f, "{what} is not implemented"),
             // The chain is printed here, once, since this is the top.
             Self::Internal(error) => write!(f, "{error:#}"),
@@ -82,7 +86,7 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {
-            Error::NotFound { .. } => Self::not_found(message),
+            Error::NotFound { .. } | Error::NoManifest(_) => Self::not_found(message),
             Error::Invalid(_) => Self::invalid_argument(message),
             Error::Exists(_) => Self::already_exists(message),
             Error::State(_) => Self::failed_precondition(message),

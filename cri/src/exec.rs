@@ -1,15 +1,13 @@
 //! Commands in running containers: the stdio of an exec, its end, and the streaming server's view
 //! of both.
 
-use std::fs::File;
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use nix::sched::{CloneFlags, setns};
 use rrun_cri_api::v1;
 use rrun_task_api::client::Client;
 use rrun_task_api::pb::{shim, task};
@@ -19,6 +17,7 @@ use crate::bundle;
 use crate::container;
 use crate::daemon::{Daemon, blocking};
 use crate::error::Error;
+use crate::network;
 use crate::sandbox;
 use crate::store::{ContainerPhase, ContainerRecord, SandboxPhase};
 use crate::streaming::{Backend, Control, Session};
@@ -121,7 +120,7 @@ impl Drop for Exec {
                 id: container.clone(),
                 exec_id: id.clone(),
             };
-            let _ = client.wait(&request, Some(Duration::from_secs(60))).await;
+            let _ = client.wait(&request, Some(Duration::from_mins(1))).await;
             delete(&client, &container, &id).await;
         });
     }
@@ -230,41 +229,26 @@ impl Backend for Streams {
             if record.phase() != SandboxPhase::Ready {
                 bail!("pod sandbox {pod_sandbox_id} is not ready");
             }
-            let netns = (!record.host_network())
-                .then(|| sandbox::pin(&daemon.config.sandbox_dir(&record.id), "net"));
-            let stream = blocking(move || dial(netns.as_deref(), port)).await?;
-            stream
-                .set_nonblocking(true)
-                .context("set a socket non-blocking")?;
-            TcpStream::from_std(stream).context("watch a socket")
+            if record.host_network() {
+                return dial_machine(port).await;
+            }
+            let dir = daemon.config.sandbox_dir(&record.id);
+            network::dial(sandbox::pin(&dir, "net"), port).await
         }
         .boxed()
     }
 }
 
-/// Connects to the loopback of a network namespace. A socket stays in the namespace in which it
-/// was made, so a thread that enters it and ends is enough.
-fn dial(netns: Option<&std::path::Path>, port: u16) -> Result<std::net::TcpStream> {
-    const CONNECT: Duration = Duration::from_secs(10);
-    let connect = || {
-        let four = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        let six = std::net::SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
-        std::net::TcpStream::connect_timeout(&four, CONNECT)
-            .or_else(|error| std::net::TcpStream::connect_timeout(&six, CONNECT).map_err(|_| error))
-            .with_context(|| format!("connect to port {port} of the pod"))
+/// Connects to the machine's own loopback, for a pod in its network.
+async fn dial_machine(port: u16) -> Result<TcpStream> {
+    let four = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+    let error = match four {
+        Ok(stream) => return Ok(stream),
+        Err(error) => error,
     };
-    let Some(path) = netns else { return connect() };
-    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            setns(file.as_fd(), CloneFlags::CLONE_NEWNET)
-                .with_context(|| format!("enter {}", path.display()))?;
-            connect()
-        });
-        thread
-            .join()
-            .unwrap_or_else(|_| bail!("the thread that connects panicked"))
-    })
+    let six = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await;
+    six.map_err(|_| error)
+        .with_context(|| format!("connect to port {port} of the pod"))
 }
 
 struct ProcessControl {

@@ -63,14 +63,15 @@ fn plan_container(phase: ContainerPhase, seen: &Seen) -> ContainerStep {
             ContainerStep::Remove
         }
         ContainerPhase::Created if seen.bundle => ContainerStep::Keep,
-        ContainerPhase::Created => ContainerStep::Finish,
         ContainerPhase::Starting | ContainerPhase::Running if seen.exit.is_some() => {
             ContainerStep::Finish
         }
         ContainerPhase::Starting if runs => ContainerStep::Adopt,
         ContainerPhase::Starting if seen.bundle => ContainerStep::Reset,
         ContainerPhase::Running if runs => ContainerStep::Watch,
-        ContainerPhase::Starting | ContainerPhase::Running => ContainerStep::Finish,
+        ContainerPhase::Created | ContainerPhase::Starting | ContainerPhase::Running => {
+            ContainerStep::Finish
+        }
         ContainerPhase::Exited if seen.shim.is_some() => ContainerStep::EndShim,
         ContainerPhase::Exited => ContainerStep::Keep,
     }

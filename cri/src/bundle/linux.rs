@@ -1,7 +1,9 @@
 //! `linux` of config.json: namespaces, resources, devices, hidden paths, seccomp.
 
 use rrun_cri_api::v1::security_profile::ProfileType;
-use rrun_cri_api::v1::{LinuxContainerResources, NamespaceMode, SecurityProfile};
+use rrun_cri_api::v1::{
+    LinuxContainerResources, LinuxContainerSecurityContext, NamespaceMode, SecurityProfile,
+};
 use serde_json::{Map, Value, json};
 
 use super::capabilities::Sets;
@@ -157,12 +159,18 @@ fn devices(input: &Input<'_>) -> Value {
     devices.collect()
 }
 
+/// What is asked for, by the new field or the deprecated one.
+#[allow(deprecated)]
+pub fn asked_seccomp(security: &LinuxContainerSecurityContext) -> SecurityProfile {
+    match &security.seccomp {
+        Some(profile) => profile.clone(),
+        None => from_path(&security.seccomp_profile_path),
+    }
+}
+
 /// An absent profile is unconfined, as the CRI's default has always been.
 fn seccomp_profile(input: &Input<'_>, capabilities: &Sets) -> Result<Option<Value>> {
-    let asked = match &input.security.seccomp {
-        Some(profile) => profile.clone(),
-        None => from_path(&input.security.seccomp_profile_path),
-    };
+    let asked = asked_seccomp(&input.security);
     if asked.profile_type() == ProfileType::Unconfined {
         return Ok(None);
     }
@@ -187,7 +195,7 @@ fn seccomp_profile(input: &Input<'_>, capabilities: &Sets) -> Result<Option<Valu
 }
 
 /// The deprecated field: `runtime/default`, `docker/default`, `localhost/<path>`, `unconfined`.
-pub fn from_path(path: &str) -> SecurityProfile {
+fn from_path(path: &str) -> SecurityProfile {
     let (kind, reference) = match path {
         "runtime/default" | "docker/default" => (ProfileType::RuntimeDefault, ""),
         _ => match path.strip_prefix("localhost/") {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::store::{ContainerRecord, SandboxRecord};
 
-pub use linux::{from_path as seccomp_from_path, resources};
+pub use linux::{asked_seccomp, resources};
 pub use mounts::{MountFact, Source};
 pub use process::exec_process;
 pub use signal::{stop_signal, to_cri as signal_to_cri};

@@ -131,6 +131,7 @@ fn oom_score_adj(asked: i64, input: &Input<'_>) -> Result<i64> {
     Ok(asked.max(input.facts.oom_floor))
 }
 
+#[allow(deprecated)]
 fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
     use rrun_cri_api::v1::security_profile::ProfileType;
     let security = &input.security;

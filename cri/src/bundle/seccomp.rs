@@ -46,7 +46,7 @@ pub fn runtime_default(arch: &str, bounding: &[String]) -> Value {
     if !bounding.iter().any(|cap| cap == "CAP_SYS_ADMIN") {
         rules.push(
             json!({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [{
-                "index": if arch == "s390x" { 1 } else { 0 },
+                "index": u8::from(arch == "s390x"),
                 "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ",
             }]}),
         );

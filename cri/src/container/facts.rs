@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use rrun_cri_api::v1::security_profile::ProfileType;
 use rrun_cri_api::v1::{LinuxContainerSecurityContext, Mount, NamespaceMode};
 
-use super::etc;
+use super::{etc, image_volume};
 use crate::bundle::{DeviceNode, Facts, MountFact, Source};
 use crate::config::CgroupDriver;
 use crate::daemon::Daemon;
@@ -34,7 +34,7 @@ pub fn gather(daemon: &Daemon, sandbox: &SandboxRecord, record: &ContainerRecord
         users: etc::read(&rootfs.lower)?,
         rootfs: rootfs.mount_options(),
         image: image.config,
-        mounts: mounts(daemon, &record.id, &config.mounts)?,
+        mounts: mounts(daemon, record)?,
         volumes,
         devices: devices(record, &security)?,
         sandbox_dir: daemon.config.sandbox_dir(&sandbox.id),
@@ -70,15 +70,15 @@ pub fn cgroup_path(daemon: &Daemon, sandbox: &SandboxRecord, id: &str) -> String
     }
 }
 
-fn mounts(daemon: &Daemon, id: &str, mounts: &[Mount]) -> Result<Vec<MountFact>> {
+fn mounts(daemon: &Daemon, record: &ContainerRecord) -> Result<Vec<MountFact>> {
     let info = fs::read_to_string("/proc/self/mountinfo").context("read mountinfo")?;
-    let one = |(number, mount): (usize, &Mount)| match &mount.image {
-        Some(image) if mount.host_path.is_empty() => {
-            image_source(daemon, &format!("{id}-image{number}"), &image.image, mount)
+    let one = |(number, mount): (usize, &Mount)| match record.mount_images.get(number) {
+        Some(image) if !image.is_empty() => {
+            image_source(daemon, &super::volume_key(&record.id, number), image, mount)
         }
         _ => path_source(&info, mount),
     };
-    mounts.iter().enumerate().map(one).collect()
+    record.config().mounts.iter().enumerate().map(one).collect()
 }
 
 fn path_source(info: &str, mount: &Mount) -> Result<MountFact> {
@@ -132,13 +132,10 @@ fn unescape(text: &str) -> String {
 }
 
 fn image_source(daemon: &Daemon, key: &str, image: &str, mount: &Mount) -> Result<MountFact> {
-    if !mount.image_sub_path.is_empty() {
-        return Err(Error::Unimplemented("an image volume with a sub-path").into());
-    }
     let dir = daemon.config.container_dir(key);
     let rootfs = daemon.images.rootfs(image, key, &dir)?;
     Ok(MountFact {
-        source: Source::Layers(rootfs.lower),
+        source: Source::Layers(image_volume::layers(rootfs.lower, &mount.image_sub_path)?),
         shared: false,
         slave: false,
     })
@@ -264,10 +261,7 @@ fn swap_limit(daemon: &Daemon) -> bool {
 }
 
 fn seccomp_profile(security: &LinuxContainerSecurityContext) -> Result<Option<(String, String)>> {
-    let asked = match &security.seccomp {
-        Some(profile) => profile.clone(),
-        None => crate::bundle::seccomp_from_path(&security.seccomp_profile_path),
-    };
+    let asked = crate::bundle::asked_seccomp(security);
     if asked.profile_type() != ProfileType::Localhost || security.privileged {
         return Ok(None);
     }

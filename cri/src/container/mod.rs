@@ -2,6 +2,7 @@
 
 mod etc;
 mod facts;
+mod image_volume;
 mod monitor;
 mod start;
 mod stop;
@@ -59,18 +60,29 @@ pub fn read_spec(daemon: &Daemon, id: &str) -> Result<Value> {
 }
 
 /// Removes everything of a container that has no process. Any part may be gone.
-pub async fn remove(daemon: &Arc<Daemon>, id: &str) -> Result<()> {
+pub async fn remove(daemon: &Arc<Daemon>, record: &ContainerRecord) -> Result<()> {
     let daemon = daemon.clone();
-    let id = id.to_owned();
+    let id = record.id.clone();
+    let volumes = record.mount_images.len();
     blocking(move || {
         remove_all(&daemon.config.bundle_dir(&id))?;
-        daemon
-            .images
-            .release(&id)
-            .with_context(|| format!("release the rootfs of {id}"))?;
-        remove_all(&daemon.config.container_dir(&id))
+        for number in 0..volumes {
+            release(&daemon, &volume_key(&id, number))?;
+        }
+        release(&daemon, &id)
     })
     .await
+}
+
+/// The image store's key of an image volume.
+fn volume_key(id: &str, number: usize) -> String {
+    format!("{id}-image{number}")
+}
+
+fn release(daemon: &Daemon, key: &str) -> Result<()> {
+    let released = daemon.images.release(key);
+    released.with_context(|| format!("release the rootfs of {key}"))?;
+    remove_all(&daemon.config.container_dir(key))
 }
 
 fn remove_all(dir: &Path) -> Result<()> {

@@ -90,23 +90,21 @@ async fn read_exit(daemon: &Arc<Daemon>, id: &str) -> Result<Option<Exit>> {
 /// The record of a container that ended; without an exit record nobody saw how.
 pub fn exited(record: &mut ContainerRecord, exit: Option<&Exit>) {
     record.set_phase(ContainerPhase::Exited);
-    match exit {
-        Some(exit) => {
-            record.exit_code = exit.code as i32;
-            record.finished_at = exit.exited_at as i64;
-            record.reason = match (exit.code, exit.oom_killed) {
-                (0, _) => "Completed",
-                (_, true) => "OOMKilled",
-                _ => "Error",
-            }
-            .to_owned();
-        }
-        None => {
-            record.exit_code = UNKNOWN;
-            record.finished_at = id::now();
-            record.reason = "Unknown".to_owned();
-            record.message = "its shim was gone, so nobody saw how the process ended".to_owned();
-        }
+    let reason = match exit {
+        Some(Exit { code: 0, .. }) => "Completed",
+        Some(Exit { oom_killed, .. }) if *oom_killed => "OOMKilled",
+        Some(_) => "Error",
+        None => "Unknown",
+    };
+    record.reason.push_str(reason);
+    if let Some(exit) = exit {
+        record.exit_code = exit.code as i32;
+        record.finished_at = exit.exited_at as i64;
+    } else {
+        record.exit_code = UNKNOWN;
+        record.finished_at = id::now();
+        let message = "its shim was gone, so nobody saw how the process ended";
+        record.message.push_str(message);
     }
     record.pid = 0;
     record.pid_start = 0;

@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::store::{ContainerPhase, ContainerRecord, Entry};
 
 /// After SIGKILL a process ends at once, unless the kernel holds it (a dead NFS server).
-const KILL: Duration = Duration::from_secs(60);
+const KILL: Duration = Duration::from_mins(1);
 const SIGKILL: u32 = 9;
 
 /// Asks the process to end, and after the grace period makes it. Returns when it has ended; a

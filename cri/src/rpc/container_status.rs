@@ -50,7 +50,7 @@ pub fn status(record: &ContainerRecord) -> v1::ContainerStatus {
         message: record.message.clone(),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
-        mounts: config.mounts.clone(),
+        mounts: mounts(record),
         log_path: record.log_path.clone(),
         resources: Some(v1::ContainerResources {
             linux: resources,
@@ -61,6 +61,17 @@ pub fn status(record: &ContainerRecord) -> v1::ContainerStatus {
         }),
         stop_signal: bundle::signal_to_cri(record.stop_signal) as i32,
     }
+}
+
+/// The mounts as asked for, with the images that were found.
+fn mounts(record: &ContainerRecord) -> Vec<v1::Mount> {
+    let mut mounts = record.config().mounts.clone();
+    for (mount, id) in mounts.iter_mut().zip(&record.mount_images) {
+        if let Some(image) = mount.image.as_mut().filter(|_| !id.is_empty()) {
+            image.image_ref.clone_from(id);
+        }
+    }
+    mounts
 }
 
 fn verbose(daemon: &Daemon, record: &ContainerRecord) -> String {

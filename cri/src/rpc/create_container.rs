@@ -93,6 +93,7 @@ async fn record(
             kind: "image",
             id: name,
         })?;
+    let mount_images = mount_images(daemon, &config.mounts).await?;
     let stop_signal = bundle::stop_signal(config.stop_signal(), &image.config.stop_signal)?;
     Ok(ContainerRecord {
         version: VERSION,
@@ -104,9 +105,35 @@ async fn record(
         created_at: id::now(),
         log_path: log_path(&sandbox.config().log_directory, &config.log_path)?,
         stop_signal,
+        mount_images,
         config: Some(config),
         ..Default::default()
     })
+}
+
+/// The image of each mount, empty where it is of a path.
+async fn mount_images(daemon: &Arc<Daemon>, mounts: &[v1::Mount]) -> Result<Vec<String>> {
+    let mut all = Vec::with_capacity(mounts.len());
+    for mount in mounts {
+        let name = mount.image.as_ref().map_or("", |i| i.image.as_str());
+        if name.is_empty() || !mount.host_path.is_empty() {
+            all.push(String::new());
+            continue;
+        }
+        if !mount.readonly {
+            return Err(Error::invalid(format!(
+                "mounts: {}: an image is read-only, but readonly is not set",
+                mount.container_path
+            )));
+        }
+        let image = super::image_status::find(daemon, name).await?;
+        let missing = || Error::NotFound {
+            kind: "image",
+            id: name.to_owned(),
+        };
+        all.push(image.ok_or_else(missing)?.id.to_string());
+    }
+    Ok(all)
 }
 
 /// Without a directory or a name there is no log.

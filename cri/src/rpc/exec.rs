@@ -24,7 +24,8 @@ pub async fn handle(
     if request.tty && request.stderr {
         return Err(Error::invalid("a terminal has no stderr of its own"));
     }
-    request.container_id = running(daemon, &request.container_id)?.id.clone();
+    let record = running(daemon, &request.container_id)?;
+    request.container_id.clone_from(&record.id);
     let url = daemon.streaming()?.exec_url(request)?;
     Ok(v1::ExecResponse { url })
 }

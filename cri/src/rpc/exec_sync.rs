@@ -48,16 +48,15 @@ pub async fn handle(
     if seconds == 0 {
         return run(&mut exec).await;
     }
-    match tokio::time::timeout(Duration::from_secs(seconds), run(&mut exec)).await {
-        Ok(result) => result,
-        Err(_) => {
-            exec.kill().await?;
-            let cmd = request.cmd.join(" ");
-            Err(Error::Deadline(format!(
-                "{cmd:?} did not end within {seconds} s and was killed"
-            )))
-        }
+    let limit = Duration::from_secs(seconds);
+    if let Ok(result) = tokio::time::timeout(limit, run(&mut exec)).await {
+        return result;
     }
+    exec.kill().await?;
+    let cmd = request.cmd.join(" ");
+    Err(Error::Deadline(format!(
+        "{cmd:?} did not end within {seconds} s and was killed"
+    )))
 }
 
 /// The record of a running container.
@@ -111,7 +110,7 @@ struct Output {
 
 impl Output {
     async fn read(&mut self, stdio: &mut UnixStream) -> anyhow::Result<()> {
-        let mut chunk = [0; 16 * 1024];
+        let mut chunk = vec![0; 16 * 1024];
         while !self.ended {
             if let Some((stream, left)) = self.frame.filter(|(_, left)| *left > 0) {
                 let want = left.min(chunk.len());

@@ -79,10 +79,13 @@ fn user(user: &str) -> (Option<v1::Int64Value>, String) {
 
 /// The error of the image library as a client can act on it.
 pub(super) fn error(error: rrun_images::Error) -> Error {
-    if error.is_invalid_input() {
-        return Error::Invalid(format!("{:#}", anyhow::Error::from(error)));
+    let (invalid, missing) = (error.is_invalid_input(), error.is_not_found());
+    let error = anyhow::Error::from(error);
+    match (invalid, missing) {
+        (true, _) => Error::Invalid(format!("{error:#}")),
+        (_, true) => Error::NoManifest(format!("{error:#}")),
+        _ => Error::Internal(error),
     }
-    Error::Internal(error.into())
 }
 
 /// A reference from what a client wrote.

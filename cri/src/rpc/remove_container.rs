@@ -35,7 +35,7 @@ pub async fn remove(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Res
         .await?;
     let record = entry.get();
     container::kill(daemon, &record).await?;
-    container::remove(daemon, &record.id).await?;
+    container::remove(daemon, &record).await?;
     daemon.store.remove(entry).await?;
     let kind = v1::ContainerEventType::ContainerDeletedEvent;
     daemon.publish(kind, &record.id, &record.sandbox_id);

@@ -167,6 +167,9 @@ pub struct ContainerRecord {
     /// Boot in which it was started.
     #[prost(string, tag = "20")]
     pub boot_id: String,
+    /// One for each mount of the configuration: the id of the image that it is of, else empty.
+    #[prost(string, repeated, tag = "21")]
+    pub mount_images: Vec<String>,
 }
 
 static NO_SANDBOX: LazyLock<v1::PodSandboxConfig> = LazyLock::new(Default::default);
