@@ -2,7 +2,7 @@
 //! the kernel's v1 controller does, so that only the outcome has to be written,
 //! and v2 behaves as v1 does.
 
-use crate::{Error, Result};
+use crate::{Error, Result, warning};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -94,9 +94,13 @@ impl Policy {
 
     fn rule(&mut self, rule: &LinuxDeviceCgroup, index: usize) -> Result<()> {
         let field = |name: &str| format!("linux.resources.devices[{index}].{name}");
-        let access = access(rule.access().as_deref().unwrap_or_default())
-            .map_err(|why| Error::config(field("access"), why))?;
+        let text = rule.access().as_deref().unwrap_or_default();
+        if text.is_empty() {
+            let why = "device access cannot be empty; use letters of rwm";
+            return Err(Error::config(field("access"), why));
+        }
         let kind = match rule.typ() {
+            // Whatever it says of numbers and access, it is about all of them.
             None | Some(LinuxDeviceType::A) => {
                 *self = Self {
                     allow: rule.allow(),
@@ -111,6 +115,7 @@ impl Policy {
                 return Err(Error::config(field("type"), why));
             }
         };
+        let access = access(text);
         let number = |name: &str, value: Option<i64>| match value {
             None | Some(-1) => Ok(None),
             Some(n) => u32::try_from(n)
@@ -173,23 +178,24 @@ impl Policy {
     /// Whether a container could do without this policy being enforced (when the
     /// kernel refuses the program): everything that it names is allowed in full.
     pub fn is_lax(rules: &[LinuxDeviceCgroup]) -> bool {
-        rules.iter().all(|rule| {
-            rule.allow() && access(rule.access().as_deref().unwrap_or_default()) == Ok(ALL)
-        })
+        rules
+            .iter()
+            .all(|rule| rule.allow() && access(rule.access().as_deref().unwrap_or_default()) == ALL)
     }
 }
 
-fn access(text: &str) -> std::result::Result<u8, String> {
-    if text.is_empty() {
-        return Err("device access cannot be empty; use letters of rwm".into());
-    }
-    text.chars().try_fold(0, |bits, letter| match letter {
-        'r' => Ok(bits | READ),
-        'w' => Ok(bits | WRITE),
-        'm' => Ok(bits | MKNOD),
-        other => Err(format!(
-            "unknown device access {other:?}; use letters of rwm"
-        )),
+/// runc takes no notice of letters that it does not know; tests of its depend on it.
+fn access(text: &str) -> u8 {
+    text.chars().fold(0, |bits, letter| match letter {
+        'r' => bits | READ,
+        'w' => bits | WRITE,
+        'm' => bits | MKNOD,
+        other => {
+            warning!(
+                "linux.resources.devices: unknown device access {other:?} in {text:?} ignored"
+            );
+            bits
+        }
     })
 }
 
@@ -255,8 +261,9 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn access_must_be_there_and_known() {
+    fn access_must_be_there_and_unknown_letters_give_nothing() {
         assert!(policy(r#"[{"allow":true,"type":"c"}]"#).is_err());
-        assert!(policy(r#"[{"allow":true,"type":"c","access":"rx"}]"#).is_err());
+        let known = policy(r#"[{"allow":true,"type":"c","access":"rx"}]"#).unwrap();
+        assert_eq!(known.exceptions.into_values().collect::<Vec<_>>(), [READ]);
     }
 }
