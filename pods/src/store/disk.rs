@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::{Key, Object};
 
@@ -58,8 +58,12 @@ pub(super) struct Record<'a> {
     pub json: Option<&'a [u8]>,
 }
 
+type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
+
 pub(super) struct Disk {
-    db: Database,
+    /// Absent after a failure: redb wants to be opened anew then.
+    db: Option<Database>,
+    opener: Opener,
     path: PathBuf,
     reserved: u64,
 }
@@ -73,40 +77,36 @@ impl Disk {
         std::fs::create_dir_all(dir).map_err(io)?;
         let path = dir.join("state.redb");
         let new = !path.exists();
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(&path);
-        let db = db.map_err(|e| Error::Database {
-            path: path.clone(),
-            source: Box::new(e.into()),
-        })?;
+        let file = path.clone();
+        let opener = Box::new(move || {
+            Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create(&file)
+        });
+        let disk = Self::init(opener, path)?;
         if new {
             std::fs::File::open(dir)
                 .and_then(|d| d.sync_all())
                 .map_err(io)?;
         }
-        Self::init(db, path)
+        Ok(disk)
     }
 
     /// On any storage, for crash tests.
     #[cfg(test)]
-    pub fn on(backend: impl redb::StorageBackend) -> Result<Self, Error> {
-        let path = PathBuf::from("memory");
-        let db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backend);
-        Self::init(
-            db.map_err(|e| Error::Database {
-                path: path.clone(),
-                source: Box::new(e.into()),
-            })?,
-            path,
-        )
+    pub fn on<B: redb::StorageBackend + Clone>(backend: B) -> Result<Self, Error> {
+        let opener = move || {
+            Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .create_with_backend(backend.clone())
+        };
+        Self::init(Box::new(opener), PathBuf::from("memory"))
     }
 
-    fn init(db: Database, path: PathBuf) -> Result<Self, Error> {
+    fn init(opener: Opener, path: PathBuf) -> Result<Self, Error> {
         let mut disk = Self {
-            db,
+            db: None,
+            opener,
             path,
             reserved: 0,
         };
@@ -120,6 +120,14 @@ impl Disk {
         Ok(disk)
     }
 
+    /// The database, opened again after a failure.
+    fn database(&mut self) -> Result<&Database, redb::Error> {
+        if self.db.is_none() {
+            self.db = Some((self.opener)()?);
+        }
+        Ok(self.db.as_ref().expect("opened just above"))
+    }
+
     fn error(&self, e: redb::Error) -> Error {
         Error::Database {
             path: self.path.clone(),
@@ -129,7 +137,7 @@ impl Disk {
 
     /// Makes the tables and reserves versions; returns the format found.
     fn prepare(&mut self) -> Result<u64, redb::Error> {
-        let txn = self.db.begin_write()?;
+        let txn = self.database()?.begin_write()?;
         let mut meta = txn.open_table(META)?;
         txn.open_table(OBJECTS)?;
         let found = meta.get("format")?.map_or(FORMAT, |v| v.value());
@@ -146,13 +154,13 @@ impl Disk {
     }
 
     /// All objects, and the version from which to go on counting.
-    pub fn load(&self) -> Result<(Vec<(Key, Arc<Object>)>, u64), Error> {
+    pub fn load(&mut self) -> Result<(Vec<(Key, Arc<Object>)>, u64), Error> {
         let objects = self.read_objects().map_err(|e| self.error(e))?;
         Ok((objects, (self.reserved - RESERVE).max(1)))
     }
 
-    fn read_objects(&self) -> Result<Vec<(Key, Arc<Object>)>, redb::Error> {
-        let txn = self.db.begin_read()?;
+    fn read_objects(&mut self) -> Result<Vec<(Key, Arc<Object>)>, redb::Error> {
+        let txn = self.database()?.begin_read()?;
         let table = txn.open_table(OBJECTS)?;
         let mut out = Vec::new();
         for row in table.iter()? {
@@ -187,7 +195,10 @@ impl Disk {
         if records.peek().is_none() && rv <= self.reserved {
             return Ok(());
         }
-        self.try_commit(records, rv).map_err(|e| self.error(e))
+        self.try_commit(records, rv).map_err(|e| {
+            self.db = None;
+            self.error(e)
+        })
     }
 
     fn try_commit<'a>(
@@ -195,7 +206,7 @@ impl Disk {
         records: impl Iterator<Item = Record<'a>>,
         rv: u64,
     ) -> Result<(), redb::Error> {
-        let txn = self.db.begin_write()?;
+        let txn = self.database()?.begin_write()?;
         {
             let mut table = txn.open_table(OBJECTS)?;
             let mut name = String::new();

@@ -4,6 +4,8 @@
 //! index, gives each the next resource version, commits them in one database transaction (one fsync
 //! for all), and only then shows them to readers and watchers. Readers never wait for the disk.
 
+#[cfg(test)]
+mod crash;
 mod disk;
 mod object;
 mod selector;
@@ -141,7 +143,7 @@ impl Store {
         Self::start(disk::Disk::open(dir)?)
     }
 
-    fn start(disk: disk::Disk) -> Result<Self, DiskError> {
+    fn start(mut disk: disk::Disk) -> Result<Self, DiskError> {
         let (objects, floor) = disk.load()?;
         let shared = Arc::new(Shared {
             shards: RwLock::default(),

@@ -1,6 +1,6 @@
 //! The one thread that changes anything.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -48,13 +48,23 @@ pub(super) fn spawn(
         .name("store".into())
         .stack_size(512 << 10);
     thread
-        .spawn(move || Writer { shared, disk }.run(&requests))
+        .spawn(move || {
+            Writer {
+                shared,
+                disk,
+                unsure: HashSet::new(),
+            }
+            .run(&requests)
+        })
         .expect("a thread at start-up")
 }
 
 struct Writer {
     shared: Arc<Shared>,
     disk: Disk,
+    /// After a failed commit nobody knows what the disk has of it: these are written again, as they
+    /// are in the index, with the next one.
+    unsure: HashSet<Key>,
 }
 
 /// Accepted, not yet visible.
@@ -91,33 +101,60 @@ impl Writer {
                 Some(state) => state.clone(),
                 None => self.shared.shard(&write.key.resource).get(&write.key.path),
             };
-            match apply(&write, before, rv + 1) {
+            let Write {
+                key,
+                expect,
+                value,
+                durable,
+            } = write;
+            match apply(expect, value, before, rv + 1) {
                 Ok(event) => {
                     rv += 1;
-                    pending.insert(
-                        write.key.clone(),
-                        (!event.deleted).then(|| event.after.clone()),
-                    );
+                    pending.insert(key.clone(), (!event.deleted).then(|| event.after.clone()));
                     accepted.push(Accepted {
-                        key: write.key,
+                        key,
                         event,
-                        durable: write.durable,
+                        durable,
                         reply,
                     });
                 }
                 Err(e) => drop(reply.send(Err(e))),
             }
         }
+        let again = self.again(&accepted);
+        let again = again.iter().map(|(key, o)| Record {
+            key,
+            json: o.as_ref().map(|o| &o.json()[..]),
+        });
         let records = accepted.iter().filter(|a| a.durable).map(Accepted::record);
-        match self.disk.commit(records, rv) {
-            Ok(()) => self.publish(accepted, rv),
-            Err(e) => {
-                let e = Arc::new(e);
-                tracing::error!("store: {e}");
-                for a in accepted {
-                    let _ = a.reply.send(Err(WriteError::Disk(e.clone())));
-                }
+        match self.disk.commit(again.chain(records), rv) {
+            Ok(()) => {
+                self.unsure.clear();
+                self.publish(accepted, rv);
             }
+            Err(e) => self.refuse(accepted, e),
+        }
+    }
+
+    /// What must be written again and is not among what is written anyway.
+    fn again(&self, accepted: &[Accepted]) -> Vec<(Key, Option<Arc<Object>>)> {
+        if self.unsure.is_empty() || accepted.is_empty() {
+            return Vec::new();
+        }
+        let all = self.unsure.iter().cloned();
+        all.map(|k| (self.shared.shard(&k.resource).get(&k.path), k))
+            .map(|(o, k)| (k, o))
+            .collect()
+    }
+
+    fn refuse(&mut self, accepted: Vec<Accepted>, e: super::DiskError) {
+        let e = Arc::new(e);
+        tracing::error!("store: {e}");
+        for a in accepted {
+            if a.durable {
+                self.unsure.insert(a.key);
+            }
+            let _ = a.reply.send(Err(WriteError::Disk(e.clone())));
         }
     }
 
@@ -146,8 +183,13 @@ impl Accepted {
     }
 }
 
-fn apply(write: &Write, before: Option<Arc<Object>>, rv: u64) -> Result<Event, WriteError> {
-    match (write.expect, &before) {
+fn apply(
+    expect: Expect,
+    value: Option<Value>,
+    before: Option<Arc<Object>>,
+    rv: u64,
+) -> Result<Event, WriteError> {
+    match (expect, &before) {
         (Expect::Absent, Some(_)) => return Err(WriteError::Exists),
         (Expect::Version(_), None) => return Err(WriteError::Missing),
         (Expect::Version(v), Some(o)) if o.resource_version() != v => {
@@ -155,8 +197,8 @@ fn apply(write: &Write, before: Option<Arc<Object>>, rv: u64) -> Result<Event, W
         }
         _ => {}
     }
-    let (value, deleted) = match (&write.value, &before) {
-        (Some(v), _) => (v.clone(), false),
+    let (value, deleted) = match (value, &before) {
+        (Some(v), _) => (v, false),
         (None, Some(o)) => (o.value().clone(), true),
         (None, None) => return Err(WriteError::Missing),
     };
