@@ -34,7 +34,8 @@ pub struct Options {
     /// Addresses of Services.
     #[arg(long, default_value_t)]
     pub service_cidr: Cidr,
-    /// Table of nftables that leads to Services' endpoints; another name for a second instance.
+    /// Table of nftables that leads to Services' endpoints; another name for a second
+    /// instance, `none` for no Services.
     #[arg(long, default_value = "rrun-pods")]
     pub service_table: String,
     /// Socket of the container runtime, as a path or unix:///path.
@@ -116,14 +117,17 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let mut tasks = controllers::start(&client, &events);
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events)));
     tasks.push(tokio::spawn(agent.run()));
-    let proxy = Proxy::new(&client, &options.service_table);
-    tasks.push(tokio::spawn(proxy.clone().run()));
+    let proxy =
+        (options.service_table != "none").then(|| Proxy::new(&client, &options.service_table));
+    tasks.extend(proxy.clone().map(|p| tokio::spawn(p.run())));
     stop_signal().await?;
     tracing::info!("stopping");
     for task in tasks {
         task.abort();
     }
-    proxy.shut_down().await;
+    if let Some(proxy) = proxy {
+        proxy.shut_down().await;
+    }
     let _ = std::fs::remove_file(&options.socket);
     store.close();
     Ok(())
