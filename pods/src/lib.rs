@@ -7,6 +7,13 @@
 //! node agent ──────┘                       └─▶ watches
 //! ```
 #![forbid(unsafe_code)]
+// Pedantic lints that would make tables of cases and lines of text harder to read.
+#![allow(
+    clippy::format_push_string,
+    clippy::match_same_arms,
+    clippy::needless_pass_by_value,
+    clippy::single_match_else
+)]
 
 pub mod api;
 pub mod cli;

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::http::{Api, encode};
-use super::logs::pod_of;
+use super::logs::{default_container, pod_of};
 
 /// `rrun-pods exec -it web -- sh`.
 #[derive(Debug, Args)]
@@ -56,11 +56,9 @@ pub struct AttachOptions {
 /// Runs a command; its exit code becomes the program's.
 pub async fn exec(api: &Api, namespace: &str, options: Options) -> anyhow::Result<ExitCode> {
     let pod = pod_of(api, namespace, &options.what).await?;
-    let command: String = options
-        .command
-        .iter()
-        .map(|c| format!("command={}&", encode(c)))
-        .collect();
+    let words = options.command.iter();
+    let words: Vec<String> = words.map(|c| format!("command={}&", encode(c))).collect();
+    let command = words.concat();
     let (container, flags) = (options.container.as_deref(), (options.stdin, options.tty));
     session(api, namespace, &pod, "exec", &command, container, flags).await
 }
@@ -100,6 +98,10 @@ async fn session(
     };
     let name = pod["metadata"]["name"].as_str().unwrap_or_default();
     let container = container
+        .map(str::to_owned)
+        .or_else(|| default_container(pod));
+    let container = container
+        .as_deref()
         .map(|c| format!("container={}&", encode(c)))
         .unwrap_or_default();
     let target = Target {

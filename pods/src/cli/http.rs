@@ -55,11 +55,19 @@ impl std::error::Error for Refused {}
 pub type Payload<'a> = Option<(&'a str, Vec<u8>)>;
 
 /// A JSON body.
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "it is a payload as the calls take it"
+)]
 pub fn json(value: &Value) -> Payload<'static> {
     Some(("application/json", value.to_string().into_bytes()))
 }
 
-/// A patch of the given kind (`merge-patch`, `strategic-merge-patch`).
+/// A patch: `merge`, `strategic` or `apply`.
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "it is a payload as the calls take it"
+)]
 pub fn patch(kind: &'static str, value: &Value) -> Payload<'static> {
     let kind = match kind {
         "strategic" => "application/strategic-merge-patch+json",

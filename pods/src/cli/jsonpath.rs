@@ -55,7 +55,7 @@ impl Template {
     /// The text that it gives for a value.
     pub fn render(&self, value: &Value) -> String {
         let mut out = String::new();
-        render(&self.0, value, value, &mut out);
+        render(&self.0, value, &mut out);
         out
     }
 }
@@ -245,7 +245,7 @@ fn filter_of(text: &str) -> anyhow::Result<Filter> {
     })
 }
 
-fn render(pieces: &[Piece], root: &Value, at: &Value, out: &mut String) {
+fn render(pieces: &[Piece], at: &Value, out: &mut String) {
     for piece in pieces {
         match piece {
             Piece::Text(text) => out.push_str(text),
@@ -256,7 +256,7 @@ fn render(pieces: &[Piece], root: &Value, at: &Value, out: &mut String) {
             }
             Piece::Range(path, inner) => {
                 for item in select(at, path) {
-                    render(inner, root, item, out);
+                    render(inner, item, out);
                 }
             }
         }

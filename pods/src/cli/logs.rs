@@ -136,11 +136,28 @@ async fn matching(api: &Api, namespace: &str, selector: &str) -> anyhow::Result<
 
 fn containers(pod: &Value, options: &Options) -> Vec<Option<String>> {
     if !options.all_containers {
-        return vec![options.container.clone()];
+        let named = options.container.clone();
+        return vec![named.or_else(|| default_container(pod))];
     }
     let list = |key: &str| pod["spec"][key].as_array().cloned().unwrap_or_default();
     let all = list("initContainers").into_iter().chain(list("containers"));
     all.map(|c| c["name"].as_str().map(str::to_owned)).collect()
+}
+
+/// The container that is meant where none is named, told where there is a choice: the one of the
+/// annotation, or the first.
+pub fn default_container(pod: &Value) -> Option<String> {
+    let all = pod["spec"]["containers"].as_array()?;
+    let names: Vec<&str> = all.iter().filter_map(|c| c["name"].as_str()).collect();
+    let annotated = &pod["metadata"]["annotations"]["kubectl.kubernetes.io/default-container"];
+    let chosen = names.iter().find(|n| **n == annotated).or(names.first())?;
+    if names.len() > 1 {
+        eprintln!(
+            "Defaulted container \"{chosen}\" out of: {}",
+            names.join(", ")
+        );
+    }
+    Some((*chosen).to_owned())
 }
 
 fn query(options: &Options) -> anyhow::Result<String> {

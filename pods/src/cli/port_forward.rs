@@ -91,7 +91,7 @@ fn resolve(remote: &str, service: Option<&Value>, pod: &Value) -> anyhow::Result
     let target = match service {
         Some(service) => {
             let mut all = service["spec"]["ports"].as_array().into_iter().flatten();
-            let port = all.find(|p| p["name"] == remote || p["port"].to_string() == remote);
+            let port = all.find(|p| p["name"] == remote || p["port"] == remote);
             let port = port.ok_or_else(|| anyhow!("the service has no port {remote}"))?;
             match &port["targetPort"] {
                 Value::Null => port["port"].clone(),

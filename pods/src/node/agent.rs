@@ -387,9 +387,8 @@ async fn follow(cri: &Cri, out: &mpsc::Sender<FromRuntime>) -> super::cri::Resul
         return Ok(());
     }
     loop {
-        let event = match events.message().await {
-            Ok(Some(event)) => event,
-            Ok(None) | Err(_) => return Ok(()),
+        let Ok(Some(event)) = events.message().await else {
+            return Ok(());
         };
         let sandbox = event.pod_sandbox_status.as_ref();
         let key = sandbox.and_then(|s| key_from(&s.labels)).or_else(|| {

@@ -212,7 +212,7 @@ async fn http(place: &Place, get: &HTTPGetAction) -> Result<(), Failed> {
     let failed = |error: &dyn std::fmt::Display| Failed::Answer(format!("Get \"{url}\": {error}"));
     let stream = connect(host, number).await.map_err(|error| match error {
         Failed::Answer(why) => failed(&why),
-        other => other,
+        Failed::Unknown(_) => error,
     })?;
     let io = TokioIo::new(stream);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io)

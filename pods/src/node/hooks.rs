@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use super::exec::{Act, Failed, Place};
 
 /// No hook runs longer than this unless its pod's grace says less.
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// Runs the postStart hook, if any. The error is for the event.
 pub async fn post_start(place: &Place) -> Result<(), String> {

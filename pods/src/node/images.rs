@@ -162,7 +162,7 @@ async fn pull(
         };
         match cri.images().pull_image(request).await {
             Ok(_) => return Ok(()),
-            Err(status) => last = status.message().to_owned(),
+            Err(status) => status.message().clone_into(&mut last),
         }
     }
     Err((

@@ -326,7 +326,7 @@ fn waiting(inputs: &Inputs, spec: &Container, allowed: bool) -> State {
         .and_then(|s| s.init_containers.as_ref());
     let has_init = init.is_some_and(|list| !list.is_empty());
     let is_init = init.into_iter().flatten().any(|c| c.name == spec.name);
-    if (has_init && is_init) || (has_init && !allowed) {
+    if has_init && (is_init || !allowed) {
         wait("PodInitializing", "")
     } else {
         wait("ContainerCreating", "")

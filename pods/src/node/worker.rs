@@ -16,6 +16,7 @@ use rrun_cri_api::v1 as cri;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::backoff::BackOff;
 use super::exec::Place;
 use super::memory::{Failure, Memory, every_container, nanos};
 use super::observe::{self, Ended};
@@ -128,17 +129,33 @@ impl Worker {
             tokio::select! {
                 wake = wakes.recv() => match wake {
                     None => return,
-                    Some(wake) => self.volumes_due |= wake == Wake::Volumes,
+                    Some(wake) => self.woken(wake),
                 },
                 Some(done) = self.tasks.join_next() => self.finished(done.ok()),
                 Some(report) = self.reports.recv() => self.report(report),
                 () = pause(sleep) => {}
             }
             while let Ok(wake) = wakes.try_recv() {
-                self.volumes_due |= wake == Wake::Volumes;
+                self.woken(wake);
             }
             while let Some(done) = self.tasks.try_join_next() {
                 self.finished(done.ok());
+            }
+        }
+    }
+
+    /// A change of what the pod is made of is tried at once, not after the back-off of what failed
+    /// for want of it.
+    fn woken(&mut self, wake: Wake) {
+        if wake != Wake::Volumes {
+            return;
+        }
+        self.volumes_due = true;
+        self.memory.sandbox_retries = BackOff::default();
+        for part in self.memory.parts.values_mut() {
+            let wanting = |f: &Failure| f.reason == "CreateContainerConfigError";
+            if part.failure.as_ref().is_some_and(wanting) {
+                part.retries = BackOff::default();
             }
         }
     }
@@ -360,9 +377,8 @@ impl Worker {
                 let name = container.name.clone();
                 self.begin(&name, runtime);
                 self.spawn(name, true, async move {
-                    shared
-                        .run_container(pod, container, restarts, sandbox)
-                        .await
+                    // It holds requests and answers of many kinds: too large for a stack.
+                    Box::pin(shared.run_container(pod, container, restarts, sandbox)).await
                 });
             }
             Action::Kill {
@@ -498,7 +514,7 @@ impl Worker {
         match result {
             Ok(()) => {
                 self.memory.sandbox_failure = None;
-                self.memory.sandbox_retries = super::backoff::BackOff::default();
+                self.memory.sandbox_retries = BackOff::default();
             }
             Err(failure) => {
                 let object = reference(&self.pod, None);
@@ -520,7 +536,7 @@ impl Worker {
         let mut failure = match result {
             Ok(()) => {
                 part.failure = None;
-                part.retries = super::backoff::BackOff::default();
+                part.retries = BackOff::default();
                 return;
             }
             Err(failure) => failure,
@@ -535,7 +551,7 @@ impl Worker {
             );
             let why = &failure.message;
             failure.message = format!("Back-off pulling image \"{image}\": ErrImagePull: {why}");
-            failure.reason = "ImagePullBackOff".to_owned();
+            "ImagePullBackOff".clone_into(&mut failure.reason);
         } else {
             events.warning(&object, "Failed", format!("Error: {}", failure.message));
         }

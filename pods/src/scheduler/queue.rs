@@ -14,7 +14,7 @@ const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(10);
 /// A refused pod is tried again after this even when nothing is known to have changed
 /// (kube-scheduler's `podMaxInUnschedulablePodsDuration`).
-const LONGEST_REST: Duration = Duration::from_secs(300);
+const LONGEST_REST: Duration = Duration::from_mins(5);
 
 #[derive(Debug)]
 struct Entry {

@@ -35,7 +35,7 @@ pub fn write(dir: &Path, files: &Files, group: Option<i64>) -> io::Result<()> {
 fn fill(dir: &Path, files: &Files, group: Option<i64>) -> io::Result<PathBuf> {
     let group = group.and_then(|g| u32::try_from(g).ok());
     let now = crate::node::now();
-    let fresh = (0..)
+    let fresh = (0..u32::MAX)
         .map(|n| dir.join(format!("..{}.{n}", now.strftime("%Y_%m_%d_%H_%M_%S"))))
         .find(|path| !path.exists())
         .expect("one of endless names is free");

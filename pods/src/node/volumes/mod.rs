@@ -8,10 +8,11 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::dirs::Dirs;
+use super::memory::every_container;
 use super::names;
 use super::sources::{Facts, Sources};
 use crate::quantity;
@@ -42,28 +43,52 @@ fn plugin(volume: &Volume) -> Option<&'static str> {
     }
 }
 
-/// The names of the ConfigMaps and Secrets that the pod's volumes are made of: a change of one of
-/// them reaches the files.
+/// Whether the pod is made of this ConfigMap or Secret: its volumes, or its containers'
+/// environment.
 pub fn refers_to(pod: &Pod, kind: &str, name: &str) -> bool {
     let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_ref());
-    volumes.into_iter().flatten().any(|volume| {
-        let sources = volume.projected.as_ref().and_then(|p| p.sources.as_ref());
-        let mut sources = sources.into_iter().flatten();
-        match kind {
-            "ConfigMap" => {
-                volume.config_map.as_ref().is_some_and(|c| c.name == name)
-                    || sources.any(|s| s.config_map.as_ref().is_some_and(|c| c.name == name))
-            }
-            _ => {
-                let own = volume
-                    .secret
-                    .as_ref()
-                    .and_then(|s| s.secret_name.as_deref());
-                own == Some(name)
-                    || sources.any(|s| s.secret.as_ref().is_some_and(|c| c.name == name))
-            }
-        }
-    })
+    let mounted = volumes
+        .into_iter()
+        .flatten()
+        .any(|v| volume_refers(v, kind, name));
+    mounted
+        || every_container(pod)
+            .iter()
+            .any(|c| environment_refers(c, kind, name))
+}
+
+fn volume_refers(volume: &Volume, kind: &str, name: &str) -> bool {
+    let sources = volume.projected.as_ref().and_then(|p| p.sources.as_ref());
+    let mut sources = sources.into_iter().flatten();
+    if kind == "ConfigMap" {
+        volume.config_map.as_ref().is_some_and(|c| c.name == name)
+            || sources.any(|s| s.config_map.as_ref().is_some_and(|c| c.name == name))
+    } else {
+        let own = volume
+            .secret
+            .as_ref()
+            .and_then(|s| s.secret_name.as_deref());
+        own == Some(name) || sources.any(|s| s.secret.as_ref().is_some_and(|c| c.name == name))
+    }
+}
+
+fn environment_refers(container: &Container, kind: &str, name: &str) -> bool {
+    let map = kind == "ConfigMap";
+    let whole = container.env_from.iter().flatten().any(|from| {
+        let map_name = from.config_map_ref.as_ref().map(|r| &r.name);
+        let secret_name = from.secret_ref.as_ref().map(|r| &r.name);
+        (if map { map_name } else { secret_name }).is_some_and(|n| n == name)
+    });
+    let variables = container.env.iter().flatten();
+    whole
+        || variables
+            .into_iter()
+            .filter_map(|v| v.value_from.as_ref())
+            .any(|source| {
+                let map_name = source.config_map_key_ref.as_ref().map(|r| &r.name);
+                let secret_name = source.secret_key_ref.as_ref().map(|r| &r.name);
+                (if map { map_name } else { secret_name }).is_some_and(|n| n == name)
+            })
 }
 
 /// Makes or refreshes every volume of the pod. The error names the volume.
