@@ -80,6 +80,7 @@ type Inbound = BTreeMap<u8, WriteHalf<DuplexStream>>;
 /// Channels that are being laid on a WebSocket.
 pub struct Channels {
     framing: Framing,
+    role: Role,
     buffer: usize,
     inbound: Inbound,
     sender: mpsc::Sender<Message>,
@@ -88,10 +89,11 @@ pub struct Channels {
 
 impl Channels {
     /// None yet.
-    pub fn new(framing: Framing, limits: &Limits) -> Self {
+    pub fn new(framing: Framing, role: Role, limits: &Limits) -> Self {
         let (sender, queue) = mpsc::channel(QUEUE);
         Self {
             framing,
+            role,
             buffer: limits.buffer,
             inbound: Inbound::new(),
             sender,
@@ -121,13 +123,15 @@ impl Channels {
 
     fn pump(&self, channel: u8, mut reader: ReadHalf<DuplexStream>) -> JoinHandle<()> {
         let (framing, sender) = (self.framing, self.sender.clone());
+        // Only clients half-close: client-go complains of a channel 255 from the server.
+        let close = framing.close && self.role == Role::Client;
         tokio::spawn(async move {
             while let Some(chunk) = next_chunk(&mut reader).await {
                 if sender.send(framing.encode(channel, &chunk)).await.is_err() {
                     return;
                 }
             }
-            if framing.close {
+            if close {
                 let _ = sender.send(Message::binary(vec![CLOSE, channel])).await;
             }
         })
@@ -146,12 +150,13 @@ impl Channels {
 
     /// Begins to carry the channels. The connection is closed in order when all channels to the
     /// peer have been half-closed.
-    pub async fn run<IO>(self, io: IO, role: Role, limits: &Limits) -> Link
+    pub async fn run<IO>(self, io: IO, limits: &Limits) -> Link
     where
         IO: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Self {
             framing,
+            role,
             inbound,
             sender,
             queue,

@@ -96,14 +96,14 @@ where
         base64: false,
         close: protocol == "v5.channel.k8s.io",
     };
-    let mut channels = Channels::new(framing, limits);
+    let mut channels = Channels::new(framing, WebSocketRole::Client, limits);
     let stdin = options.stdin.then(|| channels.to_peer(STDIN).0);
     let stdout = options.stdout.then(|| channels.from_peer(STDOUT));
     let stderr = options.stderr.then(|| channels.from_peer(STDERR));
     let error = channels.from_peer(ERROR);
     let sizes = options.tty.then(|| channels.to_peer(RESIZE).0);
     let open = channels.keep_open();
-    let link = channels.run(io, WebSocketRole::Client, limits).await;
+    let link = channels.run(io, limits).await;
     Ok(RemoteCommand {
         stdin: stdin.map(|io| Box::new(io) as WriteStream),
         stdout: stdout.map(|io| Box::new(io) as ReadStream),

@@ -279,7 +279,7 @@ async fn websocket(
         base64: protocol.contains("base64"),
         close: false,
     };
-    let mut channels = Channels::new(framing, &limits);
+    let mut channels = Channels::new(framing, WebSocketRole::Server, &limits);
     let mut forwarded = Vec::new();
     for (index, port) in ports.iter().enumerate() {
         let channel = 2 * index as u8;
@@ -292,7 +292,7 @@ async fn websocket(
         }
         forwarded.push(Forwarded::new(*port, data, error));
     }
-    let link = channels.run(io, WebSocketRole::Server, &limits).await;
+    let link = channels.run(io, &limits).await;
     let source = Source::WebSocket { link, forwarded };
     Ok(PortForward {
         source,

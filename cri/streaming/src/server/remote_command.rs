@@ -147,7 +147,7 @@ async fn websocket(
         base64: protocol.contains("base64"),
         close: protocol.starts_with("v5."),
     };
-    let mut channels = Channels::new(framing, limits);
+    let mut channels = Channels::new(framing, WebSocketRole::Server, limits);
     let stdin = options.stdin.then(|| channels.from_peer(STDIN));
     let stdout = options.stdout.then(|| channels.to_peer(STDOUT));
     let stderr = options.stderr.then(|| channels.to_peer(STDERR));
@@ -155,7 +155,7 @@ async fn websocket(
     let sizes = options.tty.then(|| channels.from_peer(RESIZE));
     // Clients wait for an empty message on the first channel, as the kubelet sends it.
     channels.greet(if options.stdout { STDOUT } else { ERROR }, &[]);
-    let link = channels.run(io, WebSocketRole::Server, limits).await;
+    let link = channels.run(io, limits).await;
     let mut senders = Vec::new();
     let mut outgoing = |channel: Option<(DuplexStream, JoinHandle<()>)>| {
         channel.map(|(io, sender)| {
