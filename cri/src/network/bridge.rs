@@ -21,7 +21,10 @@ use super::subnet::{self, Prefix6, Subnet};
 
 /// The built-in network of one daemon.
 pub struct Bridge {
+    /// The name that is tried first.
     name: String,
+    /// What is written on the bridge.
+    owner: String,
     state: Mutex<State>,
 }
 
@@ -43,6 +46,7 @@ impl Bridge {
         };
         Ok(Self {
             name: name.to_owned(),
+            owner: format!("rrun-cri {}", directory.display()),
             state: Mutex::new(state),
         })
     }
@@ -112,7 +116,11 @@ impl Bridge {
         errors.extend(self.settle(&mut state, true).await.err());
         if let Some(settings) = state.leases.settings().cloned() {
             state.made = true;
-            errors.extend(self.remove_strangers(&state.leases).await.err());
+            errors.extend(
+                self.remove_strangers(&state.leases, settings.bridge.clone())
+                    .await
+                    .err(),
+            );
             for lease in state.leases.all() {
                 let namespace = &live[lease.pod_id.as_str()].netns;
                 errors.extend(self.replug(lease, &settings, namespace).await.err());
@@ -136,22 +144,26 @@ impl Bridge {
     }
 
     async fn remove(&self, state: &mut State) -> Result<()> {
-        if state.leases.settings().is_none() && !state.made {
+        let Some(settings) = state.leases.settings().cloned() else {
             return Ok(());
+        };
+        let owner = self.owner.clone();
+        let remove_link = move || {
+            let netlink = Netlink::open()?;
+            match netlink.link(&settings.bridge)? {
+                Some(link) if link.alias.is_empty() || link.alias == owner => netlink
+                    .delete_link(&settings.bridge)
+                    .map(|_| Some(settings.bridge)),
+                Some(_) => Ok(None),
+                None => Ok(Some(settings.bridge)),
+            }
+        };
+        // The table of somebody else's bridge is not ours either.
+        if let Some(bridge) = blocking(remove_link).await? {
+            rules::apply(&rules::remove(&bridge)).await?;
         }
-        let mut errors = Vec::new();
-        errors.extend(rules::apply(&rules::remove(&self.name)).await.err());
-        let name = self.name.clone();
-        errors.extend(
-            blocking(move || Netlink::open()?.delete_link(&name))
-                .await
-                .err(),
-        );
-        if errors.is_empty() {
-            state.made = false;
-            errors.extend(state.leases.clear_settings().err());
-        }
-        combine(errors)
+        state.made = false;
+        state.leases.clear_settings()
     }
 
     /// The bridge's settings, chosen now where there are none yet.
@@ -159,9 +171,10 @@ impl Bridge {
         if let Some(settings) = state.leases.settings() {
             return Ok(settings.clone());
         }
-        let (name, wanted) = (self.name.clone(), state.wanted);
+        let (name, owner, wanted) = (self.name.clone(), self.owner.clone(), state.wanted);
         let settings = blocking(move || {
             let netlink = Netlink::open()?;
+            let name = plan::choose_name(&name, &owner, &netlink.links()?)?;
             let own = netlink.link(&name)?.map(|link| link.index);
             let mut routes = netlink.routes()?;
             routes.retain(|route| own != Some(route.interface));
@@ -170,7 +183,11 @@ impl Bridge {
             } else {
                 None
             };
-            Ok(Settings::new(subnet::choose(wanted, &routes)?, prefix6))
+            Ok(Settings::new(
+                &name,
+                subnet::choose(wanted, &routes)?,
+                prefix6,
+            ))
         })
         .await?;
         state.leases.set_settings(settings.clone())?;
@@ -178,14 +195,14 @@ impl Bridge {
     }
 
     async fn make_bridge(&self, settings: &Settings) -> Result<()> {
-        let plan = BridgePlan::new(&self.name, settings);
+        let plan = BridgePlan::new(settings, &self.owner);
         blocking(move || plan.execute(&Netlink::open()?).map(drop)).await
     }
 
     async fn write_rules(&self, state: &State, settings: &Settings) -> Result<()> {
-        rules::apply(&rules::replace(&self.name, settings, state.leases.all()))
+        rules::apply(&rules::replace(settings, state.leases.all()))
             .await
-            .with_context(|| format!("write nftables table {}", rules::table(&self.name)))
+            .with_context(|| format!("write nftables table {}", rules::table(&settings.bridge)))
     }
 
     async fn plug(
@@ -194,12 +211,11 @@ impl Bridge {
         settings: Settings,
         namespace: PathBuf,
     ) -> Result<Vec<IpAddr>> {
-        let (name, pod_id, address) = (self.name.clone(), lease.pod_id.clone(), lease.address);
+        let (pod_id, address) = (lease.pod_id.clone(), lease.address);
         blocking(move || {
             let netlink = Netlink::open()?;
-            let bridge = netlink
-                .link(&name)?
-                .with_context(|| format!("bridge {name} is gone"))?;
+            let bridge = netlink.link(&settings.bridge)?;
+            let bridge = bridge.with_context(|| format!("bridge {} is gone", settings.bridge))?;
             PodPlan::new(&pod_id, address, &settings, plan::mtu(&netlink)?).execute(
                 &netlink,
                 bridge.index,
@@ -228,9 +244,8 @@ impl Bridge {
     }
 
     /// Removes ports of the bridge that no lease speaks of.
-    async fn remove_strangers(&self, leases: &Leases) -> Result<()> {
+    async fn remove_strangers(&self, leases: &Leases, name: String) -> Result<()> {
         let known: Vec<_> = leases.all().map(|lease| veth_name(&lease.pod_id)).collect();
-        let name = self.name.clone();
         blocking(move || {
             let netlink = Netlink::open()?;
             let Some(bridge) = netlink.link(&name)? else {

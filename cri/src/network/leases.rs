@@ -83,6 +83,8 @@ pub struct Lease {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     version: u32,
+    /// Name of the bridge.
+    pub bridge: String,
     /// The subnet that was chosen.
     pub subnet: Subnet,
     /// Where the kernel has IPv6.
@@ -91,9 +93,10 @@ pub struct Settings {
 
 impl Settings {
     /// Of a new bridge.
-    pub fn new(subnet: Subnet, prefix6: Option<Prefix6>) -> Self {
+    pub fn new(bridge: &str, subnet: Subnet, prefix6: Option<Prefix6>) -> Self {
         Self {
             version: VERSION,
+            bridge: bridge.to_owned(),
             subnet,
             prefix6,
         }
@@ -300,7 +303,9 @@ mod tests {
     fn leases_are_found_again() {
         let directory = tempfile::tempdir().unwrap();
         let mut leases = Leases::open(directory.path()).unwrap();
-        leases.set_settings(Settings::new(subnet(), None)).unwrap();
+        leases
+            .set_settings(Settings::new("rrun0", subnet(), None))
+            .unwrap();
         let lease = leases.take("a", subnet(), vec![port(None, 8080)]).unwrap();
         leases.take("b", subnet(), Vec::new()).unwrap();
         leases.release("b").unwrap();

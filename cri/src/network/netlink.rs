@@ -38,6 +38,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -77,6 +78,8 @@ pub struct Link {
     pub mtu: u32,
     /// Index of the bridge that it is a port of; 0 for none.
     pub master: u32,
+    /// What its maker wrote on it.
+    pub alias: String,
 }
 
 /// A unicast route of any table.
@@ -189,6 +192,14 @@ impl Netlink {
         });
         self.tell(RTM_NEWLINK, 0, &message)
             .with_context(|| format!("set hairpin mode of bridge port {index}"))
+    }
+
+    /// Writes on an interface whose it is; at most 255 bytes count (IFALIASZ).
+    pub fn set_alias(&self, index: u32, alias: &str) -> Result<()> {
+        let mut message = Message::link(index, 0);
+        message.bytes(IFLA_IFALIAS, alias.as_bytes());
+        self.tell(RTM_NEWLINK, 0, &message)
+            .with_context(|| format!("set the alias of interface {index}"))
     }
 
     /// Sets an interface up.
@@ -408,10 +419,12 @@ fn parse_link(body: &[u8]) -> Option<Link> {
         kind: String::new(),
         mtu: 0,
         master: 0,
+        alias: String::new(),
     };
     for (kind, value) in attributes(body.get(16..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
+            IFLA_IFALIAS => link.alias = text(value),
             IFLA_MTU => link.mtu = read_i32(value)? as u32,
             IFLA_MASTER => link.master = read_i32(value)? as u32,
             IFLA_LINKINFO => {

@@ -22,6 +22,8 @@ const VETH_PREFIX: &str = "rr";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgePlan {
     name: String,
+    /// Written on it, so that two daemons on one machine do not share a bridge by mistake.
+    owner: String,
     mac: Mac,
     addresses: Vec<(IpAddr, u8)>,
     /// Files below /proc/sys/net and what they must hold.
@@ -40,8 +42,9 @@ pub struct PodPlan {
 }
 
 impl BridgePlan {
-    /// The bridge `name` with the addresses of `settings`.
-    pub fn new(name: &str, settings: &Settings) -> Self {
+    /// The bridge of `settings`.
+    pub fn new(settings: &Settings, owner: &str) -> Self {
+        let name = &settings.bridge;
         let gateway = settings.subnet.gateway();
         let mut addresses = vec![(IpAddr::V4(gateway), settings.subnet.prefix())];
         addresses.extend(
@@ -55,7 +58,8 @@ impl BridgePlan {
             (format!("ipv4/conf/{name}/route_localnet"), "1"),
         ];
         Self {
-            name: name.to_owned(),
+            name: name.clone(),
+            owner: owner.to_owned(),
             mac: mac(gateway),
             addresses,
             sysctls,
@@ -85,13 +89,36 @@ impl BridgePlan {
         }
         let link = netlink.link(&self.name)?;
         let link = link.with_context(|| format!("bridge {} went away", self.name))?;
+        // Without an alias it is ours, made by a daemon that was killed right after.
         ensure!(
-            link.kind == "bridge",
-            "interface {} is there already and is no bridge: configure another bridge name",
-            self.name
+            link.kind == "bridge" && [&self.owner, ""].contains(&link.alias.as_str()),
+            "interface {} is there already ({} {:?}): it goes to another name with the next pod \
+             once the last one is gone",
+            self.name,
+            link.kind,
+            link.alias
         );
+        if link.alias.is_empty() {
+            netlink.set_alias(link.index, &self.owner)?;
+        }
         Ok(link)
     }
+}
+
+/// The name for a new bridge: `wanted`, or, where that is somebody else's interface, the first
+/// free one with a number for its last digits.
+pub fn choose_name(wanted: &str, owner: &str, links: &[Link]) -> Result<String> {
+    let stem = wanted.trim_end_matches(|c: char| c.is_ascii_digit());
+    let others = (1..1000)
+        .map(|n| format!("{stem}{n}"))
+        .filter(|name| name.len() < 16);
+    std::iter::once(wanted.to_owned())
+        .chain(others)
+        .find(|name| {
+            let taken = links.iter().find(|link| link.name == *name);
+            taken.is_none_or(|link| link.kind == "bridge" && link.alias == owner)
+        })
+        .with_context(|| format!("no bridge name like {wanted} is free"))
 }
 
 impl PodPlan {
@@ -248,6 +275,7 @@ mod tests {
 
     fn settings(six: bool) -> Settings {
         Settings::new(
+            "rrun0",
             "10.1.0.0/24".parse().unwrap(),
             six.then(|| Prefix6::new([1; 5])),
         )
@@ -255,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_bridge_has_the_gateways_of_its_pods() {
-        let bridge = BridgePlan::new("rrun0", &settings(true));
+        let bridge = BridgePlan::new(&settings(true), "me");
         let pod = PodPlan::new("a", "10.1.0.9".parse().unwrap(), &settings(true), 1500);
         let gateways: Vec<_> = pod.addresses.iter().map(|(_, gateway)| *gateway).collect();
         let own: Vec<_> = bridge
@@ -271,7 +299,26 @@ mod tests {
     fn without_ipv6_there_is_one_address() {
         let pod = PodPlan::new("a", "10.1.0.9".parse().unwrap(), &settings(false), 1500);
         assert_eq!(pod.addresses.len(), 1);
-        assert!(!BridgePlan::new("rrun0", &settings(false)).forward6);
+        assert!(!BridgePlan::new(&settings(false), "me").forward6);
+    }
+
+    #[test]
+    fn a_name_that_is_somebody_elses_is_left_alone() {
+        let link = |name: &str, kind: &str, alias: &str| Link {
+            index: 9,
+            name: name.into(),
+            kind: kind.into(),
+            mtu: 1500,
+            master: 0,
+            alias: alias.into(),
+        };
+        let links = [
+            link("rrun0", "bridge", "other"),
+            link("rrun1", "veth", "me"),
+        ];
+        assert_eq!(choose_name("rrun0", "me", &[]).unwrap(), "rrun0");
+        assert_eq!(choose_name("rrun0", "me", &links).unwrap(), "rrun2");
+        assert_eq!(choose_name("rrun0", "other", &links).unwrap(), "rrun0");
     }
 
     #[test]

@@ -20,11 +20,8 @@ pub fn table(bridge: &str) -> String {
 }
 
 /// The transaction that replaces the table by what `leases` need.
-pub fn replace<'a>(
-    bridge: &str,
-    settings: &Settings,
-    leases: impl Iterator<Item = &'a Lease>,
-) -> String {
+pub fn replace<'a>(settings: &Settings, leases: impl Iterator<Item = &'a Lease>) -> String {
+    let bridge = settings.bridge.as_str();
     let table = table(bridge);
     let elements = Elements::of(settings, leases);
     let mut text = remove(bridge);
@@ -238,8 +235,8 @@ mod tests {
         let mut leases = Leases::open(directory.path()).unwrap();
         let subnet = "10.1.0.0/24".parse().unwrap();
         leases.take("a", subnet, ports).unwrap();
-        let settings = Settings::new(subnet, six.then(|| Prefix6::new([0; 5])));
-        replace("rrun0", &settings, leases.all())
+        let settings = Settings::new("rrun0", subnet, six.then(|| Prefix6::new([0; 5])));
+        replace(&settings, leases.all())
     }
 
     fn port(host_ip: Option<&str>) -> Port {

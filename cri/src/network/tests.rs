@@ -361,3 +361,26 @@ fn a_taken_subnet_is_avoided() {
         nothing_is_left();
     });
 }
+
+/// Two daemons on one machine, as in a test beside a service.
+#[test]
+fn a_second_daemon_gets_a_bridge_of_its_own() {
+    require!(Need::Network, Need::Program("nft"), Need::Program("ip"));
+    on_a_host(|host| async move {
+        let network = host.network().await;
+        let config = NetworkConfig {
+            state: host.path("other"),
+            ..host.config()
+        };
+        let other = Network::open(config).await.unwrap();
+        let ((_one, first), (two, second)) = (host.pod("one"), host.pod("two"));
+        network.setup(&first).await.unwrap();
+        let ips = other.setup(&second).await.unwrap().0;
+        assert_eq!(ips[0], "10.89.0.2".parse::<IpAddr>().unwrap());
+        network.teardown(&first).await.unwrap();
+        serve(Some(&two.0), 80, "two sees");
+        assert!(fetch(None, SocketAddr::new(ips[0], 80)).is_ok());
+        other.teardown(&second).await.unwrap();
+        nothing_is_left();
+    });
+}
