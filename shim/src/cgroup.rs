@@ -30,6 +30,24 @@ impl Cgroup {
         Ok(Self::resolve(&text, &own, &mountinfo::read()?))
     }
 
+    /// Puts a process into the cgroup of a path, of every controller; made where it is not there.
+    pub fn join(path: &str, pid: u32) -> io::Result<()> {
+        let below = Path::new(path.trim_start_matches('/'));
+        if below.components().any(|part| part.as_os_str() == "..") {
+            return Err(io::Error::other(format!("cgroup path {path:?} climbs")));
+        }
+        let mounts = mountinfo::read()?;
+        for mount in mounts
+            .iter()
+            .filter(|m| matches!(m.kind.as_str(), "cgroup" | "cgroup2"))
+        {
+            let dir = mount.point.join(below);
+            fs::create_dir_all(&dir)?;
+            fs::write(dir.join("cgroup.procs"), pid.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Whether there is none of its own: the runtime was told to make none.
     pub fn is_empty(&self) -> bool {
         self.unified.is_none() && self.controllers.is_empty()

@@ -38,6 +38,8 @@ pub struct Container {
     pub oom: Option<Watch>,
     /// A process was.
     pub oom_killed: bool,
+    /// Directory of the checkpoint that it starts from; empty for a container from scratch.
+    pub checkpoint: String,
 }
 
 /// A container's first process, or an exec.

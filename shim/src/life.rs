@@ -81,6 +81,8 @@ impl Shim {
 
     /// The first process has ended: nothing of the container outlives it.
     fn on_init_exit(&mut self, key: Key, exit: Exited) {
+        // Its cause is told before it.
+        self.on_oom(key);
         let Some(process) = self.processes.get(&key) else {
             return;
         };

@@ -27,6 +27,8 @@ pub enum Kind {
     Create,
     /// Run its first process.
     Start,
+    /// Bring its processes back from a checkpoint.
+    Restore,
     /// Run an exec, and for [`shim::ExecRequest`] say where to attach.
     Exec(Option<PathBuf>),
     /// Freeze.
@@ -52,7 +54,7 @@ pub struct Op {
 impl Op {
     /// Whether a child of ours comes of it that we do not know yet.
     pub fn makes_process(&self) -> bool {
-        matches!(self.kind, Kind::Create | Kind::Exec(_))
+        matches!(self.kind, Kind::Create | Kind::Restore | Kind::Exec(_))
     }
 
     /// Pid of the program itself.
@@ -110,10 +112,17 @@ impl Shim {
         } else {
             Err(run.error(ended))
         };
-        let begins = matches!(kind, Kind::Create | Kind::Start | Kind::Exec(_));
+        let begins = matches!(
+            kind,
+            Kind::Create | Kind::Start | Kind::Restore | Kind::Exec(_)
+        );
         let answer = match kind {
             Kind::Create => self.created(process, result, ended),
             Kind::Start => self.started(process, result),
+            Kind::Restore => {
+                let adopted = result.and_then(|()| self.adopt_first(process));
+                self.started(process, adopted)
+            }
             Kind::Exec(path) => self.exec_started(process, result, path),
             Kind::Delete => self.deleted(process, result),
             Kind::Pause | Kind::Resume => self.frozen(process, &kind, result),
@@ -142,40 +151,51 @@ impl Shim {
         result: Result<(), Status>,
         ended: Ended,
     ) -> Result<Vec<u8>, Status> {
-        let adopted = result.and_then(|()| {
-            self.on_console(key);
-            self.adopt(key)?;
-            let (process, container) = (&self.processes[&key], self.container_of(key)?);
-            exits::record_init(&container.bundle, process.pid, process.start_time)
-                .map_err(at("write down the first process in", &container.bundle))?;
-            self.watch_cgroup(key)
-        });
-        if let Err(error) = adopted {
+        if let Err(error) = result.and_then(|()| self.adopt_first(key)) {
             if matches!(ended, Ended::Signal(_)) || self.pid_of(key) != 0 {
                 self.remove_by_force(key);
             }
             self.forget_container(key);
             return Err(error);
         }
+        self.publish_create(key)?;
+        Ok(task::CreateTaskResponse {
+            pid: self.pid_of(key),
+        }
+        .encode_to_vec())
+    }
+
+    /// Takes over a container's first process from the runtime.
+    fn adopt_first(&mut self, key: Key) -> Result<(), Status> {
+        self.on_console(key);
+        self.adopt(key)?;
         let process = self.processes.get(&key).ok_or_else(gone)?;
-        let pid = process.pid;
-        let container = process.container.clone();
+        let bundle = &self.container_of(key)?.bundle;
+        exits::record_init(bundle, process.pid, process.start_time)
+            .map_err(at("write down the first process in", bundle))?;
+        self.watch_cgroup(key)
+    }
+
+    /// Tells of a container that was created.
+    pub fn publish_create(&mut self, key: Key) -> Result<(), Status> {
+        let process = self.processes.get(&key).ok_or_else(gone)?;
         let io = events::TaskIo {
             stdin: process.stdio.stdin.clone(),
             stdout: process.stdio.stdout.clone(),
             stderr: process.stdio.stderr.clone(),
             terminal: process.stdio.terminal,
         };
-        let bundle = self.container_of(key)?.bundle.display().to_string();
+        let container = self.container_of(key)?;
         let event = events::TaskCreate {
-            container_id: container,
-            bundle,
+            container_id: process.container.clone(),
+            bundle: container.bundle.display().to_string(),
             io: Some(io),
-            pid,
+            checkpoint: container.checkpoint.clone(),
+            pid: process.pid,
             ..Default::default()
         };
         self.publish("create", &event);
-        Ok(task::CreateTaskResponse { pid }.encode_to_vec())
+        Ok(())
     }
 
     /// Reads the pid of a process that the runtime left to us, and watches for its end.

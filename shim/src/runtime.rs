@@ -15,6 +15,13 @@ use std::path::{Path, PathBuf};
 /// Name of the file in the bundle that holds a [`Runtime`], for a `delete` after our death.
 const FILE: &str = "shim.json";
 const VERSION: u32 = 1;
+/// Variables that the runtime does not get.
+const FILTERED: [&str; 4] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_FDNAMES",
+];
 /// State directory where the request names none; each namespace has one below it.
 const ROOT: &str = "/run/rrun";
 
@@ -166,7 +173,15 @@ fn start(
     argv: &[CString],
     fds: Fds<'_>,
 ) -> io::Result<(Child, Option<OwnedFd>)> {
-    let env = spawn::environment();
+    let mut env = spawn::environment();
+    // Meant for the daemon above us; a runtime would wait for a READY=1, or pass on descriptors
+    // that nobody gave it.
+    env.retain(|entry| {
+        let name = entry.as_bytes().split(|b| *b == b'=').next();
+        !FILTERED
+            .iter()
+            .any(|filtered| name == Some(filtered.as_bytes()))
+    });
     match fds {
         Fds::Stdio(stdin, stdout, stderr) => Ok((
             spawn::spawn(binary, argv, &env, &[stdin, stdout, stderr])?,

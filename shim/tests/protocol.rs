@@ -163,6 +163,51 @@ fn events_come_in_order_even_from_before_containerd_was_back() {
 }
 
 #[test]
+fn execs_and_kills_for_memory_are_told_in_order() {
+    require!(Need::Root);
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("events.sock");
+    let events = events_service(&socket);
+    let mut bundle = Bundle::new(&["sh", "-c", "read x; x=a; while :; do x=$x$x; done"]);
+    bundle.config["linux"]["resources"] =
+        serde_json::json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
+    let runtime = runtimes()[0].clone();
+    let shim = Shim::start_in(bundle, &runtime, |start| {
+        start.env("TTRPC_ADDRESS", &socket);
+    });
+    let mut request = shim.create_request();
+    request.stdin = "attach:".into();
+    shim.run_as(&request);
+    let (id, mut attached) = shim.exec(&["true"], false, false);
+    attached.read_to_end();
+    shim.wait(&id);
+    shim.delete(&id).unwrap();
+    let attach = shim::AttachRequest {
+        id: shim.id.clone(),
+        stdin: true,
+        ..Default::default()
+    };
+    let path = shim.call(shim.client.attach(&attach)).unwrap().path;
+    common::Attached::to(&path).send(b"go\n");
+    assert_eq!(shim.wait(""), 137);
+    let topics: Vec<_> = (0..7)
+        .map(|_| events.recv_timeout(LIMIT * 10).unwrap().0)
+        .collect();
+    let expected = [
+        "create",
+        "start",
+        "exec-added",
+        "exec-started",
+        "exit",
+        "oom",
+        "exit",
+    ]
+    .map(|topic| format!("/tasks/{topic}"));
+    assert_eq!(topics, expected);
+    shim.finish();
+}
+
+#[test]
 fn delete_cleans_up_after_a_shim_that_was_killed() {
     require!(Need::Root);
     for runtime in runtimes() {

@@ -292,3 +292,51 @@ fn at_rest_the_shim_is_small_and_still_answers() {
     assert_eq!(shim.wait(""), 137);
     shim.finish();
 }
+
+#[test]
+fn a_checkpoint_is_restored_where_it_was() {
+    require!(Need::Root, Need::Program("runc"), Need::Program("criu"));
+    let check = std::process::Command::new("criu")
+        .arg("check")
+        .output()
+        .unwrap();
+    if !check.status.success() {
+        rrun_tests::report_skip(module_path!(), "criu check fails on this kernel");
+        return;
+    }
+    let script = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
+    let shim = Shim::start(&runc(), &["sh", "-c", script]);
+    shim.run();
+    wait_until("some log", LIMIT, || shim.log().len() > 5);
+    let path = shim.dir.join("checkpoint").display().to_string();
+    let options = rrun_task_api::pb::runc::CheckpointOptions {
+        exit: true,
+        ..Default::default()
+    };
+    let request = task::CheckpointTaskRequest {
+        id: shim.id.clone(),
+        path: path.clone(),
+        options: Some(rrun_task_api::any::pack(
+            rrun_task_api::any::CHECKPOINT_OPTIONS,
+            &options,
+        )),
+    };
+    shim.call(shim.client.checkpoint(&request)).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    let reached = shim.log().len();
+    shim.delete("").unwrap();
+    let mut request = shim.create_request();
+    request.checkpoint = path;
+    assert_eq!(shim.call(shim.client.create(&request)).unwrap().pid, 0);
+    let start = task::StartRequest {
+        id: shim.id.clone(),
+        ..Default::default()
+    };
+    assert!(shim.call(shim.client.start(&start)).unwrap().pid > 0);
+    wait_until("more log", LIMIT, || shim.log().len() > reached + 5);
+    let log = shim.log();
+    assert_eq!(log[reached], format!("stdout F {}", reached + 1));
+    shim.kill(9).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    shim.finish();
+}

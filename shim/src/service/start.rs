@@ -1,6 +1,6 @@
 //! Create, Exec and Start: the RPCs that make processes.
 
-use super::{ask, empty, taken};
+use super::{ask, empty, now, taken};
 use crate::args::check_id;
 use crate::cgroup::Cgroup;
 use crate::container::{Caller, Container, Process};
@@ -14,7 +14,9 @@ use crate::server::{Answer, Call, Reply, Shim, forget};
 use rrun_task_api::Status;
 use rrun_task_api::any::{self, RUNC_OPTIONS};
 use rrun_task_api::pb::runc::Options;
-use rrun_task_api::pb::task::{CreateTaskRequest, ExecProcessRequest, StartRequest};
+use rrun_task_api::pb::task::{
+    CreateTaskRequest, CreateTaskResponse, ExecProcessRequest, StartRequest,
+};
 use rrun_task_api::prost::Message;
 use rrun_task_api::time::now_nanos;
 use rustix::fd::AsFd;
@@ -31,17 +33,17 @@ impl Shim {
         if self.containers.contains_key(&request.id) {
             return Err(taken("container", &request.id));
         }
-        if !request.checkpoint.is_empty() {
-            return Err(Status::unimplemented(
-                "restore from a checkpoint is not there yet",
-            ));
-        }
         let bundle = PathBuf::from(&request.bundle);
         if !bundle.is_absolute() || !bundle.join("config.json").is_file() {
             let message = format!("bundle {:?} holds no config.json", request.bundle);
             return Err(Status::invalid(message));
         }
-        let runtime = Runtime::new(&options(request)?, &self.args.namespace);
+        let options = options(request)?;
+        if !options.shim_cgroup.is_empty() {
+            Cgroup::join(&options.shim_cgroup, std::process::id())
+                .map_err(failed("join the shim's cgroup"))?;
+        }
+        let runtime = Runtime::new(&options, &self.args.namespace);
         runtime
             .save(&bundle)
             .map_err(at("keep the options in", &bundle))?;
@@ -60,11 +62,16 @@ impl Shim {
             cgroup: Cgroup::default(),
             oom: None,
             oom_killed: false,
+            checkpoint: request.checkpoint.clone(),
         };
         let process = new_process(&request.id, "", Life::container(), stdio);
         self.containers.insert(request.id.clone(), container);
         self.processes.insert(key, process);
-        let started = self.run_create(key, call.caller, request);
+        let started = if request.checkpoint.is_empty() {
+            self.run_create(key, call.caller, request)
+        } else {
+            self.await_restore(key, request)
+        };
         if started.is_err() {
             self.forget_container(key);
         }
@@ -103,6 +110,46 @@ impl Shim {
         args.push(&request.id);
         self.start_op(Kind::Create, key, Some(caller), &args, fds(given.as_ref()))?;
         Ok(Reply::Pending)
+    }
+
+    /// A container from a checkpoint has no process before its start.
+    fn await_restore(&mut self, key: Key, request: &CreateTaskRequest) -> Answer {
+        let bundle = self.container_of(key)?.bundle.clone();
+        forget(&bundle.join(rrun_task_api::exit::FILE));
+        rootfs::mount_all(&request.rootfs, &bundle.join("rootfs"))?;
+        self.processes
+            .get_mut(&key)
+            .ok_or_else(gone)?
+            .life
+            .done(true);
+        self.publish_create(key)?;
+        now(&CreateTaskResponse { pid: 0 })
+    }
+
+    fn run_restore(&mut self, key: Key, caller: Caller, id: &str) -> Result<(), Status> {
+        let container = self.container_of(key)?;
+        let (bundle, checkpoint) = (container.bundle.clone(), container.checkpoint.clone());
+        let work = bundle.join("work");
+        let given = self.open_io(key)?;
+        let pid_file = self.pid_file(key)?;
+        let console = self.console_path(key);
+        let mut args = vec![
+            "restore",
+            "--detach",
+            "--image-path",
+            &checkpoint,
+            "--work-path",
+            text(&work)?,
+            "--bundle",
+            text(&bundle)?,
+            "--pid-file",
+            text(&pid_file)?,
+        ];
+        if let Some(path) = &console {
+            args.extend(["--console-socket", text(path)?]);
+        }
+        args.push(id);
+        self.start_op(Kind::Restore, key, Some(caller), &args, fds(given.as_ref()))
     }
 
     /// Task API: Exec.
@@ -159,8 +206,13 @@ impl Shim {
         let key = self.find(&request.id, &request.exec_id)?;
         ask!(self.processes.get_mut(&key).ok_or_else(gone)?, Ask::Start);
         if request.exec_id.is_empty() {
-            let args = ["start", &request.id];
-            let started = self.start_op(Kind::Start, key, Some(call.caller), &args, Fds::None);
+            let container = self.container_of(key)?;
+            let started = if container.checkpoint.is_empty() {
+                let args = ["start", &request.id];
+                self.start_op(Kind::Start, key, Some(call.caller), &args, Fds::None)
+            } else {
+                self.run_restore(key, call.caller, &request.id)
+            };
             return self.pending(key, started);
         }
         let started = self.run_exec(key, call.caller, Kind::Exec(None));
