@@ -49,6 +49,9 @@ pub struct RegistryOptions {
     pub plain_http: Vec<String>,
     /// Files or directories of PEM certificates that are trusted beside the system's.
     pub ca_files: Vec<std::path::PathBuf>,
+    /// Directory of mirrors and connection settings in containerd's format
+    /// (`<registry>/hosts.toml`); `plain_http` and `ca_files` are not asked where it has a file.
+    pub hosts_dir: Option<std::path::PathBuf>,
 }
 
 /// How to pull.

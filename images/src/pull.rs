@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::install::{Installed, install};
 use crate::manifest::{self, Config, Descriptor, Document, Manifest, OCI_MANIFEST};
-use crate::registry::{BlobStream, Client};
+use crate::registry::{BlobStream, Remote};
 use crate::store::{Lease, Record};
 use crate::{
     Digest, Error, ImageId, Layer, Platform, Progress, ProgressSink, PullOptions, Reference,
@@ -18,7 +18,7 @@ use crate::{
 /// Layers fetched at the same time where nothing else is said.
 const PARALLEL: usize = 4;
 /// Pieces that wait between the network and the unpacker.
-const PIECES: usize = 8;
+const PIECES: usize = 4;
 
 /// What a reference led to.
 struct Resolved {
@@ -38,7 +38,7 @@ impl Store {
         options: &PullOptions,
         progress: Arc<dyn ProgressSink>,
     ) -> Result<ImageId> {
-        let client = Client::new(reference, &options.registry).await?;
+        let client = Remote::connect(reference, &options.registry).await?;
         let mut lease = Lease::new(self)?;
         let resolved = self
             .resolve(&client, reference, options, &mut lease)
@@ -69,7 +69,7 @@ impl Store {
     /// Fetches the documents of an image and stores them.
     async fn resolve(
         &self,
-        client: &Arc<Client>,
+        client: &Arc<Remote>,
         reference: &Reference,
         options: &PullOptions,
         lease: &mut Lease,
@@ -126,7 +126,7 @@ impl Store {
     /// Fetches and unpacks the layers beside each other, and finishes them bottom first.
     async fn pull_layers(
         &self,
-        client: &Arc<Client>,
+        client: &Arc<Remote>,
         layers: &[Layer],
         options: &PullOptions,
         progress: &Arc<dyn ProgressSink>,
@@ -198,7 +198,7 @@ fn media_type_of(manifest: &Manifest) -> String {
 /// One layer's way into the store.
 struct LayerTask {
     store: Store,
-    client: Arc<Client>,
+    client: Arc<Remote>,
     /// The layer is the last; those before it lie below.
     layers: Vec<Layer>,
     limits: crate::Limits,

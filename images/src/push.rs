@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::registry::Client;
+use crate::registry::{Client, Remote};
 use crate::{Digest, Error, Progress, ProgressSink, Reference, RegistryOptions, Result, Store};
 
 /// Blobs sent at the same time.
@@ -38,12 +38,13 @@ impl Store {
                 .map(|l| (l.digest.clone(), l.compressed_size))
                 .collect(),
         });
-        let client = Client::new(target, options).await?;
+        let remote = Remote::connect(target, options).await?;
+        let client = remote.for_push()?;
         let mut blobs: Vec<Digest> = layers.into_iter().map(|layer| layer.digest).collect();
         blobs.push(record.id.clone());
         blobs.sort();
         blobs.dedup();
-        self.push_blobs(&client, blobs, &record, target, &progress)
+        self.push_blobs(client, blobs, &record, target, &progress)
             .await?;
         let bytes = self.document(&record.manifest)?;
         client

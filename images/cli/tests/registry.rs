@@ -380,3 +380,56 @@ fn damage_is_found_and_repaired() {
         assert_eq!(fs::read_to_string(fs(0).join("bin/tool")).unwrap(), "one");
     }
 }
+
+#[test]
+fn mirrors_are_asked_in_turn() {
+    require!(Need::Root, Need::Program("docker-registry"));
+    let (tool, registry, empty) = (Tool::new(), Registry::start(), Registry::start());
+    let id = tool.build("example.org/team/app:1");
+    let there = format!("{}/team/app:1", registry.host());
+    tool.ok(&["push", "--quiet", "example.org/team/app:1", &there]);
+    tool.ok(&["remove", &id]);
+    let hosts = tool.path("hosts");
+    fs::create_dir_all(hosts.join("example.org")).unwrap();
+    let text = format!(
+        "server = \"http://127.0.0.1:1\"\n\
+         [host.\"http://127.0.0.1:2\"]\n capabilities = [\"pull\", \"resolve\"]\n\
+         [host.\"http://{}\"]\n capabilities = [\"pull\", \"resolve\"]\n\
+         [host.\"http://{}\"]\n capabilities = [\"pull\", \"resolve\"]\n",
+        empty.host(),
+        registry.host()
+    );
+    fs::write(hosts.join("example.org/hosts.toml"), text).unwrap();
+    let dir = hosts.to_str().unwrap();
+    assert_eq!(
+        tool.ok(&[
+            "pull",
+            "--quiet",
+            "--hosts-dir",
+            dir,
+            "example.org/team/app:1"
+        ]),
+        id
+    );
+    assert!(
+        tool.ok(&["inspect", "example.org/team/app:1"])
+            .contains("example.org/team/app@sha256")
+    );
+    let gone = tool.fails(&[
+        "pull",
+        "--quiet",
+        "--hosts-dir",
+        dir,
+        "example.org/team/none:1",
+    ]);
+    assert!(gone.contains("127.0.0.1:1"), "{gone}");
+    fs::write(hosts.join("example.org/hosts.toml"), "host = 7").unwrap();
+    let bad = tool.fails(&[
+        "pull",
+        "--quiet",
+        "--hosts-dir",
+        dir,
+        "example.org/team/app:1",
+    ]);
+    assert!(bad.contains("example.org/hosts.toml"), "{bad}");
+}

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::Bytes;
 
 use super::transport::{Answer, chain};
-use super::{ATTEMPTS, Call, Client, pause, read_body};
+use super::{Call, Client, Remote, pause, read_body, remote};
 use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use crate::store::DOCUMENT_LIMIT;
 use crate::{Digest, Error, Result};
@@ -37,14 +37,18 @@ impl Client {
         Ok(bytes)
     }
 
-    /// A small blob whole, verified.
-    pub async fn document(self: &Arc<Self>, digest: &Digest, size: u64) -> Result<Vec<u8>> {
+    /// Reads a small blob whole and verifies it.
+    pub async fn document(
+        &self,
+        mut stream: BlobStream,
+        digest: &Digest,
+        size: u64,
+    ) -> Result<Vec<u8>> {
         let what = format!("{}: blob {digest} of {}", self.registry, self.repository);
         if size > DOCUMENT_LIMIT {
             let why = format!("{size} bytes; a document has at most {DOCUMENT_LIMIT}");
             return Err(Error::document(what, why));
         }
-        let mut stream = BlobStream::new(Arc::clone(self), digest.clone(), size, 0);
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.next().await? {
             bytes.extend_from_slice(&chunk);
@@ -77,7 +81,9 @@ fn verify(what: &str, expected: &Digest, bytes: &[u8]) -> Result<()> {
 /// A blob in pieces. A broken transfer goes on where it stopped. The digest is the receiver's
 /// to verify; the length is not exceeded.
 pub(crate) struct BlobStream {
-    client: Arc<Client>,
+    remote: Arc<Remote>,
+    /// Which of the remote's places is asked.
+    place: usize,
     digest: Digest,
     size: u64,
     at: u64,
@@ -90,9 +96,10 @@ pub(crate) struct BlobStream {
 
 impl BlobStream {
     /// Starts at `from`, where earlier bytes are there already. Nothing is sent yet.
-    pub fn new(client: Arc<Client>, digest: Digest, size: u64, from: u64) -> Self {
+    pub fn new(remote: Arc<Remote>, digest: Digest, size: u64, from: u64) -> Self {
         Self {
-            client,
+            remote,
+            place: 0,
             digest,
             size,
             at: from,
@@ -110,34 +117,50 @@ impl BlobStream {
     /// The next piece, or `None` when the blob is whole.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         while self.at < self.size {
-            let why = match self.piece().await {
+            let error = match self.piece().await {
                 Ok(bytes) => return Ok(Some(bytes)),
-                Err(Broken::Final(error)) => return Err(error),
-                Err(Broken::Again(why)) => why,
+                Err(Broken::Final(error)) => error,
+                Err(Broken::Again(why)) => {
+                    self.body = None;
+                    self.attempts += 1;
+                    if self.attempts < self.client().attempts {
+                        self.broken = Some(why);
+                        tokio::time::sleep(pause(self.attempts)).await;
+                        continue;
+                    }
+                    let (at, size, tries) = (self.at, self.size, self.attempts);
+                    let why = format!("{why} (at byte {at} of {size}, {tries} attempts)");
+                    self.client().failed(&self.what(), why)
+                }
             };
-            self.body = None;
-            self.attempts += 1;
-            if self.attempts >= ATTEMPTS {
-                let (at, size) = (self.at, self.size);
-                let why = format!("{why} (at byte {at} of {size}, {ATTEMPTS} attempts)");
-                return Err(self.client.failed(&self.what(), why));
+            // The next place goes on where this one stopped.
+            if self.place + 1 >= self.remote.clients.len() {
+                return Err(error);
             }
-            self.broken = Some(why);
-            tokio::time::sleep(pause(self.attempts)).await;
+            remote::tell(&error);
+            self.place += 1;
+            self.attempts = 0;
+            self.body = None;
+            self.broken = Some(error.to_string());
         }
         self.drain().await;
         Ok(None)
     }
 
+    fn client(&self) -> &Client {
+        &self.remote.clients[self.place]
+    }
+
     fn what(&self) -> String {
-        format!("blob {} of {}", self.digest, self.client.repository)
+        format!("blob {} of {}", self.digest, self.client().repository)
     }
 
     async fn piece(&mut self) -> Result<Bytes, Broken> {
         let body = match &mut self.body {
             Some(body) => body,
             none => {
-                let body = open(&self.client, &self.digest, self.size, self.at).await?;
+                let client = &self.remote.clients[self.place];
+                let body = open(client, &self.digest, self.size, self.at).await?;
                 none.insert(body)
             }
         };

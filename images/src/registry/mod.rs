@@ -4,7 +4,10 @@ mod auth;
 mod challenge;
 mod credentials;
 mod fetch;
+mod hosts;
+mod no_verify;
 mod push;
+mod remote;
 mod transport;
 
 use std::sync::Arc;
@@ -16,9 +19,10 @@ use http_body_util::BodyExt;
 use hyper::body::Bytes;
 
 use auth::Auth;
-use transport::{Answer, Origin, RequestBody, Transport, empty};
+use transport::{Answer, Origin, RequestBody, TlsSettings, Transport, empty};
 
 pub(crate) use fetch::BlobStream;
+pub(crate) use remote::Remote;
 
 use crate::{Credentials, Error, Reference, RegistryOptions, Result};
 
@@ -41,6 +45,16 @@ pub(crate) struct Client {
     plain: Vec<String>,
     transport: Transport,
     auth: Auth,
+    /// What comes before the repository: `/v2`.
+    prefix: String,
+    /// What comes after a path: `?ns=docker.io` for a mirror.
+    query: String,
+    headers: Vec<(String, String)>,
+    /// Fewer attempts where another place can be asked.
+    attempts: u32,
+    pulls: bool,
+    resolves: bool,
+    pushes: bool,
 }
 
 /// A request that can be made again.
@@ -97,14 +111,83 @@ impl Client {
             origin: origin_of(&registry, &options.plain_http)?,
             repository: reference.repository().to_owned(),
             plain: options.plain_http.clone(),
-            transport: Transport::new(&options.ca_files)?,
+            transport: Transport::new(&TlsSettings {
+                ca_files: options.ca_files.clone(),
+                ..TlsSettings::default()
+            })?,
             auth: Auth::new(credentials),
             registry,
+            prefix: "/v2".to_owned(),
+            query: String::new(),
+            headers: Vec::new(),
+            attempts: ATTEMPTS,
+            pulls: true,
+            resolves: true,
+            pushes: true,
         };
         if !client.origin.tls && !client.plain.contains(&client.registry) {
             client.origin.tls = client.loopback_wants_tls().await;
         }
         Ok(Arc::new(client))
+    }
+
+    /// A place that hosts.toml names. `mirror` is one before the registry itself.
+    fn at_host(
+        reference: &Reference,
+        options: &RegistryOptions,
+        host: &hosts::Host,
+        mirror: bool,
+    ) -> Result<Self> {
+        let bad = |why| Error::Reference {
+            input: host.url.clone(),
+            why,
+        };
+        let url: Uri = host
+            .url
+            .parse()
+            .map_err(|_| bad("the host of hosts.toml is no URL"))?;
+        let origin = Origin::of(&url).ok_or_else(|| bad("the host of hosts.toml is no URL"))?;
+        let credentials = match &options.credentials {
+            // Credentials that were given are for the registry, not for its mirrors.
+            Credentials::FromFiles => {
+                credentials::find(&origin.authority(), reference.repository())?
+            }
+            _ if mirror => credentials::find(&origin.authority(), reference.repository())?,
+            other => other.clone(),
+        };
+        let path = url.path().trim_end_matches('/');
+        let prefix = if host.override_path || path.ends_with("/v2") {
+            path.to_owned()
+        } else {
+            format!("{path}/v2")
+        };
+        Ok(Self {
+            registry: origin.authority(),
+            repository: reference.repository().to_owned(),
+            plain: if origin.tls {
+                Vec::new()
+            } else {
+                vec![origin.authority()]
+            },
+            transport: Transport::new(&TlsSettings {
+                ca_files: host.ca.clone(),
+                client: host.client.clone(),
+                skip_verify: host.skip_verify,
+            })?,
+            auth: Auth::new(credentials),
+            prefix,
+            query: if mirror {
+                format!("?ns={}", reference.registry())
+            } else {
+                String::new()
+            },
+            headers: host.headers.clone(),
+            attempts: if mirror { 2 } else { ATTEMPTS },
+            pulls: host.pull,
+            resolves: host.resolve,
+            pushes: host.push && !mirror,
+            origin,
+        })
     }
 
     /// A loopback registry is asked without TLS; one that has TLS answers 400, or not in HTTP.
@@ -126,7 +209,7 @@ impl Client {
 
     /// `/v2/<repository>/<rest>`
     fn path(&self, rest: &str) -> String {
-        format!("/v2/{}/{rest}", self.repository)
+        format!("{}/{}/{rest}{}", self.prefix, self.repository, self.query)
     }
 
     /// Plain HTTP is spoken to loopback addresses and where the user said so.
@@ -148,7 +231,7 @@ impl Client {
                 Failure::Again(why, asked) => (why, asked),
             };
             let pause = asked.unwrap_or_else(|| pause(attempt));
-            if attempt == ATTEMPTS || pause > LONGEST_PAUSE {
+            if attempt >= self.attempts || pause > LONGEST_PAUSE {
                 let what = format!("{} {} ({attempt} attempts)", call.method, call.what);
                 return Err(Error::Registry {
                     registry: self.registry.clone(),
@@ -176,7 +259,7 @@ impl Client {
         loop {
             let own = origin == self.origin;
             let authorization = if own { self.auth.header(&scope) } else { None };
-            let request = self.request(call, &target, authorization)?;
+            let request = self.request(call, &target, own, authorization)?;
             let sent = self.transport.send(&origin, request).await;
             let answer = sent.map_err(|why| Failure::Again(why, None))?;
             let status = answer.status();
@@ -202,6 +285,7 @@ impl Client {
         &self,
         call: &Call<'_>,
         target: &str,
+        own: bool,
         authorization: Option<String>,
     ) -> Result<Request<RequestBody>, Failure> {
         let mut request = Request::builder()
@@ -210,6 +294,12 @@ impl Client {
             .header(USER_AGENT, AGENT);
         for (name, value) in &call.headers {
             request = request.header(name, value);
+        }
+        // A redirect's target gets nothing that was meant for the registry.
+        if own {
+            for (name, value) in &self.headers {
+                request = request.header(name, value);
+            }
         }
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);

@@ -83,7 +83,8 @@ impl Client {
         let mut path = self.path("blobs/uploads/");
         if let Some(from) = from {
             let (digest, from) = (percent_encode(digest.as_str()), percent_encode(from));
-            path = format!("{path}?mount={digest}&from={from}");
+            let join = if path.contains('?') { '&' } else { '?' };
+            path = format!("{path}{join}mount={digest}&from={from}");
         }
         let call = self
             .pushing(Method::POST, &path, &format!("upload of blob {digest}"))

@@ -15,7 +15,7 @@ use hyper::body::{Bytes, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -25,6 +25,8 @@ use crate::{Error, Result};
 const CONNECT: Duration = Duration::from_secs(10);
 /// From the request to the head of the answer. A registry that commits a large blob takes long.
 const ANSWER: Duration = Duration::from_mins(2);
+/// Bytes read at once. More of them is not faster, and every layer in flight holds several.
+const READ_BUFFER: usize = 128 << 10;
 const SYSTEM_ROOTS: [&str; 3] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -101,33 +103,46 @@ pub(super) struct Transport {
     idle: Idle,
 }
 
+/// How a server proves itself, and we to it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TlsSettings {
+    /// PEM files, or directories of them, trusted beside the system's.
+    pub ca_files: Vec<PathBuf>,
+    /// Certificate and key of ours.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// Take any certificate, as hosts.toml may ask for.
+    pub skip_verify: bool,
+}
+
 impl Transport {
-    /// Trusts the system's certificates and those of `ca_files` (PEM files, or directories of
-    /// them).
-    pub fn new(ca_files: &[PathBuf]) -> Result<Self> {
-        let mut roots = rustls::RootCertStore::empty();
-        if let Some(system) = SYSTEM_ROOTS
-            .iter()
-            .map(Path::new)
-            .find(|path| path.exists())
-        {
-            add_roots(&mut roots, system)?;
-        }
-        for path in ca_files {
-            if path.is_dir() {
-                for entry in std::fs::read_dir(path).at("list", path)? {
-                    add_roots(&mut roots, &entry.at("list", path)?.path())?;
-                }
-            } else {
-                add_roots(&mut roots, path)?;
-            }
-        }
+    /// Reads the certificates. No connection is made yet.
+    pub fn new(settings: &TlsSettings) -> Result<Self> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
+        let builder = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|error| Error::Worker(format!("set up TLS: {error}")))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .map_err(|error| Error::Worker(format!("set up TLS: {error}")))?;
+        let builder = if settings.skip_verify {
+            let verifier = Arc::new(super::no_verify::NoVerify(provider));
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+        } else {
+            builder.with_root_certificates(roots(&settings.ca_files)?)
+        };
+        let tls = match &settings.client {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let bad = |error: String| Error::document(certificate.display().to_string(), error);
+                let pem = std::fs::read(certificate).at("read", certificate)?;
+                let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+                let chain = chain.map_err(|error| bad(error.to_string()))?;
+                let key =
+                    PrivateKeyDer::from_pem_file(key).map_err(|error| bad(error.to_string()))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| bad(error.to_string()))?
+            }
+        };
         Ok(Self {
             tls: Arc::new(tls),
             idle: Idle::default(),
@@ -196,7 +211,9 @@ async fn handshake<S>(stream: S) -> Result<SendRequest<RequestBody>, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
-    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(READ_BUFFER)
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| chain(&error))?;
     tokio::spawn(async move {
@@ -205,6 +222,27 @@ where
         }
     });
     Ok(sender)
+}
+
+fn roots(ca_files: &[PathBuf]) -> Result<rustls::RootCertStore> {
+    let mut roots = rustls::RootCertStore::empty();
+    if let Some(system) = SYSTEM_ROOTS
+        .iter()
+        .map(Path::new)
+        .find(|path| path.exists())
+    {
+        add_roots(&mut roots, system)?;
+    }
+    for path in ca_files {
+        if path.is_dir() {
+            for entry in std::fs::read_dir(path).at("list", path)? {
+                add_roots(&mut roots, &entry.at("list", path)?.path())?;
+            }
+        } else {
+            add_roots(&mut roots, path)?;
+        }
+    }
+    Ok(roots)
 }
 
 fn add_roots(roots: &mut rustls::RootCertStore, path: &Path) -> Result<()> {

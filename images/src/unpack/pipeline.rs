@@ -17,9 +17,9 @@ use crate::manifest::Compression;
 use crate::{Digest, Error, Hasher, Layer, Result};
 
 /// Compressed chunks that wait for the inflater.
-const CHUNKS: usize = 16;
+const CHUNKS: usize = 4;
 /// Unpacked buffers that wait for the writer or the hasher, 256 KiB each.
-const BUFFERS: usize = 6;
+const BUFFERS: usize = 3;
 /// A layer may be this large whatever its compressed size is.
 const RATIO_FROM: u64 = 64 << 20;
 

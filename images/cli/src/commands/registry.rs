@@ -13,6 +13,9 @@ pub struct RegistryArgs {
     /// Trust these certificates too (PEM file, or a directory of them)
     #[arg(long, value_name = "PATH")]
     ca_file: Vec<PathBuf>,
+    /// Mirrors in containerd's format: DIR/<registry>/hosts.toml
+    #[arg(long, value_name = "DIR", env = "RRUN_IMAGE_HOSTS_DIR")]
+    hosts_dir: Option<PathBuf>,
     /// Log in as USER:PASSWORD; without it docker's and podman's files are read
     #[arg(
         long,
@@ -45,6 +48,7 @@ impl RegistryArgs {
             credentials,
             plain_http: self.plain_http.clone(),
             ca_files: self.ca_file.clone(),
+            hosts_dir: self.hosts_dir.clone(),
         })
     }
 }
