@@ -65,10 +65,13 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
     let mut record = record(plan, pid, undo.cgroup.as_ref().expect("launch set it"))?;
     write(&dir.join(container::CONFIG), config)?;
     let creating = dir.join(container::STATE_CREATING);
+    // Renamed twice, so that no reader sees half of it.
+    let half = dir.join(".state.json");
     write(
-        &creating,
+        &half,
         &serde_json::to_vec(&record).expect("a record is plain data"),
     )?;
+    std::fs::rename(&half, &creating).map_err(|e| Error::file("rename", &half, e))?;
     supervise(plan, (pid, &pidfd), &channel)?;
     let state = dir.join(container::STATE);
     std::fs::rename(&creating, &state).map_err(|e| Error::file("rename", &creating, e))?;
@@ -138,7 +141,6 @@ fn launch(
     let process = plan.spec.process().as_ref();
     let process =
         process.ok_or_else(|| Error::config("process", "process property must not be empty"))?;
-    let rlimits = rlimits::from_spec(process.rlimits().as_deref().unwrap_or_default())?;
     let mut inherited = inherit(plan, dir, fifo)?;
     undo.cgroup = Some(plan.cgroup.begin().context("create the cgroup")?);
     let cgroup = undo.cgroup.as_mut().expect("set above");
@@ -179,7 +181,6 @@ fn launch(
         .context("create the cgroup")?;
     cgroup.limit(&plan.cgroup).context("set cgroup limits")?;
     ours.send(&Message::Cgroup).or_else(|e| explain(&ours, e))?;
-    rlimits::apply(pid, &rlimits).context("set rlimits")?;
     Ok((pid, pidfd, ours))
 }
 
@@ -314,6 +315,10 @@ fn supervise(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), channel: &Channel) -> R
                 run_runtime_hooks(plan, pid)?;
                 channel.send(&Message::Go)?;
             }
+            Some(Message::Limits) => {
+                limit(plan, pid)?;
+                channel.send(&Message::Go)?;
+            }
             Some(Message::Listener(number)) => {
                 let seccomp = plan
                     .spec
@@ -338,6 +343,14 @@ fn supervise(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), channel: &Channel) -> R
             }
         }
     }
+}
+
+fn limit(plan: &Plan, pid: i32) -> Result<()> {
+    let process = plan.spec.process().as_ref();
+    let list = process
+        .and_then(|p| p.rlimits().as_deref())
+        .unwrap_or_default();
+    rlimits::apply(pid, &rlimits::from_spec(list)?)
 }
 
 /// The state while `create` is at work.

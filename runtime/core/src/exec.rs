@@ -8,7 +8,7 @@ use crate::sync::{self, Channel, Message};
 use crate::{Context, Error, Result, console, idmap, rlimits, seccomp};
 use oci_spec::runtime::{Process, Spec};
 use rrun_sys::process::{self, Clone};
-use rrun_sys::{cred, mount, ns, path};
+use rrun_sys::{cred, mount, ns, path, sched};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -62,12 +62,10 @@ pub fn exec(
     if enter_pid {
         ns::setns(own.as_fd(), namespaces::PID).context("return to the pid namespace")?;
     }
-    let finished = idmap::oom_score(pid, process.oom_score_adj())
-        .and_then(|()| rlimits::apply(pid, &rlimits).context("set rlimits"))
-        .and_then(|()| {
-            let agent = |number| notify_agent(container, spec, (pid, &pidfd), number);
-            finish(&ours, agent)
-        });
+    let finished = idmap::oom_score(pid, process.oom_score_adj()).and_then(|()| {
+        let agent = |number| notify_agent(container, spec, (pid, &pidfd), number);
+        finish(&ours, agent, || rlimits::apply(pid, &rlimits))
+    });
     if let Err(error) = finished {
         let _ = process::pidfd_signal(pidfd.as_fd(), process::SIGKILL);
         let _ = process::wait(pid, false);
@@ -115,11 +113,19 @@ fn compile_seccomp(container: &Container, spec: &Spec) -> Result<Option<seccomp:
 }
 
 /// Lets the process go, and waits until exec closes the channel.
-fn finish(channel: &Channel, agent: impl Fn(i32) -> Result<()>) -> Result<()> {
+fn finish(
+    channel: &Channel,
+    agent: impl Fn(i32) -> Result<()>,
+    limit: impl Fn() -> Result<()>,
+) -> Result<()> {
     let sent = channel.send(&Message::Go);
     loop {
         match channel.receive()? {
             None => return sent,
+            Some(Message::Limits) => {
+                limit()?;
+                channel.send(&Message::Go)?;
+            }
             Some(Message::Listener(number)) => {
                 agent(number)?;
                 channel.send(&Message::Go)?;
@@ -153,6 +159,22 @@ struct Child {
     preserve_fds: u32,
 }
 
+/// Restricts the process to the processors of a list such as "0-3,7".
+fn pin(cpus: Option<&str>) -> Result<()> {
+    let Some(cpus) = cpus.filter(|c| !c.is_empty()) else {
+        return Ok(());
+    };
+    let cpus = crate::init::scheduling::number_list(cpus)
+        .map_err(|why| Error::config("process.execCPUAffinity", why))?;
+    sched::set_affinity(0, &cpus)?;
+    let low = cpus
+        .iter()
+        .filter(|c| **c < 64)
+        .fold(0u64, |mask, cpu| mask | 1 << cpu);
+    crate::debug!("nsexec: affinity: {low:#x}");
+    Ok(())
+}
+
 impl Child {
     fn main(mut self, process: &Process) -> ! {
         if let Err(error) = self.run(process) {
@@ -163,7 +185,14 @@ impl Child {
     }
 
     fn run(&mut self, process: &Process) -> Result<()> {
+        crate::debug!("nsexec container setup: join {:?}", ns::names(self.flags));
+        let affinity = process.exec_cpu_affinity().as_ref();
+        pin(affinity.and_then(|a| a.initial().as_deref()))?;
         self.joiner.join_self().context("join the cgroup")?;
+        match affinity.and_then(|a| a.cpu_affinity_final().as_deref()) {
+            Some(cpus) => pin(Some(cpus))?,
+            None => sched::reset_affinity(),
+        }
         let flags = self.flags & !namespaces::PID;
         if flags & namespaces::USER != 0 {
             // First, as it gives the rights for the others; they come with the same call.
@@ -193,7 +222,13 @@ impl Child {
         } else {
             None
         };
-        let prepared = Prepared::for_exec(process, procfs, self.seccomp.take(), self.preserve_fds);
+        let prepared = Prepared::for_exec(
+            process,
+            procfs,
+            self.seccomp.take(),
+            self.preserve_fds,
+            self.flags & namespaces::USER != 0,
+        );
         let never = prepared.take_identity(&self.channel)?.exec()?;
         match never {}
     }

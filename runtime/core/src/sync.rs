@@ -7,6 +7,8 @@
 //!   ── Cgroup ──────────────────▶      cgroups exist
 //!   ◀────────────────── Hooks ──       namespaces and mounts are made, before pivot_root
 //!   ── Go ──────────────────────▶      prestart and createRuntime hooks have run
+//!   ◀───────────────── Limits ──       in a user namespace: rlimits, by the parent
+//!   ── Go ──────────────────────▶
 //!   ◀─────────────── Listener ──       seccomp: take the descriptor, pass it on
 //!   ── Go ──────────────────────▶
 //!   ◀────────────────── Ready ──       only the start is missing
@@ -29,6 +31,8 @@ pub enum Message {
     Hooks,
     /// Go on.
     Go,
+    /// Set the resource limits now; answered with Go.
+    Limits,
     /// All set up.
     Ready,
     /// A seccomp listener is open under this number in the sender; it waits for Go.
@@ -68,6 +72,7 @@ impl Channel {
             Message::Hooks => (b'h', ""),
             Message::Go => (b'g', ""),
             Message::Ready => (b'r', ""),
+            Message::Limits => (b'x', ""),
             Message::Listener(fd) => {
                 number = fd.to_string();
                 (b'l', number.as_str())
@@ -92,6 +97,7 @@ impl Channel {
             b'h' => Message::Hooks,
             b'g' => Message::Go,
             b'r' => Message::Ready,
+            b'x' => Message::Limits,
             b'l' => Message::Listener(String::from_utf8_lossy(text).parse().unwrap_or(-1)),
             _ => Message::Error(String::from_utf8_lossy(text).into_owned()),
         }))

@@ -181,12 +181,8 @@ pub fn set_attr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result
 /// "." for the umount2 that follows (pivot_root(2), NOTES).
 pub fn pivot_root_here() -> Result<()> {
     nix::unistd::pivot_root(c".", c".").call("pivot_root", format_args!(".\", \"."))?;
-    // Nothing that is unmounted here may travel to the host through a shared mount.
-    let private = MountAttr {
-        propagation: libc::MS_SLAVE,
-        ..MountAttr::default()
-    };
-    set_attr_at(c".", true, &private)?;
+    // The lookup of "." for umount2 climbs to the old root, stacked upon the new one. Nothing of
+    // that travels to the host: the caller has made the old tree a slave.
     nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)
         .call("umount2", format_args!("old root, MNT_DETACH"))?;
     nix::unistd::chdir(c"/").call("chdir", format_args!("/"))

@@ -77,6 +77,21 @@ pub fn set_affinity(pid: i32, cpus: &[usize]) -> Result<()> {
         .call("sched_setaffinity", format_args!("{pid}, {cpus:?}"))
 }
 
+/// Lets the caller run on every processor that its cpuset has. The kernel takes
+/// what is possible of a full mask; a failure leaves the affinity as it was.
+pub fn reset_affinity() {
+    let all = [u64::MAX; 16];
+    // SAFETY: pointer and length in bytes describe `all`.
+    unsafe {
+        libc::syscall(
+            libc::SYS_sched_setaffinity,
+            0,
+            size_of_val(&all),
+            all.as_ptr(),
+        )
+    };
+}
+
 /// set_mempolicy(2): `mode` with its flags, `nodes` as a bit mask of up to 1024 nodes.
 pub fn set_memory_policy(mode: i32, nodes: &[u64]) -> Result<()> {
     let bits = nodes.len() * 64 + 1;

@@ -258,6 +258,10 @@ fn refuse_frozen(dir: &Path) -> Result<()> {
         return Ok(());
     }
     Err(Error::State(
-        format!("container's cgroup unexpectedly frozen: thaw {}", dir.display()).into(),
+        format!(
+            "container's cgroup unexpectedly frozen: thaw {}",
+            dir.display()
+        )
+        .into(),
     ))
 }

@@ -192,6 +192,8 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
         None => plan.cgroup.joiner()?,
     };
     joiner.join_self().context("join the cgroup")?;
+    // The caller's affinity is not the container's: its cpuset is.
+    rrun_sys::sched::reset_affinity();
     if namespaces.new & namespaces::CGROUP != 0 {
         ns::unshare(namespaces::CGROUP)?;
     }

@@ -6,7 +6,7 @@ use crate::capabilities::Sets;
 use crate::plan::Plan;
 use crate::seccomp::Filter;
 use crate::sync::{Channel, Message};
-use crate::{Context, Error, Result, console};
+use crate::{Context, Error, Result, console, rlimits};
 use oci_spec::runtime::{Process, Spec};
 use rrun_sys::{cred, fd, path, process, sched, signal};
 use std::ffi::CString;
@@ -21,6 +21,8 @@ pub struct Prepared<'a> {
     procfs: Option<OwnedFd>,
     keyring: Option<String>,
     preserve_fds: u32,
+    /// Whether the parent must set limits: here the right to raise them is gone.
+    by_parent: bool,
     linux: Option<&'a oci_spec::runtime::Linux>,
 }
 
@@ -90,6 +92,7 @@ impl<'a> Prepared<'a> {
             procfs,
             keyring: (!plan.options.no_new_keyring).then(|| format!("_ses.{}", plan.id)),
             preserve_fds: plan.options.preserve_fds,
+            by_parent: plan.namespaces.user(),
             linux: plan.spec.linux().as_ref(),
         })
     }
@@ -100,6 +103,7 @@ impl<'a> Prepared<'a> {
         procfs: Option<OwnedFd>,
         filter: Option<Filter>,
         preserve_fds: u32,
+        by_parent: bool,
     ) -> Self {
         Self {
             process,
@@ -107,6 +111,7 @@ impl<'a> Prepared<'a> {
             procfs,
             keyring: None,
             preserve_fds,
+            by_parent,
             linux: None,
         }
     }
@@ -127,6 +132,7 @@ impl<'a> Prepared<'a> {
             // Needs CAP_SYS_ADMIN, which is about to go.
             load(&filter, channel)?;
         }
+        self.limit(channel)?;
         fix_stdio(process.user().uid())?;
         fd::cloexec_from(3 + self.preserve_fds)?;
         change_user(process)?;
@@ -162,6 +168,19 @@ impl<'a> Prepared<'a> {
                 Ok(rrun_sys::keyring::allow_search(serial).context("share the session keyring")?)
             }
         }
+    }
+
+    /// Resource limits come last: a low one on descriptors would stop the set-up.
+    fn limit(&self, channel: &Channel) -> Result<()> {
+        let rlimits = self.process.rlimits().as_deref().unwrap_or_default();
+        if rlimits.is_empty() {
+            return Ok(());
+        }
+        if self.by_parent {
+            channel.send(&Message::Limits)?;
+            return channel.expect(&Message::Go);
+        }
+        rlimits::apply(0, &rlimits::from_spec(rlimits)?)
     }
 
     fn write_labels(&self) -> Result<()> {
@@ -228,7 +247,10 @@ impl Ready {
         }
         let error = process::exec(&self.program, &self.args, &self.env);
         let program = self.program.to_string_lossy();
-        Err(error).with_context(|| format!("exec {program}"))
+        // Callers look for runc's wording.
+        Err(Error::State(
+            format!("exec {program}: {}", error.errno()).into(),
+        ))
     }
 }
 

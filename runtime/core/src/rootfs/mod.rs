@@ -171,6 +171,8 @@ pub fn build(plan: &Plan, trees: &mut Trees) -> Result<Root> {
             .with_context(|| format!("mount {}", describe(mount)))?;
     }
     devices::make(plan, root.fd()).context("set up /dev")?;
+    // createContainer hooks find the root here, and pivot_root needs it.
+    path::chdir_fd(root.fd())?;
     Ok(root)
 }
 
@@ -190,17 +192,19 @@ fn describe(mount: &Mount) -> String {
 
 fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
     if plan.namespaces.has(namespaces::MOUNT) {
-        let (flags, recursive) = plan.propagation;
-        // Shared or unbindable would reach the host; the root gets those at the end.
-        let slave = crate::plan::mounts::MS_SLAVE;
+        // Whatever the root is to be in the end, from here on nothing may reach the host.
         let private = crate::plan::mounts::MS_PRIVATE;
-        let host = if flags == private { private } else { slave };
+        let keep = plan.propagation == (private, true);
+        let propagation = if keep {
+            private
+        } else {
+            crate::plan::mounts::MS_SLAVE
+        };
         let attr = MountAttr {
-            propagation: host,
+            propagation,
             ..MountAttr::default()
         };
-        mount::set_attr_at(c"/", recursive || host == slave, &attr)
-            .context("set propagation of /")?;
+        mount::set_attr_at(c"/", true, &attr).context("set propagation of /")?;
     }
     let what = || format!("mount root file system {}", plan.rootfs.display());
     let target = path::open(&plan.rootfs, libc_path()).with_context(what)?;

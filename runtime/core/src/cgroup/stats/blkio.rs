@@ -15,10 +15,18 @@ const COUNT: Field = |b| &mut b.io_serviced_recursive;
 const TABLES: [&[(&str, Field)]; 5] = [
     &[
         ("blkio.bfq.sectors_recursive", |b| &mut b.sectors_recursive),
-        ("blkio.bfq.io_service_time_recursive", |b| &mut b.io_service_time_recursive),
-        ("blkio.bfq.io_wait_time_recursive", |b| &mut b.io_wait_time_recursive),
-        ("blkio.bfq.io_merged_recursive", |b| &mut b.io_merged_recursive),
-        ("blkio.bfq.io_queued_recursive", |b| &mut b.io_queued_recursive),
+        ("blkio.bfq.io_service_time_recursive", |b| {
+            &mut b.io_service_time_recursive
+        }),
+        ("blkio.bfq.io_wait_time_recursive", |b| {
+            &mut b.io_wait_time_recursive
+        }),
+        ("blkio.bfq.io_merged_recursive", |b| {
+            &mut b.io_merged_recursive
+        }),
+        ("blkio.bfq.io_queued_recursive", |b| {
+            &mut b.io_queued_recursive
+        }),
         ("blkio.bfq.time_recursive", |b| &mut b.io_time_recursive),
         ("blkio.bfq.io_serviced_recursive", COUNT),
         ("blkio.bfq.io_service_bytes_recursive", BYTES),
@@ -29,8 +37,12 @@ const TABLES: [&[(&str, Field)]; 5] = [
     ],
     &[
         ("blkio.sectors_recursive", |b| &mut b.sectors_recursive),
-        ("blkio.io_service_time_recursive", |b| &mut b.io_service_time_recursive),
-        ("blkio.io_wait_time_recursive", |b| &mut b.io_wait_time_recursive),
+        ("blkio.io_service_time_recursive", |b| {
+            &mut b.io_service_time_recursive
+        }),
+        ("blkio.io_wait_time_recursive", |b| {
+            &mut b.io_wait_time_recursive
+        }),
         ("blkio.io_merged_recursive", |b| &mut b.io_merged_recursive),
         ("blkio.io_queued_recursive", |b| &mut b.io_queued_recursive),
         ("blkio.time_recursive", |b| &mut b.io_time_recursive),
@@ -41,7 +53,10 @@ const TABLES: [&[(&str, Field)]; 5] = [
         ("blkio.throttle.io_serviced_recursive", COUNT),
         ("blkio.throttle.io_service_bytes_recursive", BYTES),
     ],
-    &[("blkio.throttle.io_serviced", COUNT), ("blkio.throttle.io_service_bytes", BYTES)],
+    &[
+        ("blkio.throttle.io_serviced", COUNT),
+        ("blkio.throttle.io_service_bytes", BYTES),
+    ],
 ];
 
 /// From a v1 directory.
@@ -86,7 +101,9 @@ pub fn unified(text: &str) -> Blkio {
         let Some((major, minor)) = fields.next().and_then(|device| device.split_once(':')) else {
             continue;
         };
-        let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else { continue };
+        let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else {
+            continue;
+        };
         for (key, value) in fields.filter_map(|field| field.split_once('=')) {
             let (op, field): (_, Field) = match key {
                 "rbytes" => ("Read", BYTES),
@@ -96,7 +113,12 @@ pub fn unified(text: &str) -> Blkio {
                 _ => continue,
             };
             let Ok(value) = value.parse() else { continue };
-            field(&mut blkio).push(BlkioEntry { major, minor, op: op.to_owned(), value });
+            field(&mut blkio).push(BlkioEntry {
+                major,
+                minor,
+                op: op.to_owned(),
+                value,
+            });
         }
     }
     blkio
@@ -110,8 +132,24 @@ mod tests {
     fn legacy_lines_with_and_without_operation() {
         let found = lines("8:0 Read 10\n8:0 Total 10\nTotal 10\n259:70000 5\n");
         assert_eq!(found.len(), 3);
-        assert_eq!(found[0], BlkioEntry { major: 8, minor: 0, op: "Read".into(), value: 10 });
-        assert_eq!(found[2], BlkioEntry { major: 259, minor: 70_000, op: String::new(), value: 5 });
+        assert_eq!(
+            found[0],
+            BlkioEntry {
+                major: 8,
+                minor: 0,
+                op: "Read".into(),
+                value: 10
+            }
+        );
+        assert_eq!(
+            found[2],
+            BlkioEntry {
+                major: 259,
+                minor: 70_000,
+                op: String::new(),
+                value: 5
+            }
+        );
     }
 
     #[test]

@@ -55,7 +55,10 @@ fn usage(dir: &Path) -> CpuUsage {
     let (mut percpu_user, mut percpu_kernel) = (Vec::new(), Vec::new());
     // A header, then: cpu user system.
     for line in acct.usage_all.lines().skip(1) {
-        let mut fields = line.split_whitespace().skip(1).map(|f| f.parse().unwrap_or(0));
+        let mut fields = line
+            .split_whitespace()
+            .skip(1)
+            .map(|f| f.parse().unwrap_or(0));
         if let (Some(user), Some(kernel)) = (fields.next(), fields.next()) {
             percpu_user.push(user);
             percpu_kernel.push(kernel);
@@ -63,7 +66,11 @@ fn usage(dir: &Path) -> CpuUsage {
     }
     CpuUsage {
         total: acct.usage,
-        percpu: acct.usage_percpu.split_whitespace().filter_map(|n| n.parse().ok()).collect(),
+        percpu: acct
+            .usage_percpu
+            .split_whitespace()
+            .filter_map(|n| n.parse().ok())
+            .collect(),
         percpu_kernel,
         percpu_user,
         kernel: ticks("system"),
@@ -82,7 +89,11 @@ fn throttling(dir: &Path) -> Throttling {
 }
 
 fn cpuset(dir: &Path) -> CpuSet {
-    let list = |file| get(dir, file).map(|text| range_list(&text)).unwrap_or_default();
+    let list = |file| {
+        get(dir, file)
+            .map(|text| range_list(&text))
+            .unwrap_or_default()
+    };
     let value = |file| number(dir, file).unwrap_or(0);
     let level = get(dir, "cpuset.sched_relax_domain_level").unwrap_or_default();
     CpuSet {
@@ -136,7 +147,11 @@ fn memory(dir: &Path) -> Memory {
         },
         kernel: MemoryEntry {
             // Kernel limits are gone since 5.16: what cgroups-rs says of them then is -1.
-            limit: if kernel.limit_in_bytes < 0 { 0 } else { limit(kernel.limit_in_bytes) },
+            limit: if kernel.limit_in_bytes < 0 {
+                0
+            } else {
+                limit(kernel.limit_in_bytes)
+            },
             usage: kernel.usage_in_bytes,
             max: kernel.max_usage_in_bytes,
             failcnt: kernel.fail_cnt,

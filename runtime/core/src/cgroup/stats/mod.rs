@@ -15,7 +15,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
 fn is_zero(value: &u64) -> bool {
     *value == 0
 }
@@ -76,7 +79,10 @@ pub struct Cpu {
 
 /// cpuset (v1).
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "the fields are the kernel's files of the same names")]
+#[expect(
+    missing_docs,
+    reason = "the fields are the kernel's files of the same names"
+)]
 pub struct CpuSet {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cpus: Vec<u16>,
@@ -165,7 +171,10 @@ pub struct BlkioEntry {
 /// Block devices.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the fields are blkio's files of the same names")]
+#[expect(
+    missing_docs,
+    reason = "the fields are blkio's files of the same names"
+)]
 pub struct Blkio {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub io_service_bytes_recursive: Vec<BlkioEntry>,
@@ -229,7 +238,9 @@ impl Cgroup {
         }
         match &self.unified {
             Some(dir) => unified::stats(dir),
-            None => Err(Error::Unsupported("the container has no cgroup to read figures of".into())),
+            None => Err(Error::Unsupported(
+                "the container has no cgroup to read figures of".into(),
+            )),
         }
     }
 
@@ -289,6 +300,9 @@ mod tests {
     #[test]
     fn keyed_lines() {
         let map = keyed("cache 5\nbad\nrss x\ninactive 7\n");
-        assert_eq!(map.into_iter().collect::<Vec<_>>(), [("cache".into(), 5), ("inactive".into(), 7)]);
+        assert_eq!(
+            map.into_iter().collect::<Vec<_>>(),
+            [("cache".into(), 5), ("inactive".into(), 7)]
+        );
     }
 }

@@ -64,7 +64,15 @@ mod tests {
         let psi = parse(
             "some avg10=1.50 avg60=0.25 avg300=0.00 total=77\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=9\n",
         );
-        assert_eq!(psi.some, Pressure { avg10: 1.5, avg60: 0.25, avg300: 0.0, total: 77 });
+        assert_eq!(
+            psi.some,
+            Pressure {
+                avg10: 1.5,
+                avg60: 0.25,
+                avg300: 0.0,
+                total: 77
+            }
+        );
         assert_eq!(psi.full.total, 9);
     }
 }

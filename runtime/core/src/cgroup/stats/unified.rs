@@ -2,9 +2,9 @@
 
 use super::legacy::pids;
 use super::{Hugetlb, Memory, MemoryEntry, Stats, Throttling, blkio, keyed, number, psi};
+use crate::Result;
 use crate::cgroup::tree;
 use crate::cgroup::write::get;
-use crate::Result;
 use cgroups_rs::fs::cpu::CpuController;
 use cgroups_rs::fs::hugetlb::HugeTlbController;
 use std::path::Path;
@@ -40,7 +40,14 @@ pub fn stats(dir: &Path) -> Result<Stats> {
             continue;
         };
         let failcnt = controller.failcnt(&size).unwrap_or(0);
-        stats.hugetlb.insert(size, Hugetlb { usage, max: 0, failcnt });
+        stats.hugetlb.insert(
+            size,
+            Hugetlb {
+                usage,
+                max: 0,
+                failcnt,
+            },
+        );
     }
     Ok(stats)
 }
@@ -63,5 +70,12 @@ fn memory(dir: &Path) -> Memory {
     }
     let cache = raw.get("file").copied().unwrap_or(0);
     let psi = psi::read(dir, "memory.pressure");
-    Memory { cache, usage, swap, raw, psi, ..Memory::default() }
+    Memory {
+        cache,
+        usage,
+        swap,
+        raw,
+        psi,
+        ..Memory::default()
+    }
 }
