@@ -1,13 +1,16 @@
 //! Commands in running containers: the stdio of an exec, its end, and the streaming server's view
 //! of both.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use nix::sched::{CloneFlags, setns};
 use rrun_cri_api::v1;
 use rrun_task_api::client::Client;
 use rrun_task_api::pb::{shim, task};
@@ -17,7 +20,6 @@ use crate::bundle;
 use crate::container;
 use crate::daemon::{Daemon, blocking};
 use crate::error::Error;
-use crate::network;
 use crate::sandbox;
 use crate::store::{ContainerPhase, ContainerRecord, SandboxPhase};
 use crate::streaming::{Backend, Control, Session};
@@ -233,7 +235,9 @@ impl Backend for Streams {
                 return dial_machine(port).await;
             }
             let dir = daemon.config.sandbox_dir(&record.id);
-            network::dial(sandbox::pin(&dir, "net"), port).await
+            let pin = sandbox::pin(&dir, "net");
+            let stream = blocking(move || dial_pod(&pin, port)).await?;
+            TcpStream::from_std(stream).context("watch a socket")
         }
         .boxed()
     }
@@ -249,6 +253,29 @@ async fn dial_machine(port: u16) -> Result<TcpStream> {
     let six = TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await;
     six.map_err(|_| error)
         .with_context(|| format!("connect to port {port} of the pod"))
+}
+
+/// Connects to the loopback of a pod. A socket stays in the network namespace in which it was
+/// made, so a thread that enters it and ends is enough.
+fn dial_pod(pin: &Path, port: u16) -> Result<std::net::TcpStream> {
+    const CONNECT: Duration = Duration::from_secs(10);
+    let file = File::open(pin).with_context(|| format!("open {}", pin.display()))?;
+    let connect = || {
+        setns(&file, CloneFlags::CLONE_NEWNET)
+            .with_context(|| format!("enter {}", pin.display()))?;
+        let to = |ip: IpAddr| std::net::TcpStream::connect_timeout(&(ip, port).into(), CONNECT);
+        let stream = to(Ipv4Addr::LOCALHOST.into())
+            .or_else(|error| to(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
+            .with_context(|| format!("connect to port {port} of the pod"))?;
+        stream.set_nonblocking(true).context("set a socket non-blocking")?;
+        Ok(stream)
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(connect);
+        thread
+            .join()
+            .unwrap_or_else(|_| bail!("the thread that connects panicked"))
+    })
 }
 
 struct ProcessControl {
