@@ -2,13 +2,14 @@
 
 use std::io;
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "bootstrap.proto",
     "cgroups_v1.proto",
     "cgroups_v2.proto",
     "events.proto",
     "events_service.proto",
     "runc.proto",
+    "sandbox.proto",
     "shim.proto",
     "task.proto",
     "task_types.proto",

@@ -8,6 +8,7 @@ use crate::ops::Op;
 use crate::poll::{Event, Interest, Key, Poller, Timer, Token};
 use crate::publish::Publisher;
 use crate::reaper::{self, Signalled, Signals};
+use crate::service::sandbox::Sandbox;
 use crate::sock;
 use rrun_task_api::Status;
 use rrun_task_api::frame::{self, Frame, Kind};
@@ -60,6 +61,8 @@ pub struct Shim {
     pub ops: BTreeMap<Key, Op>,
     /// Attached clients.
     pub attaches: BTreeMap<Key, Attach>,
+    /// The sandbox that the containers belong to, if the caller speaks of sandboxes.
+    pub sandbox: Option<Sandbox>,
     /// Events for containerd.
     pub publisher: Publisher,
     /// The loop is to end.
@@ -92,6 +95,7 @@ pub fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         processes: BTreeMap::new(),
         ops: BTreeMap::new(),
         attaches: BTreeMap::new(),
+        sandbox: None,
         publisher,
         ending: false,
         listener,
@@ -136,6 +140,10 @@ impl Shim {
         self.publisher.is_idle() && !self.conns.values().any(Conn::has_unsent)
     }
 
+    fn is_unused(&self) -> bool {
+        self.containers.is_empty() && self.sandbox.is_none() && self.conns.is_empty()
+    }
+
     /// A number that was never used.
     pub fn new_key(&mut self) -> Key {
         self.last_key += 1;
@@ -178,7 +186,7 @@ impl Shim {
             Timer::Publish => self.publisher.on_event(&mut self.poller),
             Timer::Rest => self.rest(),
             // Whoever started us died before it could use us.
-            Timer::Unused => self.ending |= self.containers.is_empty() && self.conns.is_empty(),
+            Timer::Unused => self.ending |= self.is_unused(),
         }
     }
 
@@ -316,7 +324,10 @@ impl Shim {
         for process in self.processes.values_mut() {
             process.waiters.retain(|caller| caller.conn != key);
         }
-        if self.containers.is_empty() && self.conns.is_empty() {
+        if let Some(sandbox) = &mut self.sandbox {
+            sandbox.forget_conn(key);
+        }
+        if self.is_unused() {
             self.poller.cancel(Timer::Unused);
             self.poller.after(UNUSED, Timer::Unused);
         }

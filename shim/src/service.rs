@@ -1,6 +1,7 @@
 //! Translation between the RPCs and what the shim does.
 
 mod own;
+pub mod sandbox;
 mod start;
 
 use crate::container::Process;
@@ -17,7 +18,7 @@ use rrun_task_api::pb::runc::{CheckpointOptions, ProcessDetails};
 use rrun_task_api::pb::task_types::ProcessInfo;
 use rrun_task_api::pb::{events, task};
 use rrun_task_api::prost::Message;
-use rrun_task_api::service::{SHIM, TASK_V2, TASK_V3};
+use rrun_task_api::service::{SANDBOX, SHIM, TASK_V2, TASK_V3};
 use rrun_task_api::{Code, Status};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
@@ -58,6 +59,7 @@ impl Shim {
         match call.request.service.as_str() {
             TASK_V2 | TASK_V3 => self.task(call),
             SHIM => self.own(call),
+            SANDBOX => self.sandbox_api(call),
             other => Err(Status::unimplemented(format!("no service {other:?} here"))),
         }
     }

@@ -9,8 +9,9 @@ use rrun_task_api::exit::Exit;
 use rrun_task_api::frame;
 use rrun_task_api::pb::bootstrap::{BootstrapParams, BootstrapResult};
 use rrun_task_api::pb::events_service::ForwardRequest;
-use rrun_task_api::pb::{shim, task, ttrpc};
+use rrun_task_api::pb::{sandbox, shim, task, ttrpc};
 use rrun_task_api::prost::Message;
+use rrun_task_api::service::SANDBOX;
 use rrun_tests::{Bundle, Need, require, wait_until};
 use std::fs;
 use std::io::{Read, Write};
@@ -286,6 +287,95 @@ fn a_callers_end_does_not_end_what_it_called_for() {
     shim.kill(9).unwrap();
     assert_eq!(shim.wait(""), 137);
     shim.finish();
+}
+
+#[test]
+fn a_sandbox_holds_several_containers_in_one_shim() {
+    require!(Need::Root);
+    let shim = Shim::start(&runtimes()[0], &["sleep", "1000"]);
+    let sandbox_id = "pod".to_owned();
+    let limit = Some(LIMIT * 10);
+    let create = sandbox::CreateSandboxRequest {
+        sandbox_id: sandbox_id.clone(),
+        ..Default::default()
+    };
+    shim.call(
+        shim.client
+            .call::<_, ()>(SANDBOX, "CreateSandbox", &create, limit),
+    )
+    .unwrap();
+    let start = sandbox::StartSandboxRequest {
+        sandbox_id: sandbox_id.clone(),
+    };
+    let started: sandbox::StartSandboxResponse = shim
+        .call(shim.client.call(SANDBOX, "StartSandbox", &start, limit))
+        .unwrap();
+    assert_eq!(started.pid, shim.shim_pid());
+    shim.run();
+    // A second container of the pod, in a bundle of its own.
+    let mut other = Bundle::new(&["sh", "-c", "exit 4"]);
+    let id = format!("{}-b", shim.id);
+    other.config["linux"]["cgroupsPath"] = format!("/{id}").into();
+    let mut request = shim.create_request();
+    request.id.clone_from(&id);
+    request.bundle = other.write().display().to_string();
+    shim.call(shim.client.create(&request)).unwrap();
+    let request = task::StartRequest {
+        id: id.clone(),
+        ..Default::default()
+    };
+    shim.call(shim.client.start(&request)).unwrap();
+    let wait = task::WaitRequest {
+        id: id.clone(),
+        ..Default::default()
+    };
+    assert_eq!(
+        shim.call(shim.client.wait(&wait, limit))
+            .unwrap()
+            .exit_status,
+        4
+    );
+    let down = sandbox::ShutdownSandboxRequest {
+        sandbox_id: sandbox_id.clone(),
+    };
+    let early = shim.call(
+        shim.client
+            .call::<_, ()>(SANDBOX, "ShutdownSandbox", &down, limit),
+    );
+    assert!(
+        early
+            .unwrap_err()
+            .to_string()
+            .contains("still has 2 containers")
+    );
+    let delete = task::DeleteRequest {
+        id,
+        ..Default::default()
+    };
+    assert_eq!(
+        shim.call(shim.client.delete(&delete)).unwrap().exit_status,
+        4
+    );
+    // Stopping the sandbox ends what is left in it.
+    let stop = sandbox::StopSandboxRequest {
+        sandbox_id,
+        timeout_secs: 10,
+    };
+    shim.call(
+        shim.client
+            .call::<_, ()>(SANDBOX, "StopSandbox", &stop, limit),
+    )
+    .unwrap();
+    assert_eq!(shim.wait(""), 137);
+    shim.delete("").unwrap();
+    shim.call(
+        shim.client
+            .call::<_, ()>(SANDBOX, "ShutdownSandbox", &down, limit),
+    )
+    .unwrap();
+    let pid = shim.shim_pid();
+    wait_until("the shim's end", LIMIT, || !runs(pid));
+    shim.assert_clean();
 }
 
 #[test]

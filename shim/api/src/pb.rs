@@ -15,6 +15,9 @@ pub use containerd::runc::v1 as runc;
 /// `containerd.runtime.bootstrap.v1`
 pub use containerd::runtime::bootstrap::v1 as bootstrap;
 
+/// `containerd.runtime.sandbox.v1`
+pub use containerd::runtime::sandbox::v1 as sandbox;
+
 /// `containerd.services.events.ttrpc.v1`
 pub use containerd::services::events::ttrpc::v1 as events_service;
 
