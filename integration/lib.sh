@@ -39,8 +39,9 @@ pretty() {
     local word out=
     for word in "$@"; do
         word=${word#"$bin/"}
+        word=${word#"${work:-/nonexistent}/"}
         [ -n "$out" ] || case $word in pods) word=rrun-pods ;; image_tool) word=rrun-image ;; esac
-        case $word in *[!A-Za-z0-9_./:=@,%+-]* | '') word=$(printf '%q' "$word") ;; esac
+        case $word in *[!A-Za-z0-9_./:=@,%+-]* | '') word="'$word'" ;; esac
         out+="$word "
     done
     printf '%s' "${out% }"

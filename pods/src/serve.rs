@@ -12,9 +12,9 @@ use crate::api::allocate::Cidr;
 use crate::api::http::tls::Authority;
 use crate::api::{Client, Config, bootstrap, http};
 use crate::events::Recorder;
-use crate::proxy::Proxy;
+use crate::proxy::{NameServer, Proxy};
 use crate::store::Store;
-use crate::{controllers, node, scheduler};
+use crate::{controllers, dns, node, scheduler};
 
 /// Options of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -54,7 +54,8 @@ pub struct Options {
     /// How many pods this node takes.
     #[arg(long, default_value_t = 110)]
     pub max_pods: u32,
-    /// Name server of pods; may be repeated. Without one, pods have the host's.
+    /// Name server of pods, may be repeated; without one, the built-in server answers at the tenth
+    /// address of the Services.
     #[arg(long)]
     pub cluster_dns: Vec<String>,
     /// Domain of Services.
@@ -108,7 +109,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         .context("creating the objects that always exist")?;
     let node_name = node_name(options);
     let events = Recorder::start(client.clone(), "rrun-pods", &node_name);
-    let agent = node::Agent::new(client.clone(), agent_config(options, &node_name))?;
+    let dns = name_server(options, &client).await?;
+    let agent = node::Agent::new(client.clone(), agent_config(options, &node_name, dns))?;
     let context = http::Context::new(client.clone(), Some(Arc::new(agent.answers())));
     let _unix = http::unix(context.clone(), &options.socket)
         .with_context(|| format!("listening on {}", options.socket.display()))?;
@@ -118,7 +120,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events)));
     tasks.push(tokio::spawn(agent.run()));
     let proxy =
-        (options.service_table != "none").then(|| Proxy::new(&client, &options.service_table));
+        (options.service_table != "none").then(|| Proxy::new(&client, &options.service_table, dns));
     tasks.extend(proxy.clone().map(|p| tokio::spawn(p.run())));
     stop_signal().await?;
     tracing::info!("stopping");
@@ -131,6 +133,24 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(&options.socket);
     store.close();
     Ok(())
+}
+
+/// Starts the built-in name server, unless pods are told of others.
+async fn name_server(options: &Options, client: &Client) -> anyhow::Result<Option<NameServer>> {
+    // Without a table nothing would lead there.
+    if !options.cluster_dns.is_empty() || options.service_table == "none" {
+        return Ok(None);
+    }
+    let config = dns::Config {
+        listen: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        domain: options.cluster_domain.clone(),
+        resolv_conf: "/etc/resolv.conf".into(),
+    };
+    let server = dns::Server::bind(&config, client.clone()).await?;
+    let port = server.address().context("DNS")?.port();
+    tokio::spawn(server.serve());
+    let address = options.service_cidr.at(10);
+    Ok(Some(NameServer { address, port }))
 }
 
 /// Serves with TLS and writes the kubeconfig that fits.
@@ -167,13 +187,14 @@ fn node_name(options: &Options) -> String {
     options.node_name.clone().unwrap_or_else(host)
 }
 
-fn agent_config(options: &Options, node_name: &str) -> node::Config {
+fn agent_config(options: &Options, node_name: &str, dns: Option<NameServer>) -> node::Config {
+    let built_in = dns.map(|dns| dns.address.to_string());
     node::Config {
         node_name: node_name.to_owned(),
         root: options.root.join("node"),
         log_dir: options.log_dir.clone(),
         cri_socket: options.cri_socket.clone(),
-        cluster_dns: options.cluster_dns.clone(),
+        cluster_dns: built_in.map_or_else(|| options.cluster_dns.clone(), |address| vec![address]),
         cluster_domain: options.cluster_domain.clone(),
         max_pods: options.max_pods,
     }

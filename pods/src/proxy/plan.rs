@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
@@ -35,6 +35,16 @@ pub struct Port {
     pub sticky: bool,
     /// Endpoints that take connections.
     pub backends: Vec<Backend>,
+}
+
+/// The name server of the cluster: its address among the Services', and the port of the node that
+/// this process answers on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameServer {
+    /// What pods find in their resolv.conf; no interface has it.
+    pub address: Ipv4Addr,
+    /// Over UDP and TCP, on all addresses of the node.
+    pub port: u16,
 }
 
 /// Every port of every Service that has an address.
@@ -169,13 +179,18 @@ fn state(endpoint: &Endpoint) -> State {
 }
 
 /// The text of the table for these Services; `None` where no table is needed.
-pub fn plan(table: &str, services: &[Service], slices: &[EndpointSlice]) -> Option<String> {
+pub fn plan(
+    table: &str,
+    services: &[Service],
+    slices: &[EndpointSlice],
+    dns: Option<NameServer>,
+) -> Option<String> {
     let ports = ports(services, slices);
-    (!ports.is_empty()).then(|| script(table, &ports))
+    (!ports.is_empty() || dns.is_some()).then(|| script(table, &ports, dns))
 }
 
 /// The text that replaces the table by one with these ports, in one transaction.
-pub fn script(table: &str, ports: &[Port]) -> String {
+pub fn script(table: &str, ports: &[Port], dns: Option<NameServer>) -> String {
     let mut out =
         format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
     for six in [false, true] {
@@ -190,8 +205,26 @@ pub fn script(table: &str, ports: &[Port]) -> String {
     }
     let base = BASE.replace("\n    ", "\n  ");
     out.push_str(&base);
+    if let Some(dns) = dns {
+        name_server(&mut out, dns);
+    }
     out.push_str("}\n");
     out
+}
+
+/// Leads questions to this process. It listens on all addresses of the node, so what did not come
+/// by the cluster's address is dropped: the node is nobody else's name server.
+fn name_server(out: &mut String, dns: NameServer) {
+    let NameServer { address, port } = dns;
+    let redirect =
+        format!("ip daddr {address} meta l4proto {{ tcp, udp }} th dport 53 redirect to :{port}");
+    let _ = write!(
+        out,
+        "  chain dns_arriving {{\n    type nat hook prerouting priority dstnat; policy accept;\n    {redirect}\n  }}\n  \
+         chain dns_local {{\n    type nat hook output priority -100; policy accept;\n    {redirect}\n  }}\n  \
+         chain dns_only {{\n    type filter hook input priority filter; policy accept;\n    \
+         meta l4proto {{ tcp, udp }} th dport {port} ct original ip daddr != {address} drop\n  }}\n"
+    );
 }
 
 const BASE: &str = "\
@@ -354,7 +387,7 @@ mod tests {
             endpoint("10.1.0.2", true, true, false),
             endpoint("10.1.0.4", false, false, false)
         ]);
-        let text = plan("t", &[service(json!({}))], &[slice(endpoints)]).unwrap();
+        let text = plan("t", &[service(json!({}))], &[slice(endpoints)], None).unwrap();
         assert!(text.contains("10.96.0.7 . tcp . 80 : goto svc-"));
         assert!(text.contains("numgen inc mod 2 vmap"));
         assert!(text.contains("dnat ip to 10.1.0.2:8080") && !text.contains("10.1.0.4"));
@@ -369,7 +402,7 @@ mod tests {
 
     #[test]
     fn without_endpoints_the_address_refuses() {
-        let text = plan("t", &[service(json!({}))], &[]).unwrap();
+        let text = plan("t", &[service(json!({}))], &[], None).unwrap();
         assert!(!text.contains("goto svc-") && text.contains("elements = { 10.96.0.7 }"));
     }
 
@@ -377,14 +410,27 @@ mod tests {
     fn headless_and_external_names_need_no_rules() {
         let headless = service(json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}}));
         let external = service(json!({"spec": {"type": "ExternalName"}}));
-        assert_eq!(plan("t", &[headless, external], &[]), None);
+        assert_eq!(plan("t", &[headless, external], &[], None), None);
+    }
+
+    #[test]
+    fn the_name_server_answers_by_its_cluster_address_alone() {
+        let dns = NameServer {
+            address: Ipv4Addr::new(10, 96, 0, 10),
+            port: 5301,
+        };
+        let text = plan("t", &[], &[], Some(dns)).unwrap();
+        let redirect =
+            "ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 redirect to :5301";
+        assert_eq!(text.matches(redirect).count(), 2, "{text}");
+        assert!(text.contains("th dport 5301 ct original ip daddr != 10.96.0.10 drop"));
     }
 
     #[test]
     fn affinity_and_node_ports() {
         let with = json!({"spec": {"sessionAffinity": "ClientIP", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}});
         let endpoints = json!([endpoint("10.1.0.2", true, true, false)]);
-        let text = plan("t", &[service(with)], &[slice(endpoints)]).unwrap();
+        let text = plan("t", &[service(with)], &[slice(endpoints)], None).unwrap();
         assert!(text.contains("jhash ip saddr mod 1") && text.contains("tcp . 30080 : goto svc-"));
     }
 }

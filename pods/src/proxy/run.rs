@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::plan::plan;
+use super::plan::{NameServer, plan};
 use crate::api::{Client, Status, kinds};
 use crate::store::Selector;
 
@@ -20,14 +20,16 @@ const RETRY: Duration = Duration::from_secs(2);
 pub struct Proxy {
     client: Client,
     table: String,
+    dns: Option<NameServer>,
 }
 
 impl Proxy {
-    /// A proxy that owns the table `inet <table>`.
-    pub fn new(client: &Client, table: &str) -> Self {
+    /// A proxy that owns the table `inet <table>`, and leads to the name server where there is one.
+    pub fn new(client: &Client, table: &str, dns: Option<NameServer>) -> Self {
         Self {
             client: client.clone(),
             table: table.to_owned(),
+            dns,
         }
     }
 
@@ -79,7 +81,7 @@ impl Proxy {
         let all = Selector::all();
         let services = self.client.list_as("", &all)?;
         let slices = self.client.list_as("", &all)?;
-        Ok(plan(&self.table, &services, &slices))
+        Ok(plan(&self.table, &services, &slices, self.dns))
     }
 
     async fn load(&self, text: Option<&str>) -> anyhow::Result<()> {
