@@ -181,7 +181,8 @@ pub(super) fn version() -> Answer {
     )
 }
 
-const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+/// What clients ask for has an `@` in place of the last dot, which is no media type to Go's parser.
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// `/openapi/v2`.
 pub(super) fn openapi2(accept: &str) -> Answer {
