@@ -1,5 +1,7 @@
 //! The API from outside, over its unix socket.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,7 @@
 //! The real kubectl: the one on PATH, or the one that `KUBECTL` names.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::process::Command;

@@ -129,7 +129,7 @@ fn address(cidr: Cidr, used: &InUse, old: Option<&Value>, new: &mut Value, fault
     if wanted.is_empty() {
         let listed = spec["clusterIPs"].get(0).and_then(Value::as_str);
         let had = old.map(|o| text(&o["spec"], "clusterIP"));
-        wanted = listed.or(had).unwrap_or_default().to_owned();
+        listed.or(had).unwrap_or_default().clone_into(&mut wanted);
     }
     if wanted.is_empty() {
         match free_address(cidr, used) {

@@ -113,7 +113,7 @@ impl Api {
     ) -> Result<Arc<Object>> {
         typed(res, &mut object)?;
         decode::object(res, &mut object, options)?;
-        let (ns, name) = self.admit_new(res, ns, &mut object)?;
+        let (ns, name) = admit_new(res, ns, &mut object)?;
         self.check_namespace(res, &ns, &name)?;
         (res.prepare)(&mut object);
         (res.defaults)(&mut object);
@@ -174,67 +174,6 @@ impl Api {
             });
         }
         Err(status)
-    }
-
-    fn admit_new(&self, res: Res, ns: &str, object: &mut Value) -> Result<(String, String)> {
-        let Some(m) = meta::of(object) else {
-            return Err(Status::bad_request("metadata is not an object"));
-        };
-        if res.namespaced {
-            let own = m
-                .get("namespace")
-                .and_then(Value::as_str)
-                .filter(|n| !n.is_empty());
-            if own.is_some_and(|own| own != ns) {
-                return Err(Status::bad_request(
-                    "the namespace of the provided object does not match the namespace sent on the request",
-                ));
-            }
-            m.insert("namespace".into(), json!(ns));
-        } else {
-            m.remove("namespace");
-        }
-        if m.get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .is_empty()
-        {
-            if let Some(prefix) = m
-                .get("generateName")
-                .and_then(Value::as_str)
-                .filter(|p| !p.is_empty())
-            {
-                let name = meta::generate_name(prefix);
-                m.insert("name".into(), Value::String(name));
-            }
-        }
-        for own in [
-            "resourceVersion",
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "selfLink",
-        ] {
-            m.remove(own);
-        }
-        m.insert("uid".into(), Value::String(meta::uuid()));
-        m.insert("creationTimestamp".into(), Value::String(meta::now()));
-        m.remove("generation");
-        if res.generation {
-            m.insert("generation".into(), json!(1));
-        }
-        let name = m
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        Ok((
-            if res.namespaced {
-                ns.to_owned()
-            } else {
-                String::new()
-            },
-            name,
-        ))
     }
 
     pub async fn update(
@@ -387,6 +326,66 @@ impl Api {
             Err(Status::invalid(res, old.name(), faults.into_causes()))
         }
     }
+}
+
+/// Sets what only the API writes at creation; returns namespace and name.
+fn admit_new(res: Res, ns: &str, object: &mut Value) -> Result<(String, String)> {
+    let Some(m) = meta::of(object) else {
+        return Err(Status::bad_request("metadata is not an object"));
+    };
+    if res.namespaced {
+        let own = m
+            .get("namespace")
+            .and_then(Value::as_str)
+            .filter(|n| !n.is_empty());
+        if own.is_some_and(|own| own != ns) {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+        m.insert("namespace".into(), json!(ns));
+    } else {
+        m.remove("namespace");
+    }
+    if m.get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .is_empty()
+        && let Some(prefix) = m
+            .get("generateName")
+            .and_then(Value::as_str)
+            .filter(|p| !p.is_empty())
+    {
+        let name = meta::generate_name(prefix);
+        m.insert("name".into(), Value::String(name));
+    }
+    for own in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ] {
+        m.remove(own);
+    }
+    m.insert("uid".into(), Value::String(meta::uuid()));
+    m.insert("creationTimestamp".into(), Value::String(meta::now()));
+    m.remove("generation");
+    if res.generation {
+        m.insert("generation".into(), json!(1));
+    }
+    let name = m
+        .get("name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    Ok((
+        if res.namespaced {
+            ns.to_owned()
+        } else {
+            String::new()
+        },
+        name,
+    ))
 }
 
 /// Fills in `apiVersion` and `kind`, or refuses others.

@@ -58,6 +58,9 @@ pub(super) struct Record<'a> {
     pub json: Option<&'a [u8]>,
 }
 
+/// An object under its key.
+type Stored = (Key, Arc<Object>);
+
 type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
 
 pub(super) struct Disk {
@@ -154,12 +157,12 @@ impl Disk {
     }
 
     /// All objects, and the version from which to go on counting.
-    pub fn load(&mut self) -> Result<(Vec<(Key, Arc<Object>)>, u64), Error> {
+    pub fn load(&mut self) -> Result<(Vec<Stored>, u64), Error> {
         let objects = self.read_objects().map_err(|e| self.error(e))?;
         Ok((objects, (self.reserved - RESERVE).max(1)))
     }
 
-    fn read_objects(&mut self) -> Result<Vec<(Key, Arc<Object>)>, redb::Error> {
+    fn read_objects(&mut self) -> Result<Vec<Stored>, redb::Error> {
         let txn = self.database()?.begin_read()?;
         let table = txn.open_table(OBJECTS)?;
         let mut out = Vec::new();

@@ -194,7 +194,7 @@ impl FieldRequirement {
         let equal = match at {
             Value::Null => self.value.is_empty(),
             Value::String(s) => *s == self.value,
-            other => other.to_string() == self.value,
+            other => *other == self.value,
         };
         equal == self.equal
     }

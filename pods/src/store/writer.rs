@@ -54,7 +54,7 @@ pub(super) fn spawn(
                 disk,
                 unsure: HashSet::new(),
             }
-            .run(&requests)
+            .run(&requests);
         })
         .expect("a thread at start-up")
 }

@@ -1,5 +1,7 @@
 //! A pod manager of a test's own: in a directory of its own, without a runtime and without a proxy.
 
+#![allow(clippy::unwrap_used, dead_code)]
+
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
@@ -50,7 +52,6 @@ impl Server {
     }
 
     /// With the TLS listener on a free port.
-    #[allow(dead_code)]
     pub fn with_tls() -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
@@ -86,18 +87,15 @@ impl Server {
         self.dir.path().join("api.sock")
     }
 
-    #[allow(dead_code)]
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir.path().join("root/kubeconfig")
     }
 
-    #[allow(dead_code)]
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
     /// kill -9, and a new start on the same state.
-    #[allow(dead_code)]
     pub fn crash(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -149,7 +147,6 @@ impl Server {
     }
 
     /// Waits until a path answers with a code.
-    #[allow(dead_code)]
     pub fn until(&self, path: &str, code: u16) {
         let end = Instant::now() + Duration::from_secs(20);
         loop {

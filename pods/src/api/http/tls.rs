@@ -26,7 +26,7 @@ use rustls::{RootCertStore, ServerConfig};
 /// process.
 const LONG: i32 = 10;
 /// After this the administrator's certificate is made anew; it lasts a year more.
-const RENEW: Duration = Duration::from_secs(300 * 86_400);
+const RENEW: Duration = Duration::from_hours(7200);
 
 /// The authority that signs everything.
 pub struct Authority {

@@ -19,7 +19,7 @@ use crate::api::table::{self, Include};
 use crate::store::Object;
 
 /// How often a client that asked for bookmarks gets one.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+const BOOKMARK_EVERY: Duration = Duration::from_mins(1);
 
 struct Stream {
     res: Res,
@@ -85,7 +85,7 @@ impl Stream {
             self.send(self.bookmark(watch.position(), true)).await?;
         }
         let mut tick = tokio::time::interval_at(Instant::now() + BOOKMARK_EVERY, BOOKMARK_EVERY);
-        let far = Instant::now() + Duration::from_secs(365 * 86_400);
+        let far = Instant::now() + Duration::from_hours(8760);
         let end = self.end.unwrap_or(far);
         loop {
             tokio::select! {

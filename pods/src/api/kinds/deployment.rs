@@ -61,14 +61,14 @@ fn validate(deployment: &Value, faults: &mut Faults) {
     if let (Some(d), Some(ready)) = (
         deadline.as_i64(),
         Some(spec["minReadySeconds"].as_i64().unwrap_or(0)),
-    ) {
-        if d >= 0 && d <= ready {
-            faults.invalid(
-                "spec.progressDeadlineSeconds",
-                deadline,
-                "must be greater than minReadySeconds",
-            );
-        }
+    ) && d >= 0
+        && d <= ready
+    {
+        faults.invalid(
+            "spec.progressDeadlineSeconds",
+            deadline,
+            "must be greater than minReadySeconds",
+        );
     }
     let strategy = &spec["strategy"];
     faults.one_of(

@@ -71,10 +71,11 @@ fn prepare(pod: &mut Value) {
 fn defaults(pod: &mut Value) {
     podspec::pod(pod);
     // Of requests as defaulted, and once: it may not change in a pod's life.
-    if pod["status"].is_object() && pod["status"]["qosClass"].is_null() {
-        if let Ok(spec) = PodSpec::deserialize(&pod["spec"]) {
-            pod["status"]["qosClass"] = json!(resources::qos_class(&spec));
-        }
+    if pod["status"].is_object()
+        && pod["status"]["qosClass"].is_null()
+        && let Ok(spec) = PodSpec::deserialize(&pod["spec"])
+    {
+        pod["status"]["qosClass"] = json!(resources::qos_class(&spec));
     }
 }
 

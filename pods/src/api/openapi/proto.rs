@@ -91,10 +91,10 @@ pub fn v2(doc: &Value) -> Vec<u8> {
         info.text(2, &doc["info"]["version"]);
     });
     out.message(8, |paths| {
-        paths.named(2, doc["paths"].as_object(), path_item)
+        paths.named(2, doc["paths"].as_object(), path_item);
     });
     out.message(9, |all| {
-        all.named(1, doc["definitions"].as_object(), schema)
+        all.named(1, doc["definitions"].as_object(), schema);
     });
     out.0
 }
@@ -127,7 +127,7 @@ fn operation(m: &mut Message, op: &Value) {
                 r.text(1, &response["description"]);
                 if !response["schema"].is_null() {
                     r.message(2, |item| {
-                        item.message(1, |s| schema(s, &response["schema"]))
+                        item.message(1, |s| schema(s, &response["schema"]));
                     });
                 }
             });
@@ -162,7 +162,7 @@ fn schema(m: &mut Message, s: &Value) {
     m.texts(19, &s["required"]);
     if !s["additionalProperties"].is_null() {
         m.message(21, |item| {
-            item.message(1, |inner| schema(inner, &s["additionalProperties"]))
+            item.message(1, |inner| schema(inner, &s["additionalProperties"]));
         });
     }
     if !s["type"].is_null() {
@@ -170,7 +170,7 @@ fn schema(m: &mut Message, s: &Value) {
     }
     if !s["items"].is_null() {
         m.message(23, |item| {
-            item.message(1, |inner| schema(inner, &s["items"]))
+            item.message(1, |inner| schema(inner, &s["items"]));
         });
     }
     if !s["properties"].is_null() {

@@ -182,7 +182,8 @@ fn put(f: &Field, wire: &Wire<'_>, depth: usize, out: &mut Map<String, Value>) -
             let value = value(ty, wire, depth).map_err(|e| format!("{}: {e}", f.name))?;
             // Go writes every plain field; what is empty there is absent here.
             let zero = [json!(""), json!(0), json!(false)].contains(&value);
-            if !value.is_null() && !(f.plain && zero) {
+            let absent = value.is_null() || f.plain && zero;
+            if !absent {
                 out.insert(f.name.into(), value);
             }
         }

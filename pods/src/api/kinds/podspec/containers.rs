@@ -214,12 +214,12 @@ fn resources(r: &Value, path: &str, faults: &mut Faults) {
     }
     for (name, value) in entries(&r["requests"]) {
         let limit = &r["limits"][name];
-        if let (Some(want), Some(most)) = (amount(value), amount(limit)) {
-            if want > most {
-                let most = limit.as_str().unwrap_or_default();
-                let detail = format!("must be less than or equal to {name} limit of {most}");
-                faults.invalid(format!("{path}.requests"), value, detail);
-            }
+        if let (Some(want), Some(most)) = (amount(value), amount(limit))
+            && want > most
+        {
+            let most = limit.as_str().unwrap_or_default();
+            let detail = format!("must be less than or equal to {name} limit of {most}");
+            faults.invalid(format!("{path}.requests"), value, detail);
         }
     }
 }
