@@ -347,16 +347,16 @@ fn damage_is_found_and_repaired() {
     };
     let damage: [(&str, &dyn Fn()); 5] = [
         ("its bytes have digest", &|| {
-            fs::write(blob(0), "x").unwrap()
+            fs::write(blob(0), "x").unwrap();
         }),
         ("content is not the layer's", &|| {
-            fs::write(fs(0).join("bin/tool"), "two").unwrap()
+            fs::write(fs(0).join("bin/tool"), "two").unwrap();
         }),
         ("inodes", &|| {
-            fs::remove_file(fs(1).join("etc/passwd")).unwrap()
+            fs::remove_file(fs(1).join("etc/passwd")).unwrap();
         }),
         ("layer.json", &|| {
-            fs::remove_file(fs(1).with_file_name("layer.json")).unwrap()
+            fs::remove_file(fs(1).with_file_name("layer.json")).unwrap();
         }),
         ("its bytes have digest", &|| {
             fs::write(blob(1), "").unwrap();

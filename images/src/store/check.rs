@@ -78,9 +78,9 @@ impl Store {
             let kept = !broken && self.has_blob(&layer.digest, layer.compressed_size);
             let why = self.check_layer(layer, kept)?;
             if kept {
-                report.layers += 1
+                report.layers += 1;
             } else {
-                report.layers_counted += 1
+                report.layers_counted += 1;
             }
             report.add(chain, true, images, why);
         }
@@ -323,16 +323,17 @@ fn compare(a: &Path, b: &Path, at: &Path, incomplete: bool) -> std::io::Result<O
     Ok(None)
 }
 
-fn same_bytes(a: &Path, b: &Path) -> std::io::Result<bool> {
+fn same_bytes(one: &Path, other: &Path) -> std::io::Result<bool> {
     use std::io::Read;
-    let (mut a, mut b) = (File::open(a)?, File::open(b)?);
-    let (mut x, mut y) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (mut left, mut right) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     loop {
-        let n = a.read(&mut x)?;
-        if n == 0 {
-            return Ok(b.read(&mut y)? == 0);
+        let length = one.read(&mut left)?;
+        if length == 0 {
+            return Ok(other.read(&mut right)? == 0);
         }
-        if b.read_exact(&mut y[..n]).is_err() || x[..n] != y[..n] {
+        let read = other.read_exact(&mut right[..length]);
+        if read.is_err() || left[..length] != right[..length] {
             return Ok(false);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
