@@ -38,6 +38,8 @@ pub struct Container {
     pub oom: Option<Watch>,
     /// A process was.
     pub oom_killed: bool,
+    /// User and group that get its pipes, where the options name them.
+    pub io_owner: Option<(u32, u32)>,
     /// Directory of the checkpoint that it starts from; empty for a container from scratch.
     pub checkpoint: String,
 }

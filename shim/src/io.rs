@@ -10,7 +10,7 @@ use crate::uri::{self, Source, Target};
 use rrun_task_api::Status;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid};
 use rustix::pipe::{PipeFlags, pipe_with};
 use std::ffi::CString;
 use std::fmt::Display;
@@ -55,6 +55,21 @@ pub struct Given {
     pub stdout: OwnedFd,
     /// Standard error.
     pub stderr: OwnedFd,
+}
+
+impl Given {
+    /// Gives pipes and FIFOs to a user, who may then open them again through `/proc`. `/dev/null`
+    /// stays everybody's.
+    pub fn chown(&self, uid: u32, gid: u32) -> rustix::io::Result<()> {
+        for fd in [&self.stdin, &self.stdout, &self.stderr] {
+            let kind = FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode);
+            if kind == FileType::Fifo {
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                rustix::fs::fchown(fd, Some(uid), Some(gid))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Our side of a process's stdio.

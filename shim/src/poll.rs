@@ -96,6 +96,8 @@ pub enum Timer {
     OutputEnds(Key),
     /// Try again to publish events.
     Publish,
+    /// Listen again after a shortage of descriptors.
+    Listen,
     /// Nothing has happened for a while, perhaps.
     Rest,
     /// Nobody has made a container, perhaps.

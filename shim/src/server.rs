@@ -15,6 +15,7 @@ use rrun_task_api::frame::{self, Frame, Kind};
 use rrun_task_api::pb::ttrpc::Request;
 use rrun_task_api::prost::Message;
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -25,6 +26,9 @@ use std::time::{Duration, Instant};
 const REST: Duration = Duration::from_secs(2);
 /// A shim that nobody has used for so long ends.
 const UNUSED: Duration = Duration::from_mins(5);
+
+/// Between two tries to accept a connection.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// A request on its way.
 pub struct Call {
@@ -184,6 +188,11 @@ impl Shim {
             Timer::AttachExpires(key) => self.on_attach_expired(key),
             Timer::OutputEnds(key) => self.on_output_timer(key),
             Timer::Publish => self.publisher.on_event(&mut self.poller),
+            Timer::Listen => {
+                let _ = self
+                    .poller
+                    .add(&self.listener, Token::Listener, Interest::IN);
+            }
             Timer::Rest => self.rest(),
             // Whoever started us died before it could use us.
             Timer::Unused => self.ending |= self.is_unused(),
@@ -233,10 +242,22 @@ impl Shim {
     }
 
     fn on_listener(&mut self) {
-        while let Ok(fd) = sock::accept(&self.listener) {
-            let key = self.new_key();
-            if self.poller.add(&fd, Token::Conn(key), Interest::IN).is_ok() {
-                self.conns.insert(key, Conn::new(fd));
+        loop {
+            match sock::accept(&self.listener) {
+                Ok(fd) => {
+                    let key = self.new_key();
+                    if self.poller.add(&fd, Token::Conn(key), Interest::IN).is_ok() {
+                        self.conns.insert(key, Conn::new(fd));
+                    }
+                }
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => {
+                    // Out of descriptors: to look again at once would be to spin.
+                    self.warn(&format!("accept a connection: {error}"));
+                    self.poller.remove(&self.listener);
+                    return self.poller.after(RETRY, Timer::Listen);
+                }
             }
         }
     }

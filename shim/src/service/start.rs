@@ -62,6 +62,7 @@ impl Shim {
             cgroup: Cgroup::default(),
             oom: None,
             oom_killed: false,
+            io_owner: Some((options.io_uid, options.io_gid)).filter(|ids| *ids != (0, 0)),
             checkpoint: request.checkpoint.clone(),
         };
         let process = new_process(&request.id, "", Life::container(), stdio);
@@ -269,6 +270,11 @@ impl Shim {
             (io, None)
         } else {
             let (io, given) = Io::pipes(&stdio, &owner, &self.poller)?;
+            if let Some((uid, gid)) = self.container_of(key)?.io_owner {
+                given
+                    .chown(uid, gid)
+                    .map_err(failed("give stdio to its owner"))?;
+            }
             (io, Some(given))
         };
         io.size = size;
