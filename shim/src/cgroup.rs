@@ -113,6 +113,17 @@ impl Cgroup {
         pids
     }
 
+    /// Sends a signal to every process in it, once.
+    pub fn signal(&self, signal: i32) {
+        if signal == Signal::KILL.as_raw() {
+            return self.kill();
+        }
+        for pid in self.pids() {
+            // One that has just ended needs none.
+            let _ = rrun_sys::process::kill(pid as i32, signal);
+        }
+    }
+
     /// Kills every process in it.
     pub fn kill(&self) {
         if let Some(dir) = &self.unified

@@ -246,12 +246,14 @@ impl Shim {
                 ))),
             };
         }
-        let number = request.signal.to_string();
-        let mut args = vec!["kill"];
-        if request.all {
-            args.push("--all");
+        let cgroup = &self.container_of(key)?.cgroup;
+        if request.all && !cgroup.is_empty() {
+            cgroup.signal(request.signal as i32);
+            return empty();
         }
-        args.extend([request.id.as_str(), &number]);
+        // A paused container's signals are the runtime's business: it may have to thaw it.
+        let number = request.signal.to_string();
+        let args = ["kill", request.id.as_str(), &number];
         self.start_op(Kind::Other, key, Some(call.caller), &args, Fds::None)?;
         Ok(Reply::Pending)
     }

@@ -236,6 +236,30 @@ fn a_real_time_signal_arrives() {
 }
 
 #[test]
+fn a_signal_to_all_reaches_all() {
+    require!(Need::Root);
+    let script = "(trap 'echo child; exit' TERM; echo up; while :; do sleep 0.1; done) & \
+                  trap 'wait; exit 3' TERM; wait";
+    let shim = Shim::start(&runtimes()[0], &["sh", "-c", script]);
+    shim.run();
+    wait_until("the child", LIMIT, || !shim.log().is_empty());
+    let request = task::KillRequest {
+        id: shim.id.clone(),
+        signal: 15,
+        all: true,
+        ..Default::default()
+    };
+    shim.call(shim.client.kill(&request)).unwrap();
+    assert_eq!(shim.wait(""), 3);
+    assert!(
+        shim.log().contains(&"stdout F child".to_owned()),
+        "{:?}",
+        shim.log()
+    );
+    shim.finish();
+}
+
+#[test]
 fn execs_leave_no_descriptor_process_or_file() {
     require!(Need::Root);
     let shim = Shim::start(&runtimes()[0], &["sleep", "1000"]);
