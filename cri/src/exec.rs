@@ -267,7 +267,9 @@ fn dial_pod(pin: &Path, port: u16) -> Result<std::net::TcpStream> {
         let stream = to(Ipv4Addr::LOCALHOST.into())
             .or_else(|error| to(Ipv6Addr::LOCALHOST.into()).map_err(|_| error))
             .with_context(|| format!("connect to port {port} of the pod"))?;
-        stream.set_nonblocking(true).context("set a socket non-blocking")?;
+        stream
+            .set_nonblocking(true)
+            .context("set a socket non-blocking")?;
         Ok(stream)
     };
     std::thread::scope(|scope| {

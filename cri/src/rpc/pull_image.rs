@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use rrun_cri_api::v1;
-use rrun_images::{Credentials, PullOptions, RegistryOptions};
+use rrun_images::{Credentials, ImageId, PullOptions, Reference, RegistryOptions};
+use tokio::sync::oneshot;
 
 use super::image_status::{error, name, parse};
 use crate::daemon::Daemon;
@@ -24,14 +25,30 @@ pub async fn handle(
         },
         ..Default::default()
     };
-    let id = daemon
-        .images
-        .pull(&reference, &options, Arc::new(()))
-        .await
-        .map_err(error)?;
+    let id = pull(daemon.clone(), reference, options).await?;
     Ok(v1::PullImageResponse {
         image_ref: id.to_string(),
     })
+}
+
+/// Pulls on a thread of its own, whose work on layers so delays no other call. The pull ends when
+/// this future is dropped: its client went away.
+async fn pull(daemon: Arc<Daemon>, reference: Reference, options: PullOptions) -> Result<ImageId> {
+    let (_alive, gone) = oneshot::channel::<()>();
+    let handle = tokio::runtime::Handle::current();
+    let thread = tokio::task::spawn_blocking(move || {
+        handle.block_on(async {
+            tokio::select! {
+                result = daemon.images.pull(&reference, &options, Arc::new(())) => {
+                    Some(result)
+                }
+                _ = gone => None,
+            }
+        })
+    });
+    let ended = thread.await.map_err(anyhow::Error::from)?;
+    let result = ended.ok_or_else(|| anyhow::anyhow!("the pull was given up"))?;
+    result.map_err(error)
 }
 
 /// What a kubelet found in the pull secrets; without any the machine's own files are asked.
