@@ -1,0 +1,201 @@
+//! kill -9 of the daemon, at rest and in the middle of things.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod kit;
+
+use std::fs;
+use std::time::Duration;
+
+use kit::wait_exited;
+use kit::{Client, Cri, LIMIT, create, pid, remove_pod, run, run_pod, script, start, status};
+use rrun_cri_api::v1;
+use rrun_tests::{Need, require, wait_until};
+
+fn lines(path: &std::path::Path) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+#[tokio::test]
+async fn containers_outlive_the_daemon_and_are_found_again() {
+    require!(Need::Root);
+    let mut cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "outlive").await;
+    let tick = "while :; do echo tick; sleep 0.1; done";
+    let runs = run(&mut client, &pod, script("runs", tick)).await;
+    let ends = run(&mut client, &pod, script("ends", "sleep 1; exit 9")).await;
+    let idle = create(&mut client, &pod, script("idle", "exit 0"))
+        .await
+        .unwrap();
+    let before = pid(&mut client, &runs).await;
+    cri.kill();
+    let log = cri.path("logs/runs.log");
+    let seen = lines(&log);
+    wait_until("the log to grow without a daemon", LIMIT, || {
+        lines(&log) > seen + 2
+    });
+    let exit = cri.path("state/containers").join(&ends).join("exit.json");
+    wait_until("an exit without a daemon", LIMIT, || exit.exists());
+    cri.restart();
+    let mut client = cri.client().await;
+    assert_eq!(pid(&mut client, &runs).await, before);
+    let now = status(&mut client, &runs).await;
+    assert_eq!(now.state(), v1::ContainerState::ContainerRunning);
+    let end = status(&mut client, &ends).await;
+    assert_eq!(
+        (end.state(), end.exit_code),
+        (v1::ContainerState::ContainerExited, 9)
+    );
+    // What was created before can be started after.
+    start(&mut client, &idle).await.unwrap();
+    assert_eq!(wait_exited(&mut client, &idle).await.exit_code, 0);
+    // And what runs can still be watched to its end.
+    kit::stop(&mut client, &runs, 0).await;
+    assert_eq!(status(&mut client, &runs).await.exit_code, 137);
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_exit_whose_shim_was_killed_is_not_taken_for_a_success() {
+    require!(Need::Root);
+    let mut cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "orphan").await;
+    let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+    let first = pid(&mut client, &id).await;
+    let stat = fs::read_to_string(format!("/proc/{first}/stat")).unwrap();
+    let shim: i32 = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split(' ')
+        .nth(2)
+        .unwrap()
+        .parse()
+        .unwrap();
+    cri.kill();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::SIGKILL).unwrap();
+    cri.restart();
+    let mut client = cri.client().await;
+    let end = wait_exited(&mut client, &id).await;
+    assert_eq!((end.exit_code, end.reason.as_str()), (255, "Unknown"));
+    let process = format!("/proc/{first}");
+    wait_until("the orphan's end", LIMIT, || {
+        !std::path::Path::new(&process).exists()
+    });
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+/// One pod's whole life; errors are the kill's.
+async fn life(mut client: Client, config: v1::PodSandboxConfig) -> Result<(), tonic::Status> {
+    let request = v1::RunPodSandboxRequest {
+        config: Some(config.clone()),
+        ..Default::default()
+    };
+    let id = client
+        .run_pod_sandbox(request)
+        .await?
+        .into_inner()
+        .pod_sandbox_id;
+    let pod = (id.clone(), config);
+    let container = create(&mut client, &pod, script("main", "exec sleep 1000")).await?;
+    start(&mut client, &container).await?;
+    let stop = v1::StopPodSandboxRequest {
+        pod_sandbox_id: id.clone(),
+    };
+    client.stop_pod_sandbox(stop).await?;
+    let remove = v1::RemovePodSandboxRequest { pod_sandbox_id: id };
+    client.remove_pod_sandbox(remove).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_kill_at_any_instant_leaves_whole_objects_or_none() {
+    require!(Need::Root);
+    let mut cri = Cri::start();
+    // Steps that grow by a seventh meet every part of a life that takes about 150 ms.
+    let mut delay = 2.0_f64;
+    let mut round = 0;
+    while delay < 400.0 {
+        let client = cri.client().await;
+        let config = cri.pod(&format!("kill-{round}"), false);
+        let life = tokio::spawn(life(client, config));
+        tokio::time::sleep(Duration::from_secs_f64(delay / 1000.0)).await;
+        cri.kill();
+        let _ = life.await.unwrap();
+        cri.restart();
+        let mut client = cri.client().await;
+        check_and_clear(&mut client).await;
+        assert_eq!(cri.leftovers(), Vec::<String>::new(), "after {delay} ms");
+        delay *= 1.15;
+        round += 1;
+    }
+}
+
+/// Everything that is listed is whole: it has a status, and can be removed.
+async fn check_and_clear(client: &mut Client) {
+    let containers = client
+        .list_containers(v1::ListContainersRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .containers;
+    for container in containers {
+        let status = status(client, &container.id).await;
+        assert_ne!(status.state(), v1::ContainerState::ContainerUnknown);
+        if status.state() == v1::ContainerState::ContainerCreated {
+            // Whole means that it can be started, where its sandbox still stands.
+            let pod = v1::PodSandboxStatusRequest {
+                pod_sandbox_id: container.pod_sandbox_id.clone(),
+                verbose: false,
+            };
+            let pod = client.pod_sandbox_status(pod).await.unwrap().into_inner();
+            if pod.status.unwrap().state() == v1::PodSandboxState::SandboxReady {
+                start(client, &container.id).await.unwrap();
+            }
+        }
+    }
+    let pods = client
+        .list_pod_sandbox(v1::ListPodSandboxRequest::default())
+        .await
+        .unwrap()
+        .into_inner()
+        .items;
+    for pod in pods {
+        remove_pod(client, &pod.id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_with_an_address_keeps_it_over_a_restart() {
+    require!(Need::Root, Need::Network, Need::Program("nft"));
+    let mut cri = Cri::start();
+    let mut client = cri.client().await;
+    let config = cri.pod("address", true);
+    let id = run_pod(&mut client, &config).await;
+    let status = |id: &str| v1::PodSandboxStatusRequest {
+        pod_sandbox_id: id.into(),
+        verbose: false,
+    };
+    let before = client
+        .pod_sandbox_status(status(&id))
+        .await
+        .unwrap()
+        .into_inner()
+        .status;
+    cri.kill();
+    cri.restart();
+    let mut client = cri.client().await;
+    let after = client
+        .pod_sandbox_status(status(&id))
+        .await
+        .unwrap()
+        .into_inner()
+        .status;
+    assert_eq!(before, after);
+    assert_eq!(after.unwrap().state(), v1::PodSandboxState::SandboxReady);
+    remove_pod(&mut client, &id).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}

@@ -1,0 +1,172 @@
+//! Retries, and requests that cannot be right.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod kit;
+
+use kit::{Cri, create, remove_pod, run, run_pod, script, status, stop};
+use rrun_cri_api::v1;
+use rrun_tests::{Need, require};
+use tonic::Code;
+
+#[tokio::test]
+async fn a_retry_finds_what_the_first_request_made() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let config = cri.pod("retry", false);
+    let id = run_pod(&mut client, &config).await;
+    assert_eq!(run_pod(&mut client, &config).await, id);
+    let pod = (id.clone(), config.clone());
+    let made = create(&mut client, &pod, script("main", "exit 0"))
+        .await
+        .unwrap();
+    let again = create(&mut client, &pod, script("main", "exit 0"))
+        .await
+        .unwrap();
+    assert_eq!(made, again);
+    let other = create(&mut client, &pod, script("main", "exit 1"))
+        .await
+        .unwrap_err();
+    assert_eq!(other.code(), Code::AlreadyExists, "{other}");
+    // Two at once are one.
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let mut client = client.clone();
+        let config = cri.pod("at-once", false);
+        others.push(tokio::spawn(
+            async move { run_pod(&mut client, &config).await },
+        ));
+    }
+    let mut ids = Vec::new();
+    for other in others {
+        ids.push(other.await.unwrap());
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 1);
+    remove_pod(&mut client, &ids[0]).await;
+    remove_pod(&mut client, &id).await;
+}
+
+#[tokio::test]
+async fn stopping_and_removing_what_is_gone_succeeds() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "gone").await;
+    let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+    for _ in 0..2 {
+        stop(&mut client, &id, 0).await;
+    }
+    for _ in 0..2 {
+        let request = v1::RemoveContainerRequest {
+            container_id: id.clone(),
+        };
+        client.remove_container(request).await.unwrap();
+    }
+    stop(&mut client, &id, 0).await;
+    for _ in 0..2 {
+        let request = v1::StopPodSandboxRequest {
+            pod_sandbox_id: pod.0.clone(),
+        };
+        client.stop_pod_sandbox(request).await.unwrap();
+    }
+    for _ in 0..2 {
+        remove_pod(&mut client, &pod.0).await;
+    }
+    let request = v1::PodSandboxStatusRequest {
+        pod_sandbox_id: pod.0.clone(),
+        verbose: false,
+    };
+    let error = client.pod_sandbox_status(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotFound);
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn requests_that_cannot_be_right_are_refused_and_leave_nothing() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "wrong").await;
+    type Change = fn(&mut v1::ContainerConfig);
+    let cases: [(&str, Code, Change); 7] = [
+        ("metadata.name", Code::InvalidArgument, |c| {
+            c.metadata = None
+        }),
+        ("not found", Code::NotFound, |c| {
+            c.image.as_mut().unwrap().image = "localhost/nothing:1".into();
+        }),
+        ("log_path", Code::InvalidArgument, |c| {
+            c.log_path = "../../x".into()
+        }),
+        ("working_dir", Code::InvalidArgument, |c| {
+            c.working_dir = "x".into()
+        }),
+        ("/etc/passwd", Code::InvalidArgument, |c| {
+            let linux = c.linux.as_mut().unwrap();
+            linux.security_context.as_mut().unwrap().run_as_username = "nobody-here".into();
+        }),
+        ("host_path", Code::InvalidArgument, |c| {
+            c.mounts.push(v1::Mount {
+                container_path: "/m".into(),
+                host_path: "relative".into(),
+                ..Default::default()
+            });
+        }),
+        ("capability", Code::InvalidArgument, |c| {
+            let linux = c.linux.as_mut().unwrap();
+            let security = linux.security_context.as_mut().unwrap();
+            security
+                .capabilities
+                .get_or_insert_default()
+                .add_capabilities = vec!["FLY".into()];
+        }),
+    ];
+    for (says, code, change) in cases {
+        let mut config = script("main", "exit 0");
+        change(&mut config);
+        let error = create(&mut client, &pod, config).await.unwrap_err();
+        assert_eq!(error.code(), code, "{says}: {error}");
+        assert!(error.message().contains(says), "{says}: {error}");
+        assert!(!error.message().contains('\n'), "{error}");
+    }
+    let all = client
+        .list_containers(v1::ListContainersRequest::default())
+        .await
+        .unwrap();
+    assert!(all.into_inner().containers.is_empty());
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_exec_over_its_time_ends_with_its_process() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "exec").await;
+    let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+    let request = v1::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: vec!["sleep".into(), "4321".into()],
+        timeout: 1,
+    };
+    let error = client.exec_sync(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+    let said = kit::exec(&mut client, &id, "ps").await;
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(!text.contains("4321"), "{text}");
+    let large = "head -c 20000000 /dev/zero";
+    let said = kit::exec(&mut client, &id, large).await;
+    assert_eq!(said.stdout.len(), 16 << 20);
+    stop(&mut client, &id, 0).await;
+    let request = v1::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: vec!["true".into()],
+        timeout: 0,
+    };
+    let error = client.exec_sync(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    assert_eq!(status(&mut client, &id).await.reason, "Error");
+    remove_pod(&mut client, &pod.0).await;
+}
