@@ -281,3 +281,117 @@ mod tests {
         assert_eq!(plan.status.unwrap().available_replicas, None);
     }
 }
+
+#[cfg(test)]
+mod property {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// One pod of the starting state.
+    fn pod() -> impl Strategy<Value = Pod> {
+        let phase = prop_oneof![
+            Just("Pending"),
+            Just("Running"),
+            Just("Failed"),
+            Just("Succeeded")
+        ];
+        (phase, any::<bool>(), any::<bool>(), 0..3_u8).prop_map(|(phase, ready, matching, owner)| {
+            let owners = match owner {
+                0 => json!([]),
+                1 => json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "rs-1", "controller": true}]),
+                _ => json!([{"apiVersion": "v1", "kind": "Other", "name": "o", "uid": "other", "controller": true}]),
+            };
+            serde_json::from_value(json!({
+                "metadata": {"labels": {"app": if matching { "web" } else { "x" }}, "ownerReferences": owners},
+                "status": {"phase": phase, "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]}
+            }))
+            .unwrap()
+        })
+    }
+
+    fn set(replicas: i32) -> ReplicaSet {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "default", "uid": "rs-1", "generation": 1},
+            "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+                     "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a"}]}}}
+        }))
+        .unwrap()
+    }
+
+    /// Carries the plan out on the list; each write of which `fails` says so is not made.
+    fn carry(set: &mut ReplicaSet, pods: &mut Vec<Pod>, made: &mut usize, fails: u16) -> usize {
+        let now = "2026-11-21T10:00:00Z".parse().unwrap();
+        let plan = plan(set, pods, None, now);
+        let mut writes = 0;
+        let mut write = || {
+            writes += 1;
+            fails >> (writes % 16) & 1 == 0
+        };
+        let named = |pods: &[Pod], name: &str| {
+            pods.iter()
+                .position(|p| p.metadata.name.as_deref() == Some(name))
+                .unwrap()
+        };
+        for name in &plan.adopt {
+            if write() {
+                let owner = owner_reference("apps/v1", "ReplicaSet", &set.metadata);
+                let index = named(pods, name);
+                pods[index].metadata.owner_references = Some(vec![owner]);
+            }
+        }
+        for name in &plan.release {
+            if write() {
+                let index = named(pods, name);
+                pods[index].metadata.owner_references = None;
+            }
+        }
+        for _ in 0..plan.create {
+            if write() {
+                *made += 1;
+                let mut pod = new_pod(set);
+                pod.metadata.name = Some(format!("made-{made}"));
+                pods.push(pod);
+            }
+        }
+        for name in &plan.delete {
+            if write() {
+                let index = named(pods, name);
+                pods.remove(index);
+            }
+        }
+        if let Some(status) = plan.status
+            && write()
+        {
+            set.status = Some(status);
+        }
+        writes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn replica_sets_converge_whatever_fails_and_then_write_nothing(
+            pods in proptest::collection::vec(pod(), 0..8), replicas in 0..6_i32,
+            failing in proptest::collection::vec(any::<u16>(), 0..5)
+        ) {
+            let mut set = set(replicas);
+            let mut pods = pods;
+            for (index, pod) in pods.iter_mut().enumerate() {
+                pod.metadata.name = Some(format!("first-{index}"));
+            }
+            let mut made = 0;
+            for fails in failing {
+                carry(&mut set, &mut pods, &mut made, fails);
+            }
+            for _ in 0..4 {
+                carry(&mut set, &mut pods, &mut made, 0);
+            }
+            let mine = pods.iter().filter(|p| is_controlled_by(&p.metadata, "rs-1") && is_active(p));
+            prop_assert_eq!(mine.count() as i32, replicas);
+            prop_assert_eq!(set.status.as_ref().map(|s| s.replicas), Some(replicas));
+            prop_assert_eq!(carry(&mut set, &mut pods, &mut made, 0), 0);
+        }
+    }
+}

@@ -250,3 +250,86 @@ fn fences_round_as_kubernetes_rounds_them() {
         assert_eq!(fence(&deployment(replicas, "x")), expected);
     }
 }
+
+/// From any state, with writes that fail and pods that are slow or never available, the sets come
+/// to what the Deployment asks for once failures end, and then nothing is written.
+mod property {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What happens in one round: the template, the replicas, the writes that fail, the pods that
+    /// are available.
+    #[derive(Clone, Debug)]
+    struct Round {
+        image: u8,
+        replicas: i32,
+        failing: u8,
+        available: u8,
+    }
+
+    fn rounds() -> impl Strategy<Value = Vec<Round>> {
+        let round = (0..3_u8, 0..7_i32, any::<u8>(), any::<u8>());
+        let round = round.prop_map(|(image, replicas, failing, available)| Round {
+            image,
+            replicas,
+            failing,
+            available,
+        });
+        proptest::collection::vec(round, 0..12)
+    }
+
+    fn update() -> impl Strategy<Value = serde_json::Value> {
+        let number = prop_oneof![
+            (0..4_i32).prop_map(|n| json!(n)),
+            (0..101_u8).prop_map(|n| json!(format!("{n}%"))),
+        ];
+        prop_oneof![
+            Just(json!({"type": "Recreate"})),
+            (number.clone(), number).prop_map(|(surge, unavailable)| json!({
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}
+            })),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn deployments_converge_whatever_fails_and_then_write_nothing(
+            rounds in rounds(), strategy in update()
+        ) {
+            let mut world = World::new(deployment(2, "v0"));
+            let spec = world.deployment.spec.as_mut().unwrap();
+            spec.strategy = serde_json::from_value(strategy).unwrap();
+            for round in &rounds {
+                world.image(&format!("v{}", round.image));
+                world.deployment.spec.as_mut().unwrap().replicas = Some(round.replicas);
+                let steps = plan(&world.deployment, &world.sets, false, now()).steps;
+                for (index, step) in steps.into_iter().enumerate() {
+                    // A write that fails ends the look, as in the executor.
+                    if round.failing >> (index % 8) & 1 == 1 {
+                        break;
+                    }
+                    world.apply(step);
+                }
+                for (index, set) in world.sets.iter_mut().enumerate() {
+                    let wanted = sets::replicas(set);
+                    let status = set.status.get_or_insert_default();
+                    status.replicas = wanted;
+                    let up = round.available >> (index % 8) & 1 == 1;
+                    status.available_replicas = Some(if up { wanted } else { 0 });
+                }
+            }
+            world.settle();
+            let wanted = world.deployment.spec.as_ref().unwrap().replicas.unwrap();
+            let total: i32 = world.sizes().iter().sum();
+            prop_assert_eq!(total, wanted);
+            let family = sets::Family::new(&world.deployment, &world.sets);
+            prop_assert_eq!(family.new.map(sets::replicas), Some(wanted));
+            let writes = world.writes;
+            world.settle();
+            prop_assert_eq!(world.writes, writes);
+        }
+    }
+}

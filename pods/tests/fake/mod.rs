@@ -1,0 +1,162 @@
+//! A container runtime without containers, behind a real CRI socket: the node agent's protocol edge.
+
+mod image;
+mod runtime;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rrun_cri_api::v1 as cri;
+use rrun_cri_api::v1::image_service_server::ImageServiceServer;
+use rrun_cri_api::v1::runtime_service_server::RuntimeServiceServer;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+/// What the runtime holds; it outlives the server, as containers outlive rrun-cri.
+pub struct World {
+    pub sandboxes: HashMap<String, cri::PodSandboxStatus>,
+    pub containers: HashMap<String, cri::ContainerStatus>,
+    pub configs: HashMap<String, cri::ContainerConfig>,
+    /// Why pulls fail, by image.
+    pub broken_images: HashMap<String, String>,
+    pub images: Vec<String>,
+    /// Exit code of every command that is run in a container, by its first word.
+    pub commands: HashMap<String, i32>,
+    /// Names of calls that change something, with their subject.
+    pub calls: Vec<String>,
+    events: broadcast::Sender<cri::ContainerEventResponse>,
+    next: u32,
+}
+
+/// The fake runtime.
+#[derive(Clone)]
+pub struct Fake {
+    pub world: Arc<Mutex<World>>,
+}
+
+pub fn now() -> i64 {
+    jiff::Timestamp::now().as_nanosecond() as i64
+}
+
+impl Fake {
+    pub fn new() -> Self {
+        let world = World {
+            sandboxes: HashMap::new(),
+            containers: HashMap::new(),
+            configs: HashMap::new(),
+            broken_images: HashMap::new(),
+            images: Vec::new(),
+            commands: HashMap::new(),
+            calls: Vec::new(),
+            events: broadcast::channel(256).0,
+            next: 0,
+        };
+        Self {
+            world: Arc::new(Mutex::new(world)),
+        }
+    }
+
+    /// Serves on a socket in `dir` until the task is aborted.
+    pub async fn serve(&self, dir: &Path) -> Server {
+        let path = dir.join("cri.sock");
+        let _ = std::fs::remove_file(&path);
+        let listener = tokio::net::UnixListener::bind(&path).unwrap();
+        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        let service = tonic::transport::Server::builder()
+            .add_service(RuntimeServiceServer::new(self.clone()))
+            .add_service(ImageServiceServer::new(self.clone()));
+        let task = tokio::spawn(async move {
+            service.serve_with_incoming(incoming).await.unwrap();
+        });
+        Server { path, task }
+    }
+
+    /// Ends a container as a signal would, or as itself.
+    pub fn exit(&self, name: &str, code: i32) {
+        let mut world = self.world.lock().unwrap();
+        let id = world.running(name).expect("the container runs");
+        world.end(&id, code);
+    }
+
+    /// CRI id of the running container of this name.
+    pub fn running(&self, name: &str) -> Option<String> {
+        self.world.lock().unwrap().running(name)
+    }
+
+    /// The config that the newest container of this name was made with.
+    pub fn config(&self, name: &str) -> cri::ContainerConfig {
+        let world = self.world.lock().unwrap();
+        let newest = world
+            .containers
+            .values()
+            .filter(|c| c.metadata.as_ref().is_some_and(|m| m.name == name))
+            .max_by_key(|c| c.created_at);
+        world.configs[&newest.unwrap().id].clone()
+    }
+
+    pub fn calls(&self) -> Vec<String> {
+        self.world.lock().unwrap().calls.clone()
+    }
+}
+
+/// A running server.
+pub struct Server {
+    pub path: PathBuf,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// As kill -9 does: the socket goes away with everything that was under way.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl World {
+    fn id(&mut self, prefix: &str) -> String {
+        self.next += 1;
+        format!("{prefix}{:04}", self.next)
+    }
+
+    fn running(&self, name: &str) -> Option<String> {
+        let found = self.containers.values().find(|c| {
+            c.state() == cri::ContainerState::ContainerRunning
+                && c.metadata.as_ref().is_some_and(|m| m.name == name)
+        });
+        found.map(|c| c.id.clone())
+    }
+
+    fn end(&mut self, id: &str, code: i32) {
+        let Some(container) = self.containers.get_mut(id) else {
+            return;
+        };
+        if container.state() != cri::ContainerState::ContainerRunning {
+            return;
+        }
+        container.set_state(cri::ContainerState::ContainerExited);
+        container.exit_code = code;
+        container.finished_at = now();
+        self.tell(id, cri::ContainerEventType::ContainerStoppedEvent);
+    }
+
+    fn tell(&self, id: &str, kind: cri::ContainerEventType) {
+        let container = self.containers.get(id);
+        let sandbox = container
+            .and_then(|c| {
+                self.sandboxes.values().find(|s| {
+                    s.labels.get("io.kubernetes.pod.uid") == c.labels.get("io.kubernetes.pod.uid")
+                })
+            })
+            .or_else(|| self.sandboxes.get(id));
+        let _ = self.events.send(cri::ContainerEventResponse {
+            container_id: id.to_owned(),
+            container_event_type: kind.into(),
+            created_at: now(),
+            pod_sandbox_status: sandbox.cloned(),
+            containers_statuses: vec![],
+        });
+    }
+}

@@ -1,0 +1,476 @@
+//! The node agent against a fake runtime behind a real CRI socket, and the API in the process.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod fake;
+
+use std::time::{Duration, Instant};
+
+use fake::{Fake, Server};
+use rrun_pods::api::{Client, DeleteOptions, bootstrap, kinds};
+use rrun_pods::node::{Agent, Config};
+use rrun_pods::store::Store;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+const LONGEST: Duration = Duration::from_secs(20);
+
+struct Machine {
+    dir: tempfile::TempDir,
+    store: Store,
+    client: Client,
+    fake: Fake,
+    server: Option<Server>,
+    agent: JoinHandle<()>,
+}
+
+fn agent(client: &Client, dir: &std::path::Path) -> JoinHandle<()> {
+    let config = Config {
+        node_name: "node".into(),
+        root: dir.join("node"),
+        log_dir: None,
+        cri_socket: dir.join("cri.sock").display().to_string(),
+        cluster_dns: vec![],
+        cluster_domain: "cluster.local".into(),
+        max_pods: 110,
+    };
+    tokio::spawn(Agent::new(client.clone(), config).unwrap().run())
+}
+
+impl Machine {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let client = Client::over(store.clone());
+        bootstrap::objects(&client).await.unwrap();
+        let fake = Fake::new();
+        let server = Some(fake.serve(dir.path()).await);
+        let agent = agent(&client, dir.path());
+        Self {
+            dir,
+            store,
+            client,
+            fake,
+            server,
+            agent,
+        }
+    }
+
+    /// As kill -9 and a new start of rrun-pods.
+    async fn restart_agent(&mut self) {
+        self.agent.abort();
+        let _ = (&mut self.agent).await;
+        self.agent = agent(&self.client, self.dir.path());
+    }
+
+    async fn lose_runtime(&mut self) {
+        self.server.take().unwrap().kill().await;
+    }
+
+    async fn find_runtime(&mut self) {
+        self.server = Some(self.fake.serve(self.dir.path()).await);
+    }
+
+    async fn create(&self, spec: Value) {
+        let mut spec = spec;
+        spec["nodeName"] = "node".into();
+        let pod = json!({"metadata": {"name": "p"}, "spec": spec});
+        self.client
+            .create(&kinds::POD, "default", pod)
+            .await
+            .unwrap();
+    }
+
+    fn pod(&self) -> Value {
+        let pod = self.client.find(&kinds::POD, "default", "p");
+        pod.map_or(Value::Null, |pod| pod.value().clone())
+    }
+
+    async fn until(&self, what: &str, test: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let pod = self.pod();
+            if test(&pod) {
+                return pod;
+            }
+            let calls = self.fake.calls();
+            assert!(
+                begun.elapsed() < LONGEST,
+                "{what}: {:#}\n{calls:?}",
+                pod["status"]
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn ready(&self) -> Value {
+        self.until("ready", |pod| condition(pod, "Ready") == "True")
+            .await
+    }
+
+    fn creations(&self) -> usize {
+        self.fake
+            .calls()
+            .iter()
+            .filter(|c| c.starts_with("create"))
+            .count()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.agent.abort();
+        let _ = &self.store;
+    }
+}
+
+fn condition(pod: &Value, kind: &str) -> String {
+    let all = pod["status"]["conditions"].as_array();
+    let found = all.into_iter().flatten().find(|c| c["type"] == kind);
+    found
+        .map(|c| c["status"].as_str().unwrap().to_owned())
+        .unwrap_or_default()
+}
+
+fn first(pod: &Value) -> &Value {
+    &pod["status"]["containerStatuses"][0]
+}
+
+fn simple() -> Value {
+    json!({"terminationGracePeriodSeconds": 7, "containers": [{"name": "a", "image": "i:1"}]})
+}
+
+#[tokio::test]
+async fn a_pod_runs_and_its_status_reads_like_a_kubelets() {
+    let machine = Machine::start().await;
+    machine.create(simple()).await;
+    let pod = machine.ready().await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(pod["status"]["podIP"], "127.0.0.1");
+    assert_eq!(pod["status"]["qosClass"], "BestEffort");
+    assert!(
+        first(&pod)["containerID"]
+            .as_str()
+            .unwrap()
+            .starts_with("fake://")
+    );
+    for kind in [
+        "Initialized",
+        "ContainersReady",
+        "PodScheduled",
+        "PodReadyToStartContainers",
+    ] {
+        assert_eq!(condition(&pod, kind), "True", "{kind}");
+    }
+    let version = pod["metadata"]["resourceVersion"].clone();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        machine.pod()["metadata"]["resourceVersion"],
+        version,
+        "nothing is written at rest"
+    );
+}
+
+#[tokio::test]
+async fn a_crash_is_healed_at_once_and_the_second_one_waits() {
+    let machine = Machine::start().await;
+    machine.create(simple()).await;
+    machine.ready().await;
+    let begun = Instant::now();
+    machine.fake.exit("a", 137);
+    let pod = machine
+        .until("restarted", |pod| {
+            first(pod)["restartCount"] == 1 && first(pod)["ready"] == true
+        })
+        .await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(2),
+        "took {:?}",
+        begun.elapsed()
+    );
+    let last = &first(&pod)["lastState"]["terminated"];
+    assert_eq!(
+        (last["exitCode"].as_i64(), last["reason"].as_str()),
+        (Some(137), Some("Error"))
+    );
+    machine.fake.exit("a", 1);
+    let pod = machine
+        .until("back-off", |pod| {
+            first(pod)["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+        })
+        .await;
+    let message = first(&pod)["state"]["waiting"]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert!(
+        message.starts_with("back-off 10s restarting failed container=a pod=p_default("),
+        "{message}"
+    );
+    assert_eq!(pod["status"]["phase"], "Running");
+}
+
+#[tokio::test]
+async fn nothing_is_restarted_when_the_manager_or_the_runtime_was_killed() {
+    let mut machine = Machine::start().await;
+    machine.create(simple()).await;
+    machine.ready().await;
+    let id = machine.fake.running("a").unwrap();
+    machine.restart_agent().await;
+    machine.lose_runtime().await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    machine.find_runtime().await;
+    machine.restart_agent().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let pod = machine.ready().await;
+    assert_eq!(machine.fake.running("a"), Some(id));
+    assert_eq!(first(&pod)["restartCount"], 0);
+    assert_eq!(machine.creations(), 1);
+}
+
+#[tokio::test]
+async fn what_died_while_nobody_looked_is_healed() {
+    let mut machine = Machine::start().await;
+    machine.create(simple()).await;
+    machine.ready().await;
+    machine.lose_runtime().await;
+    machine.fake.exit("a", 9);
+    machine.find_runtime().await;
+    machine
+        .until("restarted", |pod| {
+            first(pod)["restartCount"] == 1 && first(pod)["ready"] == true
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_deleted_pod_ends_with_its_grace_and_leaves_nothing() {
+    let machine = Machine::start().await;
+    machine.create(simple()).await;
+    machine.ready().await;
+    let options = DeleteOptions::default();
+    machine
+        .client
+        .delete(&kinds::POD, "default", "p", &options)
+        .await
+        .unwrap();
+    machine.until("gone", Value::is_null).await;
+    assert!(
+        machine.fake.calls().contains(&"stop 7".to_owned()),
+        "{:?}",
+        machine.fake.calls()
+    );
+    let world = machine.fake.world.lock().unwrap();
+    assert!(world.sandboxes.is_empty() && world.containers.is_empty());
+    let pods = machine.dir.path().join("node/pods");
+    assert_eq!(std::fs::read_dir(pods).map_or(0, Iterator::count), 0);
+}
+
+#[tokio::test]
+async fn what_the_api_does_not_know_is_removed() {
+    let mut machine = Machine::start().await;
+    machine.create(simple()).await;
+    machine.ready().await;
+    machine.agent.abort();
+    let uid = machine.pod()["metadata"]["uid"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let options = DeleteOptions::now(&uid);
+    machine
+        .client
+        .delete(&kinds::POD, "default", "p", &options)
+        .await
+        .unwrap();
+    machine.restart_agent().await;
+    let begun = Instant::now();
+    while !machine.fake.world.lock().unwrap().sandboxes.is_empty() {
+        assert!(begun.elapsed() < LONGEST, "{:?}", machine.fake.calls());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn init_containers_run_first_and_a_job_like_pod_succeeds() {
+    let machine = Machine::start().await;
+    let spec = json!({"restartPolicy": "OnFailure", "initContainers": [{"name": "init", "image": "i:1"}],
+        "containers": [{"name": "a", "image": "i:1"}]});
+    machine.create(spec).await;
+    machine
+        .until("init runs", |_| machine.fake.running("init").is_some())
+        .await;
+    assert_eq!(machine.fake.running("a"), None);
+    let pod = machine
+        .until("initializing", |p| {
+            first(p)["state"]["waiting"]["reason"] == "PodInitializing"
+        })
+        .await;
+    assert_eq!(pod["status"]["phase"], "Pending");
+    machine.fake.exit("init", 0);
+    machine
+        .until("main runs", |_| machine.fake.running("a").is_some())
+        .await;
+    machine.fake.exit("a", 0);
+    let pod = machine
+        .until("over", |pod| pod["status"]["phase"] == "Succeeded")
+        .await;
+    assert_eq!(first(&pod)["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(condition(&pod, "Ready"), "False");
+    let over = |_: &Value| machine.fake.calls().contains(&"stop sandbox".to_owned());
+    machine.until("the sandbox is stopped", over).await;
+}
+
+#[tokio::test]
+async fn a_config_that_is_missing_is_waited_for_and_changes_reach_files() {
+    let machine = Machine::start().await;
+    let spec = json!({"containers": [{"name": "a", "image": "i:1",
+            "env": [{"name": "COLOR", "valueFrom": {"configMapKeyRef": {"name": "cm", "key": "color"}}}],
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}]}],
+        "volumes": [{"name": "v", "configMap": {"name": "cm"}}]});
+    machine.create(spec).await;
+    machine
+        .until("pending", |pod| pod["status"]["phase"] == "Pending")
+        .await;
+    let map = |color: &str| json!({"metadata": {"name": "cm"}, "data": {"color": color}});
+    machine
+        .client
+        .create(&kinds::CONFIG_MAP, "default", map("blue"))
+        .await
+        .unwrap();
+    machine.ready().await;
+    let config = machine.fake.config("a");
+    let color = config.envs.iter().find(|e| e.key == "COLOR").unwrap();
+    assert_eq!(color.value, b"blue");
+    let mount = config
+        .mounts
+        .iter()
+        .find(|m| m.container_path == "/v")
+        .unwrap();
+    let file = std::path::Path::new(&mount.host_path).join("color");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "blue");
+    machine
+        .client
+        .update(&kinds::CONFIG_MAP, "default", map("green"))
+        .await
+        .unwrap();
+    machine
+        .until("the file follows", |_| {
+            std::fs::read_to_string(&file).unwrap() == "green"
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn probes_gate_readiness_and_a_failing_liveness_probe_restarts() {
+    let machine = Machine::start().await;
+    machine
+        .fake
+        .world
+        .lock()
+        .unwrap()
+        .commands
+        .insert("ready".into(), 1);
+    let spec = json!({"containers": [{"name": "a", "image": "i:1",
+        "readinessProbe": {"exec": {"command": ["ready"]}, "periodSeconds": 1},
+        "livenessProbe": {"exec": {"command": ["alive"]}, "periodSeconds": 1, "failureThreshold": 1}}]});
+    machine.create(spec).await;
+    machine
+        .until("runs", |pod| first(pod)["started"] == true)
+        .await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(condition(&machine.pod(), "Ready"), "False");
+    machine
+        .fake
+        .world
+        .lock()
+        .unwrap()
+        .commands
+        .insert("ready".into(), 0);
+    machine.ready().await;
+    machine
+        .fake
+        .world
+        .lock()
+        .unwrap()
+        .commands
+        .insert("alive".into(), 1);
+    machine
+        .until("restarted", |pod| first(pod)["restartCount"] == 1)
+        .await;
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_pull_is_told_and_backed_off() {
+    let machine = Machine::start().await;
+    let broken = ("i:1".to_owned(), "manifest unknown".to_owned());
+    machine
+        .fake
+        .world
+        .lock()
+        .unwrap()
+        .broken_images
+        .extend([broken]);
+    machine.create(simple()).await;
+    let pod = machine
+        .until("told", |pod| {
+            first(pod)["state"]["waiting"]["reason"] == "ErrImagePull"
+        })
+        .await;
+    let message = first(&pod)["state"]["waiting"]["message"].as_str().unwrap();
+    assert_eq!(message, "failed to pull image \"i:1\": manifest unknown");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let pulls = machine
+        .fake
+        .calls()
+        .iter()
+        .filter(|c| c.starts_with("pull"))
+        .count();
+    assert_eq!(pulls, 1, "the next pull waits");
+}
+
+#[tokio::test]
+async fn hooks_run_around_a_container() {
+    let machine = Machine::start().await;
+    let spec = json!({"containers": [{"name": "a", "image": "i:1", "lifecycle": {
+        "postStart": {"exec": {"command": ["hello"]}}, "preStop": {"exec": {"command": ["bye"]}}}}]});
+    machine.create(spec).await;
+    machine.ready().await;
+    assert!(machine.fake.calls().contains(&"exec hello".to_owned()));
+    let options = DeleteOptions::default();
+    machine
+        .client
+        .delete(&kinds::POD, "default", "p", &options)
+        .await
+        .unwrap();
+    machine.until("gone", Value::is_null).await;
+    let calls = machine.fake.calls();
+    let at = |what: &str| calls.iter().position(|c| c.starts_with(what)).unwrap();
+    assert!(at("exec bye") < at("stop"), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_lost_sandbox_comes_back_with_its_containers() {
+    let machine = Machine::start().await;
+    machine.create(simple()).await;
+    machine.ready().await;
+    {
+        let mut world = machine.fake.world.lock().unwrap();
+        for sandbox in world.sandboxes.values_mut() {
+            sandbox.set_state(rrun_cri_api::v1::PodSandboxState::SandboxNotready);
+        }
+    }
+    machine.fake.exit("a", 137);
+    machine
+        .until("restarted", |pod| {
+            first(pod)["restartCount"] == 1 && first(pod)["ready"] == true
+        })
+        .await;
+    assert_eq!(
+        machine
+            .fake
+            .calls()
+            .iter()
+            .filter(|c| c.starts_with("sandbox"))
+            .count(),
+        2
+    );
+}
