@@ -239,6 +239,7 @@ impl Life {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const ALL: [Ask; 8] = [
         Ask::Start,
@@ -368,5 +369,52 @@ mod tests {
             panic!("allowed")
         };
         assert_eq!(status, Status::not_found("process already finished"));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Ask(Ask),
+        Done(bool),
+        Exit,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            proptest::sample::select(&ALL[..]).prop_map(Step::Ask),
+            any::<bool>().prop_map(Step::Done),
+            Just(Step::Exit),
+        ];
+        proptest::collection::vec(step, 0..40)
+    }
+
+    proptest! {
+        /// Whatever comes in whichever order: an end is told exactly once, and never undone.
+        #[test]
+        fn an_end_is_told_once_and_lasts(is_exec in any::<bool>(), steps in steps()) {
+            let mut life = if is_exec { Life::exec() } else { Life::container() };
+            let (mut told, mut ended) = (0, false);
+            for step in steps {
+                let tell = match step {
+                    Step::Ask(ask) => {
+                        life.ask(ask);
+                        false
+                    }
+                    Step::Done(ok) => life.done(ok),
+                    Step::Exit => {
+                        ended = true;
+                        life.exited(Exited::default())
+                    }
+                };
+                told += u32::from(tell);
+                let in_flight = matches!(life.phase(), Phase::Creating | Phase::Starting);
+                prop_assert!(told <= 1);
+                prop_assert_eq!(life.has_ended(), ended);
+                if ended && !in_flight {
+                    prop_assert_eq!(told, 1);
+                    prop_assert_eq!(life.shown(), Shown::Stopped);
+                    prop_assert!(life.exit().is_some());
+                }
+            }
+        }
     }
 }
