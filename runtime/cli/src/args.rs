@@ -129,8 +129,10 @@ pub fn only_id(mut parser: Parser) -> Result<String> {
 /// Writes to standard output.
 pub fn print(text: &str) -> Result<()> {
     use std::io::Write;
-    std::io::stdout()
-        .write_all(text.as_bytes())
+    // Flushed here: without the standard library's main nothing is at exit.
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
         .map_err(|e| Error::file("write", "standard output", e))
 }
 

@@ -19,6 +19,8 @@ pub struct Request {
     pub pid_file: Option<PathBuf>,
     /// `--console-socket`.
     pub console_socket: Option<PathBuf>,
+    /// `--pidfd-socket`.
+    pub pidfd_socket: Option<PathBuf>,
     /// `--no-pivot`.
     pub no_pivot: bool,
     /// `--no-new-keyring`.
@@ -49,6 +51,9 @@ impl Request {
                 Arg::Long("pid-file") => request.pid_file = Some(args::path(&mut parser)?),
                 Arg::Long("console-socket") => {
                     request.console_socket = Some(args::path(&mut parser)?);
+                }
+                Arg::Long("pidfd-socket") => {
+                    request.pidfd_socket = Some(args::path(&mut parser)?);
                 }
                 Arg::Long("no-pivot") => request.no_pivot = args::switch(&mut parser)?,
                 Arg::Long("no-new-keyring") => request.no_new_keyring = args::switch(&mut parser)?,

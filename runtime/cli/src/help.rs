@@ -62,6 +62,7 @@ OPTIONS:
     -b, --bundle DIR         directory of config.json and the root file system [.]
     -f, --config FILE        another configuration than config.json of the bundle
         --console-socket P   unix socket that the master of the terminal is sent to
+        --pidfd-socket P     unix socket that a pidfd of the process is sent to
         --pid-file FILE      write the process id of the first process to FILE
         --no-pivot           move the root mount instead of pivot_root (for a root
                              file system in a ramfs)
@@ -85,6 +86,7 @@ OPTIONS:
     -d, --detach             return as soon as the program runs
         --keep               do not delete the container when it has ended
         --console-socket P   unix socket that the master of the terminal is sent to
+        --pidfd-socket P     unix socket that a pidfd of the process is sent to
         --pid-file FILE      write the process id of the first process to FILE
         --no-subreaper       do not adopt the container's orphans
         --no-pivot           move the root mount instead of pivot_root
@@ -120,6 +122,7 @@ OPTIONS:
     -d, --detach             return as soon as the program runs
         --pid-file FILE      write its process id to FILE
         --console-socket P   unix socket that the master of the terminal is sent to
+        --pidfd-socket P     unix socket that a pidfd of the process is sent to
         --preserve-fds N     pass N more descriptors than the standard three
         --ignore-paused      also in a paused container
 

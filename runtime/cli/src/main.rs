@@ -1,5 +1,6 @@
 //! OCI runtime with runc's command line.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod args;
 mod bundle;
@@ -10,16 +11,16 @@ mod help;
 use args::Request;
 use rrun_core::log;
 use rrun_core::{Context, Result};
-use std::process::ExitCode;
 
-fn main() -> ExitCode {
-    match execute() {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            log::fatal(&error);
-            ExitCode::FAILURE
-        }
-    }
+#[cfg(not(test))]
+rrun_sys::c_main!(start);
+
+#[cfg_attr(test, allow(dead_code))]
+fn start() -> u8 {
+    execute().unwrap_or_else(|error| {
+        log::fatal(&error);
+        1
+    })
 }
 
 fn execute() -> Result<u8> {
@@ -30,6 +31,10 @@ fn execute() -> Result<u8> {
                 rrun_sys::seal::protect_own_binary().context("protect the program's own file")?;
             }
             log::init(global.sink()?);
+            if commands::enters_container(&command.name) {
+                // Wording that callers of runc know, though it is a mount, not an overlay.
+                rrun_core::debug!("runc exeseal: using /proc/self/exe clone");
+            }
             commands::run(&global, command)
         }
     }

@@ -9,7 +9,7 @@
 //! ```
 
 use crate::cgroup::{self, Cgroup};
-use crate::{Context, Error, Result, oci, plan, spec};
+use crate::{Context, Error, Result, oci, spec};
 use rrun_sys::process;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -72,6 +72,10 @@ pub struct Record {
     pub bundle: PathBuf,
     /// Root file system, absolute.
     pub rootfs: PathBuf,
+    /// Whether the container has no pid namespace of its own: then its processes
+    /// outlive its init.
+    #[serde(default)]
+    pub shares_pid_namespace: bool,
     /// Annotations of the configuration.
     #[serde(default)]
     pub annotations: Option<HashMap<String, String>>,
@@ -292,6 +296,14 @@ impl Container {
     /// Signals init.
     pub fn kill(&self, signal: i32) -> Result<()> {
         let stopped = || Error::State("container not running".into());
+        if signal == rrun_sys::process::SIGKILL && self.record.shares_pid_namespace {
+            let cgroup = self.cgroup()?;
+            return if cgroup.pids()?.is_empty() {
+                Err(stopped())
+            } else {
+                cgroup.kill(signal)
+            };
+        }
         let Some(init) = self.init()? else {
             return Err(stopped());
         };
@@ -352,11 +364,7 @@ impl Container {
     pub fn destroy(self) -> Result<()> {
         let spec = self.spec().ok();
         let cgroup = self.cgroup().and_then(|cgroup| {
-            // Without a pid namespace processes outlive their init.
-            let shared = spec.as_ref().is_none_or(|s| {
-                plan::Namespaces::from_spec(s).is_ok_and(|n| n.new & plan::namespaces::PID == 0)
-            });
-            if shared {
+            if self.record.shares_pid_namespace {
                 cgroup.kill(rrun_sys::process::SIGKILL)?;
             }
             cgroup.delete().context("remove the cgroup")

@@ -3,12 +3,12 @@
 
 use crate::cgroup::Cgroup;
 use crate::container::{self, Container, RECORD_VERSION, Record, Status};
-use crate::init::{self, Gate, Inherited};
+use crate::init::{Gate, Inherited};
 use crate::plan::{Plan, namespaces};
 use crate::sync::{self, Channel, Message};
 use crate::{Context, Error, Result, hooks, rlimits, rootfs, seccomp};
-use rrun_sys::process::{self, Clone};
-use rrun_sys::{cred, ns, path};
+use rrun_sys::process;
+use rrun_sys::{cred, path};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,21 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
     })
 }
 
+/// Sends a pidfd to the unix socket at `path` (`--pidfd-socket`).
+pub fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<()> {
+    let send = || {
+        let socket = rrun_sys::socket::connect_unix(path)?;
+        rrun_sys::socket::send_fds(socket.as_fd(), b"pidfd", &[pidfd.as_fd()])
+    };
+    send().with_context(|| format!("send the pidfd to {}", path.display()))
+}
+
 impl Created {
+    /// Sends init's pidfd to the unix socket at `path`.
+    pub fn send_pidfd(&self, path: &Path) -> Result<()> {
+        send_pidfd(path, &self.pidfd)
+    }
+
     /// Lets init execute the program (`run`), and runs poststart hooks.
     pub fn start(&self) -> Result<()> {
         self.channel.send(&Message::Go)?;
@@ -159,7 +173,7 @@ fn launch(
     } else {
         rootfs::Trees::new()
     };
-    let (pid, pidfd) = clone_init(plan, cgroup, theirs)?;
+    let (pid, pidfd) = crate::launch::clone_init(plan, cgroup, theirs)?;
     undo.init = Some((
         pid,
         pidfd
@@ -235,6 +249,7 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
         trees,
         join,
         joiner: None,
+        in_time: false,
         console: connect_console(plan)?,
         seccomp,
     };
@@ -259,33 +274,6 @@ fn connect_console(plan: &Plan) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn clone_init(plan: &Plan, cgroup: &Cgroup, mut inherited: Inherited) -> Result<(i32, OwnedFd)> {
-    let flags = plan.namespaces.new & (namespaces::USER | namespaces::PID);
-    // A pid namespace is joined by the children of whoever joins it.
-    let mut own = None;
-    if let Some(index) = inherited
-        .join
-        .iter()
-        .position(|(flag, _)| *flag == namespaces::PID)
-    {
-        let (_, fd) = inherited.join.remove(index);
-        own = Some(path::open(Path::new("/proc/self/ns/pid"), path::O_RDONLY)?);
-        ns::setns(fd.as_fd(), namespaces::PID).context("join the pid namespace")?;
-    }
-    // What the container may not see or trace must not be dumpable when it enters.
-    cred::set_dumpable(false)?;
-    let into = cgroup.clone_fd();
-    let cloned = process::clone3(flags, into).context("clone the init process")?;
-    let (pid, pidfd) = match cloned {
-        Clone::Child => init::main(plan, inherited),
-        Clone::Parent { pid, pidfd } => (pid, pidfd),
-    };
-    if let Some(own) = own {
-        ns::setns(own.as_fd(), namespaces::PID).context("return to the pid namespace")?;
-    }
-    Ok((pid, pidfd))
-}
-
 fn record(plan: &Plan, pid: i32, cgroup: &Cgroup) -> Result<Record> {
     let (start, _) = process::start_time(pid)
         .ok_or_else(|| Error::State("init ended early (killed, or out of memory)".into()))?;
@@ -302,6 +290,7 @@ fn record(plan: &Plan, pid: i32, cgroup: &Cgroup) -> Result<Record> {
         oci_version: plan.spec.version().clone(),
         bundle: plan.bundle.clone(),
         rootfs: plan.rootfs.clone(),
+        shares_pid_namespace: plan.namespaces.new & namespaces::PID == 0,
         annotations: plan.spec.annotations().clone(),
     })
 }

@@ -6,7 +6,7 @@ use crate::init::process::{self as last, Prepared};
 use crate::plan::{Console, Namespaces, namespaces};
 use crate::sync::{self, Channel, Message};
 use crate::{Context, Error, Result, console, idmap, rlimits, seccomp};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{Linux, Process, Spec};
 use rrun_sys::process::{self, Clone};
 use rrun_sys::{cred, mount, ns, path, sched};
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,7 +55,7 @@ pub fn exec(
     }
     cred::set_dumpable(false)?;
     let (pid, pidfd) = match process::clone3(0, cgroup.clone_fd())? {
-        Clone::Child => child.main(process),
+        Clone::Child => child.main(process, spec.linux().as_ref()),
         Clone::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(child);
@@ -176,15 +176,16 @@ fn pin(cpus: Option<&str>) -> Result<()> {
 }
 
 impl Child {
-    fn main(mut self, process: &Process) -> ! {
-        if let Err(error) = self.run(process) {
+    fn main(mut self, process: &Process, linux: Option<&Linux>) -> ! {
+        crate::debug!("child process in init()");
+        if let Err(error) = self.run(process, linux) {
             let _ = self.channel.send(&Message::Error(error.chain()));
         }
         // As a shell's when it cannot execute; nobody sees it but by the message.
         rrun_sys::process::exit_now(255)
     }
 
-    fn run(&mut self, process: &Process) -> Result<()> {
+    fn run(&mut self, process: &Process, linux: Option<&Linux>) -> Result<()> {
         crate::debug!("nsexec container setup: join {:?}", ns::names(self.flags));
         let affinity = process.exec_cpu_affinity().as_ref();
         pin(affinity.and_then(|a| a.initial().as_deref()))?;
@@ -228,8 +229,11 @@ impl Child {
             self.seccomp.take(),
             self.preserve_fds,
             self.flags & namespaces::USER != 0,
+            linux,
         );
-        let never = prepared.take_identity(&self.channel)?.exec()?;
+        let ready = prepared.prepare()?.take_identity(&self.channel)?;
+        crate::debug!("setns_init: about to exec");
+        let never = ready.exec()?;
         match never {}
     }
 }

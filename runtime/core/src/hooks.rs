@@ -83,7 +83,10 @@ fn run_one(hook: &Hook, state: &str, environment: &[CString]) -> Result<()> {
         .and_then(|()| output.read_to_string(&mut text));
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, signal) => format!("signal {}", signal.unwrap_or(0)),
+        (None, signal) => format!(
+            "signal: {}",
+            rrun_sys::signal::describe(signal.unwrap_or(0))
+        ),
     };
     let text = text.trim_end();
     Err(Error::Remote(format!(

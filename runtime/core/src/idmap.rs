@@ -58,7 +58,7 @@ fn helper(program: &str, pid: i32, map: &str) -> Result<()> {
 /// id-mapped mounts.
 pub fn user_namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
     let (ours, theirs) = crate::sync::pair()?;
-    let (pid, _pidfd) = match process::clone3(namespaces::USER, None)? {
+    let (pid, pidfd) = match process::clone3(namespaces::USER, None)? {
         Clone::Child => {
             drop(ours);
             // Until the parent closes its end.
@@ -73,7 +73,10 @@ pub fn user_namespace(uid_map: &str, gid_map: &str) -> Result<OwnedFd> {
         gid_map: gid_map.to_owned(),
         ..Namespaces::default()
     };
-    let namespace = write_maps(pid, &maps).and_then(|()| of_process(pid));
+    // In a pid namespace of its own the caller knows the child by another number than /proc.
+    let namespace = process::pid_in_proc(&pidfd)
+        .map_err(Error::from)
+        .and_then(|number| write_maps(number, &maps).and_then(|()| of_process(number)));
     drop(ours);
     process::wait(pid, false)?;
     namespace

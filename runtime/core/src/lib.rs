@@ -17,6 +17,7 @@ pub mod exec;
 pub mod hooks;
 mod idmap;
 pub mod init;
+mod launch;
 pub mod log;
 pub mod notify;
 pub mod plan;

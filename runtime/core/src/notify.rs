@@ -45,5 +45,5 @@ pub fn send_listener(
         let agent = rrun_sys::socket::connect_unix(path)?;
         rrun_sys::socket::send_fds(agent.as_fd(), &message, &[listener.as_fd()])
     };
-    send().with_context(|| format!("send the seccomp listener to {}", path.display()))
+    send().with_context(|| format!("failed to connect with seccomp agent {}", path.display()))
 }

@@ -1,7 +1,9 @@
 //! config.json: loading, and the checks that need no IO.
 
 use crate::{Error, Result, warning};
-use oci_spec::runtime::{Capability, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Capability, LinuxMemoryPolicy, LinuxNamespaceType, Spec};
+use serde::Deserialize;
+use serde::de::Error as _;
 use serde_json::Value;
 use std::path::Path;
 
@@ -31,8 +33,26 @@ pub fn parse(text: &[u8]) -> serde_json::Result<Spec> {
         if let Some(process) = value.get_mut("process") {
             relax_process(process);
         }
+        let policy = value
+            .pointer("/linux/memoryPolicy")
+            .filter(|p| !p.is_null());
+        if let Some(Err(why)) = policy.map(|p| LinuxMemoryPolicy::deserialize(p)) {
+            return Err(serde_json::Error::custom(memory_policy_error(
+                &why.to_string(),
+            )));
+        }
         serde_json::from_value(value).map_err(|_| first)
     })
+}
+
+/// runc's wording of what is wrong with `linux.memoryPolicy`.
+fn memory_policy_error(why: &str) -> String {
+    let what = if why.contains("MPOL_F_") {
+        " flag"
+    } else {
+        " mode"
+    };
+    format!("linux.memoryPolicy: invalid memory policy{what}: {why}")
 }
 
 /// The process of `exec --process`, with the same tolerance.
@@ -59,6 +79,17 @@ fn relax_process(process: &mut Value) {
                 }
                 known
             });
+        }
+    }
+    // oci-spec 0.10 knows these flags by names that are not the specification's.
+    let flags = process
+        .pointer_mut("/scheduler/flags")
+        .and_then(Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => *flag = "SCHED_RESET_ON_FORK".into(),
+            Some("SCHED_FLAG_DL_OVERRUN") => *flag = "SCHED_FLAG_D_L_OVERRUN".into(),
+            _ => {}
         }
     }
     if let Value::Object(process) = process {

@@ -37,6 +37,8 @@ pub enum Message {
     Ready,
     /// A seccomp listener is open under this number in the sender; it waits for Go.
     Listener(i32),
+    /// The init process, cloned by another.
+    Pid(i32),
     /// Init gave up.
     Error(String),
 }
@@ -77,6 +79,10 @@ impl Channel {
                 number = fd.to_string();
                 (b'l', number.as_str())
             }
+            Message::Pid(pid) => {
+                number = pid.to_string();
+                (b'p', number.as_str())
+            }
             Message::Error(text) => (b'e', text.as_str()),
         };
         let mut data = vec![kind];
@@ -97,6 +103,7 @@ impl Channel {
             b'h' => Message::Hooks,
             b'g' => Message::Go,
             b'r' => Message::Ready,
+            b'p' => Message::Pid(String::from_utf8_lossy(text).parse().unwrap_or(-1)),
             b'x' => Message::Limits,
             b'l' => Message::Listener(String::from_utf8_lossy(text).parse().unwrap_or(-1)),
             _ => Message::Error(String::from_utf8_lossy(text).into_owned()),

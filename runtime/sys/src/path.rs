@@ -7,9 +7,9 @@
 use crate::error::Call;
 use crate::{Error, Result};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 /// openat2 with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS: `path` as a process
 /// whose root directory is `root` would see it.
@@ -73,20 +73,41 @@ pub enum Make {
 /// Opens `path` below `root` with O_PATH, making what is missing: directories
 /// with mode 0755 and, with [`Make::File`], an empty file at the end.
 ///
-/// Existing symbolic links are followed inside the root, those that dangle are
-/// refused (ENOENT), as their target would have to be guessed.
+/// Symbolic links are followed inside the root; of one that dangles the target
+/// is made, also inside.
 pub fn make_in_root(root: BorrowedFd<'_>, path: &Path, make: Make) -> Result<OwnedFd> {
+    const MAX_LINKS: u32 = 40;
     match open_in_root(root, path, libc::O_PATH) {
         Err(e) if e.is(libc::ENOENT) => {}
         result => return result,
     }
-    let names = components(path)?;
+    let mut names = components(path);
+    for _ in 0..MAX_LINKS {
+        match make_names(root, &names, make)? {
+            Made::Done(fd) => return Ok(fd),
+            Made::Dangling(target) => names = target,
+        }
+    }
+    Err(Error::new(
+        "openat2",
+        format_args!("{}", path.display()),
+        crate::Errno(libc::ELOOP),
+    ))
+}
+
+enum Made {
+    Done(OwnedFd),
+    /// A dangling link is on the way: the path with its target in its place.
+    Dangling(Vec<OsString>),
+}
+
+fn make_names(root: BorrowedFd<'_>, names: &[OsString], make: Make) -> Result<Made> {
     let mut found = names.len();
     // The longest part that exists, so that a chain of links resolves as a whole.
     let mut dir = loop {
-        found -= 1;
-        let prefix: std::path::PathBuf = std::iter::once(OsStr::new("/"))
-            .chain(names[..found].iter().copied())
+        found = found.saturating_sub(1);
+        let prefix: PathBuf = std::iter::once(OsStr::new("/"))
+            .chain(names[..found].iter().map(|n| &**n))
             .collect();
         match open_in_root(root, &prefix, libc::O_PATH | libc::O_DIRECTORY) {
             Ok(dir) => break dir,
@@ -95,6 +116,24 @@ pub fn make_in_root(root: BorrowedFd<'_>, path: &Path, make: Make) -> Result<Own
         }
     };
     for (index, name) in names.iter().enumerate().skip(found) {
+        if index == found {
+            if let Ok(target) = read_link_at(dir.as_fd(), Path::new(name)) {
+                let base = if target.is_absolute() {
+                    &[][..]
+                } else {
+                    &names[..found]
+                };
+                let path: PathBuf = base
+                    .iter()
+                    .map(Path::new)
+                    .chain([target.as_path()])
+                    .collect();
+                let rest = names[index + 1..].iter().cloned();
+                return Ok(Made::Dangling(
+                    components(&path).into_iter().chain(rest).collect(),
+                ));
+            }
+        }
         let last = index + 1 == names.len();
         dir = if last && make == Make::File {
             make_file(dir.as_fd(), name)?
@@ -102,28 +141,20 @@ pub fn make_in_root(root: BorrowedFd<'_>, path: &Path, make: Make) -> Result<Own
             make_dir(dir.as_fd(), name)?
         };
     }
-    Ok(dir)
+    Ok(Made::Done(dir))
 }
 
-/// The names of `path`; ".." is refused since it has no meaning in what does not exist.
-fn components(path: &Path) -> Result<Vec<&OsStr>> {
+/// The names of `path`; ".." takes back the name before it.
+fn components(path: &Path) -> Vec<OsString> {
     let mut names = Vec::new();
     for component in path.components() {
         match component {
-            Component::Normal(name) => names.push(name),
+            Component::Normal(name) => names.push(name.to_owned()),
+            Component::ParentDir => drop(names.pop()),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-            Component::ParentDir => {
-                let args = format_args!("{}", path.display());
-                return Err(Error::new("mkdir", args, crate::Errno(libc::ENOENT))
-                    .with_note("\"..\" in a path that does not exist"));
-            }
         }
     }
-    if names.is_empty() {
-        let args = format_args!("{}", path.display());
-        return Err(Error::new("mkdir", args, crate::Errno(libc::ENOENT)));
-    }
-    Ok(names)
+    names
 }
 
 fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
@@ -282,7 +313,7 @@ pub fn unlink_at(dir: BorrowedFd<'_>, name: &Path) -> Result<()> {
 }
 
 /// readlinkat(2).
-pub fn read_link_at(dir: BorrowedFd<'_>, name: &Path) -> Result<std::path::PathBuf> {
+pub fn read_link_at(dir: BorrowedFd<'_>, name: &Path) -> Result<PathBuf> {
     use std::os::unix::ffi::OsStringExt;
     let bytes = rustix::fs::readlinkat(dir, name, Vec::new())
         .call("readlinkat", format_args!("{}", name.display()))?

@@ -122,6 +122,18 @@ pub fn pidfd_open(pid: i32) -> Result<OwnedFd> {
         .call("pidfd_open", format_args!("{pid}"))
 }
 
+/// The number by which the procfs at /proc knows a process.
+pub fn pid_in_proc(pidfd: &OwnedFd) -> Result<i32> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| Error::io("read", format_args!("{path}"), &e))?;
+    let pid = text
+        .lines()
+        .find_map(|l| l.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|p| *p > 0)
+        .ok_or_else(|| Error::new("read", format_args!("{path}"), crate::Errno(libc::ESRCH)))
+}
+
 /// pidfd_getfd(2): descriptor `number` of another process (5.6).
 pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
     // SAFETY: plain integers; returns a new descriptor.
@@ -206,6 +218,42 @@ pub fn wait(pid: i32, nohang: bool) -> Result<Option<(i32, Exit)>> {
             return Ok(Some((ret, Exit::Signal(libc::WTERMSIG(status)))));
         }
     }
+}
+
+/// Makes `$run: fn() -> u8` the program's entry, without the standard library's
+/// own start-up (some 25 system calls for a stack guard that a program without
+/// recursion does not need). Goes with `#![no_main]`.
+#[macro_export]
+macro_rules! c_main {
+    ($run:path) => {
+        #[doc(hidden)]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn main() -> i32 {
+            $crate::process::start_up();
+            i32::from($run())
+        }
+    };
+}
+
+/// What remains of that start-up: standard streams that are not open become
+/// /dev/null, so that no other file takes their numbers; SIGPIPE is ignored.
+pub fn start_up() {
+    let closed = |fd| libc::pollfd {
+        fd,
+        events: 0,
+        revents: 0,
+    };
+    let mut streams = [closed(0), closed(1), closed(2)];
+    // SAFETY: the array is live and of the length given; a zero time-out returns at once.
+    unsafe { libc::poll(streams.as_mut_ptr(), 3, 0) };
+    for stream in streams {
+        if stream.revents & libc::POLLNVAL != 0 {
+            // SAFETY: a constant C string. The lowest free number is that of the stream.
+            unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) };
+        }
+    }
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
 /// execve(2); returns only when it fails.

@@ -19,16 +19,16 @@ use std::os::unix::ffi::OsStringExt;
 pub fn protect_own_binary() -> Result<()> {
     let exe = crate::path::open(std::path::Path::new("/proc/self/exe"), libc::O_PATH)?;
     let fs = rustix::fs::fstatvfs(&exe).call("fstatfs", format_args!("/proc/self/exe"))?;
-    if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) || is_sealed_memory(exe.as_fd()) {
+    if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         return Ok(());
     }
-    let root = crate::cred::is_root();
-    if !root && !writable(exe.as_fd()) {
+    if !crate::cred::is_root() && !writable(exe.as_fd()) {
         return Ok(());
     }
     let sealed = match read_only_mount(exe.as_fd()) {
         Ok(tree) => tree,
         // Without the right to mount: a copy in memory.
+        Err(_) if is_sealed_memory() => return Ok(()),
         Err(_) => memory_copy()?,
     };
     Err(exec(sealed.as_fd()))
@@ -56,7 +56,7 @@ const SEALS: rustix::fs::SealFlags = rustix::fs::SealFlags::WRITE
 
 /// Whether the program runs from such a copy: those cannot be opened for
 /// writing, which an O_PATH descriptor does not tell; /proc/self/exe read does.
-fn is_sealed_memory(_exe: BorrowedFd<'_>) -> bool {
+fn is_sealed_memory() -> bool {
     let file = rustix::fs::open(
         "/proc/self/exe",
         rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,

@@ -42,6 +42,13 @@ fn realtime(offset: &str, base: i32, sign: &str) -> Option<i32> {
         .then_some(number)
 }
 
+/// What a shell says of a signal that ended a process, as "bad system call".
+pub fn describe(signal: i32) -> String {
+    // SAFETY: strsignal returns a string that lives until the next call in this thread.
+    let text = unsafe { std::ffi::CStr::from_ptr(libc::strsignal(signal)) };
+    text.to_string_lossy().to_lowercase()
+}
+
 /// Blocks every signal and returns a signalfd that delivers them.
 pub fn fd_of_all() -> Result<OwnedFd> {
     let set = SigSet::all();

@@ -12,9 +12,16 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     let (plan, config) = request.plan(global, console)?;
     let created = create::create(&plan, &global.root, &config, true)
         .context("rrun create failed: unable to start container process")?;
-    if let Some(path) = &request.pid_file
-        && let Err(error) = write_pid_file(path, created.container.record.init_process_pid)
-    {
+    let pid = created.container.record.init_process_pid;
+    let told = request
+        .pid_file
+        .as_ref()
+        .map_or(Ok(()), |path| write_pid_file(path, pid))
+        .and_then(|()| match &request.pidfd_socket {
+            Some(path) => created.send_pidfd(path),
+            None => Ok(()),
+        });
+    if let Err(error) = told {
         created.container.delete(true)?;
         return Err(error);
     }

@@ -17,6 +17,7 @@ struct Request {
     args: Vec<String>,
     process: Option<PathBuf>,
     console_socket: Option<PathBuf>,
+    pidfd_socket: Option<PathBuf>,
     cwd: Option<PathBuf>,
     env: Vec<String>,
     tty: bool,
@@ -39,6 +40,7 @@ impl Request {
         while let Some(arg) = parser.next().map_err(args::usage)? {
             match arg {
                 Arg::Long("console-socket") => r.console_socket = Some(args::path(&mut parser)?),
+                Arg::Long("pidfd-socket") => r.pidfd_socket = Some(args::path(&mut parser)?),
                 Arg::Long("cwd") => r.cwd = Some(args::path(&mut parser)?),
                 Arg::Short('e') | Arg::Long("env") => r.env.push(args::text(&mut parser)?),
                 Arg::Short('t') | Arg::Long("tty") => r.tty = args::switch(&mut parser)?,
@@ -208,10 +210,13 @@ fn execute(global: &Global, request: &Request) -> Result<u8> {
     } else {
         Some(foreground::signals()?)
     };
-    let (pid, _pidfd) = exec::exec(&container, &spec, &process, &options)
+    let (pid, pidfd) = exec::exec(&container, &spec, &process, &options)
         .context("exec failed: unable to start container process")?;
     if let Some(path) = &request.pid_file {
         write_pid_file(path, pid)?;
+    }
+    if let Some(path) = &request.pidfd_socket {
+        rrun_core::create::send_pidfd(path, &pidfd)?;
     }
     let terminal = relay.map(Terminal::receive).transpose()?;
     match signals {

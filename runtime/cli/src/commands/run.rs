@@ -47,6 +47,11 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
         Ok(terminal) => terminal,
         Err(error) => {
             remove(created);
+            // From here on runc's init speaks for itself, without a log line around it.
+            if global.log.is_none() {
+                eprintln!("{}", error.chain());
+                return Ok(1);
+            }
             return Err(error).context(failed);
         }
     };
@@ -67,6 +72,9 @@ fn start(
 ) -> Result<Option<Terminal>> {
     if let Some(path) = &request.pid_file {
         write_pid_file(path, created.container.record.init_process_pid)?;
+    }
+    if let Some(path) = &request.pidfd_socket {
+        created.send_pidfd(path)?;
     }
     let terminal = relay.map(Terminal::receive).transpose()?;
     created.start()?;

@@ -32,6 +32,8 @@ pub struct Inherited {
     pub trees: rootfs::Trees,
     /// Namespaces to join, with their flags.
     pub join: Vec<(i32, OwnedFd)>,
+    /// Whether the process is in its new time namespace already.
+    pub in_time: bool,
     /// Opened by the parent where the child will lack the rights.
     pub joiner: Option<cgroup::Joiner>,
     /// Where the terminal's master goes.
@@ -108,9 +110,10 @@ fn run(
     };
     let prepared = Prepared::new(plan, root.take_procfs(), inherited.seccomp.take())?;
     drop(root);
+    let prepared = prepared.prepare()?;
+    close_the_rest(plan, channel, &inherited.gate, descriptors.as_ref())?;
     let before_start = prepared.take_identity(channel)?;
     cred::set_parent_death_signal(0)?;
-    close_the_rest(plan, channel, &inherited.gate, descriptors.as_ref())?;
     crate::debug!("init: closing the pipe to signal completion");
     channel.send(&Message::Ready)?;
     match (inherited.gate, descriptors) {
@@ -156,6 +159,36 @@ fn close_the_rest(
     )?)
 }
 
+/// Joins the user namespace among `join`, if there is one. First, those others
+/// that it gives no right to (they are the host's); left are those that it does.
+pub fn join_user_namespace(join: &mut Vec<(i32, OwnedFd)>) -> Result<()> {
+    if join.iter().all(|(flag, _)| *flag != namespaces::USER) {
+        return Ok(());
+    }
+    let mut left = Vec::new();
+    let mut user = None;
+    for (flag, fd) in join.drain(..) {
+        if flag == namespaces::USER {
+            user = Some(fd);
+        } else if ns::setns(fd.as_fd(), flag).is_err() {
+            left.push((flag, fd));
+        }
+    }
+    *join = left;
+    let user = user.expect("found above");
+    ns::setns(user.as_fd(), namespaces::USER).context("join the user namespace")?;
+    become_root()
+}
+
+/// Writes the offsets of the time namespace that children will be in.
+pub fn write_time_offsets(offsets: &str) -> Result<()> {
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    let path = "/proc/self/timens_offsets";
+    std::fs::write(path, offsets).map_err(|e| Error::file("write", path, e))
+}
+
 /// Joins and makes namespaces, and the cgroup in between.
 fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -> Result<()> {
     let namespaces = &plan.namespaces;
@@ -163,11 +196,9 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
         "nsexec container setup: new {:?}",
         ns::names(namespaces.new)
     );
+    join_user_namespace(&mut inherited.join)?;
     for (flag, fd) in std::mem::take(&mut inherited.join) {
         ns::setns(fd.as_fd(), flag).with_context(|| format!("join {}", ns::names(flag)))?;
-        if flag == namespaces::USER {
-            become_root()?;
-        }
     }
     if namespaces.new & namespaces::USER != 0 {
         channel.expect(&Message::Mapped)?;
@@ -175,16 +206,23 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
     }
     // The cgroup namespace shows the cgroup one is in when it is made.
     let later = namespaces::USER | namespaces::PID | namespaces::CGROUP;
-    let now = namespaces.new & !later;
+    let time = if inherited.in_time {
+        namespaces::TIME
+    } else {
+        0
+    };
+    let now = namespaces.new & !later & !time;
     if now != 0 {
         ns::unshare(now)?;
     }
     if now & namespaces::NET != 0 {
         rrun_sys::netlink::loopback_up().context("set the loopback interface up")?;
     }
-    if now & namespaces::TIME != 0 && !namespaces.time_offsets.is_empty() {
-        std::fs::write("/proc/self/timens_offsets", &namespaces.time_offsets)
-            .map_err(|e| Error::file("write", "/proc/self/timens_offsets", e))?;
+    if now & namespaces::TIME != 0 {
+        // Files of an undumpable process belong to the host's root.
+        cred::set_dumpable(true)?;
+        write_time_offsets(&namespaces.time_offsets)?;
+        cred::set_dumpable(false)?;
     }
     channel.expect(&Message::Cgroup)?;
     let joiner = match inherited.joiner.take() {

@@ -32,7 +32,6 @@ pub struct Ready {
     program: CString,
     args: Vec<CString>,
     env: Vec<CString>,
-    filter: Option<Filter>,
 }
 
 /// Writes sysctls below `procfs`, before parts of it are made read-only.
@@ -104,6 +103,7 @@ impl<'a> Prepared<'a> {
         filter: Option<Filter>,
         preserve_fds: u32,
         by_parent: bool,
+        linux: Option<&'a oci_spec::runtime::Linux>,
     ) -> Self {
         Self {
             process,
@@ -112,19 +112,27 @@ impl<'a> Prepared<'a> {
             keyring: None,
             preserve_fds,
             by_parent,
-            linux: None,
+            linux,
         }
     }
 
-    /// Takes on labels, limits, ids and capabilities, in an order in which each
-    /// step still has the rights it needs.
-    pub fn take_identity(mut self, channel: &Channel) -> Result<Ready> {
+    /// Keyring, labels and scheduling; and nothing that is open gets past exec.
+    pub fn prepare(mut self) -> Result<Self> {
         self.join_keyring()?;
         self.write_labels()?;
         // A working directory below /proc/self/fd must not find it.
         self.procfs = None;
         self.schedule()?;
+        fd::cloexec_from(3 + self.preserve_fds)?;
+        Ok(self)
+    }
+
+    /// Takes on labels, limits, ids and capabilities, in an order in which each
+    /// step still has the rights it needs.
+    pub fn take_identity(mut self, channel: &Channel) -> Result<Ready> {
         let process = self.process;
+        self.limit(channel)?;
+        fix_stdio(process.user().uid())?;
         let no_new_privs = process.no_new_privileges() == Some(true);
         if no_new_privs {
             cred::set_no_new_privs()?;
@@ -132,9 +140,6 @@ impl<'a> Prepared<'a> {
             // Needs CAP_SYS_ADMIN, which is about to go.
             load(&filter, channel)?;
         }
-        self.limit(channel)?;
-        fix_stdio(process.user().uid())?;
-        fd::cloexec_from(3 + self.preserve_fds)?;
         change_user(process)?;
         let env = environment(process)?;
         let args = process.args().as_deref().unwrap_or_default();
@@ -143,16 +148,11 @@ impl<'a> Prepared<'a> {
         let program = CString::new(program.into_os_string().into_encoded_bytes())
             .map_err(|_| Error::config("process.args[0]", "holds a nul byte"))?;
         let env = env.iter().map(|e| text(e)).collect::<Result<_>>()?;
-        if let Some(filter) = self.filter.take_if(|f| f.listener.is_some()) {
-            // Later there may be nobody to hand the listener to.
+        if let Some(filter) = self.filter.take() {
+            // As late as there is somebody to hand a listener to; hooks are under it.
             load(&filter, channel)?;
         }
-        Ok(Ready {
-            program,
-            args,
-            env,
-            filter: self.filter,
-        })
+        Ok(Ready { program, args, env })
     }
 
     fn join_keyring(&self) -> Result<()> {
@@ -211,9 +211,26 @@ impl<'a> Prepared<'a> {
         Ok(fd::write_all(file.as_fd(), value.as_bytes())?)
     }
 
+    /// A deadline is for a whole set of processors: a cpuset rules it out.
+    fn explain_scheduler(&self, error: rrun_sys::Error) -> Error {
+        let resources = self.linux.and_then(|l| l.resources().as_ref());
+        let cpus = resources
+            .and_then(|r| r.cpu().as_ref())
+            .and_then(|c| c.cpus().as_ref());
+        if error.is(path::EPERM) && cpus.is_some_and(|c| !c.is_empty()) {
+            let what = "process scheduler can't be used together with AllowedCPUs";
+            return Error::Step {
+                what: what.into(),
+                source: Box::new(error.into()),
+            };
+        }
+        error.into()
+    }
+
     fn schedule(&self) -> Result<()> {
         if let Some(scheduler) = self.process.scheduler() {
-            sched::set_scheduler(&super::scheduling::scheduler(scheduler)?)?;
+            let attr = super::scheduling::scheduler(scheduler)?;
+            sched::set_scheduler(&attr).map_err(|e| self.explain_scheduler(e))?;
         }
         if let Some(priority) = self.process.io_priority() {
             let (class, level) = super::scheduling::io_priority(priority)?;
@@ -242,9 +259,6 @@ impl Ready {
     /// Executes the program.
     pub fn exec(self) -> Result<Never> {
         signal::reset_for_exec()?;
-        if let Some(filter) = &self.filter {
-            rrun_sys::seccomp::load(&filter.program, filter.flags).context(SECCOMP)?;
-        }
         let error = process::exec(&self.program, &self.args, &self.env);
         let program = self.program.to_string_lossy();
         // Callers look for runc's wording.

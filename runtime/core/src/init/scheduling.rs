@@ -99,9 +99,21 @@ pub fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<(i32, Vec<u64>)> {
         };
     }
     let mut nodes = Vec::new();
-    for node in number_list(policy.nodes().as_deref().unwrap_or_default())
-        .map_err(|why| Error::config("linux.memoryPolicy.nodes", why))?
+    let list = number_list(policy.nodes().as_deref().unwrap_or_default()).map_err(|why| {
+        Error::config(
+            "linux.memoryPolicy.nodes",
+            format!("invalid memory policy node: {why}"),
+        )
+    })?;
+    if matches!(
+        policy.mode(),
+        MemoryPolicyModeType::MpolDefault | MemoryPolicyModeType::MpolLocal
+    ) && !list.is_empty()
     {
+        let why = format!("mode requires 0 nodes but got {}", list.len());
+        return Err(Error::config("linux.memoryPolicy.nodes", why));
+    }
+    for node in list {
         let (word, bit) = (node / 64, node % 64);
         if nodes.len() <= word {
             nodes.resize(word + 1, 0u64);
@@ -118,7 +130,9 @@ pub fn number_list(text: &str) -> std::result::Result<Vec<usize>, String> {
             .parse::<usize>()
             .ok()
             .filter(|n| *n < 1024)
-            .ok_or_else(|| format!("{text:?} is not a list such as \"0-3,7\""))
+            .ok_or_else(|| {
+                format!("{text:?} is not a list of numbers below 1024 such as \"0-3,7\"")
+            })
     };
     let mut list = Vec::new();
     for part in text.split(',').filter(|p| !p.trim().is_empty()) {

@@ -21,6 +21,22 @@ pub const USER: i32 = 0x1000_0000;
 pub const CGROUP: i32 = 0x0200_0000;
 /// CLONE_NEWTIME.
 pub const TIME: i32 = 0x80;
+/// CLONE_PARENT: the child of a clone becomes its sibling.
+pub const CLONE_PARENT: i32 = 0x8000;
+
+/// The name of a kind of namespace below /proc/PID/ns.
+pub fn file(flag: i32) -> &'static str {
+    match flag {
+        PID => "pid",
+        NET => "net",
+        MOUNT => "mnt",
+        IPC => "ipc",
+        UTS => "uts",
+        USER => "user",
+        CGROUP => "cgroup",
+        _ => "time",
+    }
+}
 
 /// Namespaces of a container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -81,6 +81,7 @@ pub fn open_trees(plan: &Plan) -> Result<Trees> {
             recursive,
             nofollow,
         } = &m.source
+            && !path.starts_with(&plan.rootfs)
         {
             let tree = mounts::clone_host(path, *recursive, *nofollow)
                 .with_context(|| format!("open source of mounts[{}]", m.index))?;
@@ -99,6 +100,10 @@ fn namespaces_slave() -> u64 {
 /// Opens the sources of id-mapped mounts, and maps those that name their maps.
 pub fn open_mapped_trees(plan: &Plan, trees: &mut Trees) -> Result<()> {
     for m in plan.mounts.iter().filter(|m| m.idmap.is_some()) {
+        if !plan.namespaces.user() {
+            // Init has the right to map them itself, in their turn.
+            continue;
+        }
         let what = || format!("map ids of mounts[{}]", m.index);
         let Source::Bind {
             path,
@@ -118,15 +123,21 @@ pub fn open_mapped_trees(plan: &Plan, trees: &mut Trees) -> Result<()> {
         if let Some((uids, gids)) = maps {
             let namespace = crate::idmap::user_namespace(uids, gids).with_context(what)?;
             map_tree(m, &trees[&m.index], namespace.as_fd()).with_context(what)?;
-        } else if !plan.namespaces.user() {
-            let field = format!("mounts[{}].uidMappings", m.index);
-            return Err(Error::config(
-                field,
-                "are missing: without a user namespace idmap needs them",
-            ));
         }
     }
     Ok(())
+}
+
+/// Maps the ids of `tree`, if `m` wants that and nobody has done it.
+fn map_in_turn(m: &Mount, tree: &OwnedFd) -> Result<()> {
+    let Some(idmap) = &m.idmap else { return Ok(()) };
+    let Some((uids, gids)) = &idmap.maps else {
+        let field = format!("mounts[{}].uidMappings", m.index);
+        let why = "are missing: without a user namespace idmap needs them";
+        return Err(Error::config(field, why));
+    };
+    let namespace = crate::idmap::user_namespace(uids, gids)?;
+    map_tree(m, tree, namespace.as_fd())
 }
 
 /// The same trees under other descriptors.
@@ -238,9 +249,40 @@ pub fn enter(plan: &Plan, root: &Root) -> Result<()> {
         return Ok(rrun_sys::path::chroot_here()?);
     }
     if plan.options.no_pivot {
+        cover_kernel_mounts(plan).context("cover the host's proc and sysfs (--no-pivot)")?;
         return mount::move_root_here().context("move the root mount (--no-pivot)");
     }
     mount::pivot_root_here().context("pivot_root")
+}
+
+/// Without pivot_root the host's mounts stay below the container's root. A full
+/// procfs or sysfs among them would let the container mount one without masks,
+/// so they go, or are covered.
+fn cover_kernel_mounts(plan: &Plan) -> Result<()> {
+    let read = |path: &str| std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e));
+    for line in read("/proc/self/mountinfo")?.lines().rev() {
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
+        let mut left = left.split(' ').skip(3);
+        let (Some(root), Some(target)) = (left.next(), left.next()) else {
+            continue;
+        };
+        let kernel = right.starts_with("proc ") || right.starts_with("sysfs ");
+        let target = std::path::Path::new(target);
+        if !kernel || root != "/" || target.starts_with(&plan.rootfs) {
+            continue;
+        }
+        if mount::detach(target).is_ok() {
+            continue;
+        }
+        let Ok(place) = path::open(target, path::O_PATH) else {
+            continue;
+        };
+        let cover = mount::FsContext::open("tmpfs")?.mount(0)?;
+        mount::attach(cover.as_fd(), place.as_fd())?;
+    }
+    Ok(())
 }
 
 /// What needs everything to be in place: propagation and read-only root.

@@ -165,7 +165,11 @@ pub fn mount(
         } => {
             let tree = match trees.remove(&mount.index) {
                 Some(tree) => tree,
-                None => clone_host(path, *recursive, *nofollow)?,
+                None => {
+                    let tree = clone_host(path, *recursive, *nofollow)?;
+                    super::map_in_turn(mount, &tree)?;
+                    tree
+                }
             };
             attributes(mount, tree.as_fd(), true)?;
             let make = match path::stat(tree.as_fd())?.kind {
@@ -178,7 +182,15 @@ pub fn mount(
             Ok(None)
         }
         Source::Filesystem { kind, .. } => {
-            let target = destination(root, mount, kind)?;
+            let (target, mode) = destination(root, mount, kind)?;
+            let inherited;
+            let mount = match mode.filter(|_| kind == "tmpfs" && mount.data("mode").is_none()) {
+                Some(mode) => {
+                    inherited = with_mode(mount, mode);
+                    &inherited
+                }
+                None => mount,
+            };
             let copyup = mount.tmpcopyup && kind == "tmpfs";
             let tree = if copyup {
                 let set = mount.attr.set & !attr::RDONLY;
@@ -203,13 +215,22 @@ pub fn mount(
     }
 }
 
-/// The directory that a new file system is mounted on. For proc and sysfs no
+/// A tmpfs without a mode takes on that of the directory it covers.
+fn with_mode(mount: &Mount, mode: u32) -> Mount {
+    let mut mount = mount.clone();
+    if let Source::Filesystem { data, .. } = &mut mount.source {
+        data.push(("mode".to_owned(), Some(format!("{mode:o}"))));
+    }
+    mount
+}
+
+/// The directory that a new file system is mounted on, and its mode if it was there before. For proc and sysfs no
 /// symbolic link may be on the way: masks and labels would apply elsewhere
 /// (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642).
-fn destination(root: BorrowedFd<'_>, mount: &Mount, kind: &str) -> Result<OwnedFd> {
+fn destination(root: BorrowedFd<'_>, mount: &Mount, kind: &str) -> Result<(OwnedFd, Option<u32>)> {
     if kind == "proc" || kind == "sysfs" {
         match path::open_plain_in_root(root, &mount.destination) {
-            Ok(fd) => return Ok(fd),
+            Ok(fd) => return Ok((fd, None)),
             Err(e) if e.is(rrun_sys::path::ENOENT) => {}
             Err(e) => {
                 return Err(Error::Step {
@@ -220,7 +241,16 @@ fn destination(root: BorrowedFd<'_>, mount: &Mount, kind: &str) -> Result<OwnedF
             }
         }
     }
-    Ok(path::make_in_root(root, &mount.destination, Make::Dir)?)
+    match path::open_in_root(root, &mount.destination, path::O_PATH) {
+        Ok(fd) => {
+            let mode = path::stat(fd.as_fd())?.mode;
+            Ok((fd, Some(mode)))
+        }
+        Err(_) => Ok((
+            path::make_in_root(root, &mount.destination, Make::Dir)?,
+            None,
+        )),
+    }
 }
 
 /// Applies what fsmount(2) did not: attributes of binds, recursive ones.
