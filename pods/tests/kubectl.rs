@@ -118,6 +118,34 @@ fn a_day_with_kubectl() {
 }
 
 #[test]
+fn server_side_apply_with_kubectl() {
+    require!(Need::Program("kubectl"));
+    let k = Kubectl::new();
+    k.ok(
+        "apply --server-side -f -",
+        MANIFEST,
+        "deployment.apps/web serverside-applied",
+    );
+    k.ok(
+        "apply --server-side -f -",
+        MANIFEST,
+        "deployment.apps/web serverside-applied",
+    );
+    k.ok("scale deployment web --replicas=1", "", "scaled");
+    k.refused("apply --server-side -f -", MANIFEST, ".spec.replicas");
+    k.ok(
+        "apply --server-side --force-conflicts -f -",
+        MANIFEST,
+        "serverside-applied",
+    );
+    k.ok("get deployment web -o jsonpath={.spec.replicas}", "", "0");
+    let less = MANIFEST.replace("        livenessProbe: {httpGet: {port: 80}}\n", "");
+    k.ok("apply --server-side -f -", &less, "serverside-applied");
+    let left = k.ok("get deployment web -o yaml", "", "image: web:1");
+    assert!(!left.contains("livenessProbe"), "{left}");
+}
+
+#[test]
 fn kubectl_shows_what_is_wrong_with_a_manifest() {
     require!(Need::Program("kubectl"));
     let k = Kubectl::new();

@@ -42,6 +42,8 @@ pub struct WriteOptions {
     pub validation: Validation,
     /// Who writes, for `managedFields`; the client's name when absent.
     pub field_manager: Option<String>,
+    /// The object carries its managers already: it comes from a server-side apply.
+    pub(super) applies: bool,
     /// What to tell the client beside the answer.
     pub(super) warnings: Arc<Mutex<Vec<String>>>,
 }

@@ -5,6 +5,7 @@ pub mod bootstrap;
 mod client;
 mod decode;
 pub mod delete;
+mod fields;
 pub mod http;
 pub mod kinds;
 mod meta;

@@ -8,6 +8,7 @@ use super::allocate::{self, Cidr};
 use super::client::{Patch, WriteOptions, watch_status};
 use super::decode;
 use super::delete;
+use super::fields::{self, Applied};
 use super::kinds;
 use super::meta;
 use super::patch;
@@ -113,6 +114,12 @@ impl Api {
     ) -> Result<Arc<Object>> {
         typed(res, &mut object)?;
         decode::object(res, &mut object, options)?;
+        if !options.applies {
+            // Nothing is tracked before the first apply.
+            object["metadata"]
+                .as_object_mut()
+                .map(|m| m.remove("managedFields"));
+        }
         let (ns, name) = admit_new(res, ns, &mut object)?;
         self.check_namespace(res, &ns, &name)?;
         (res.prepare)(&mut object);
@@ -230,6 +237,11 @@ impl Api {
         patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Arc<Object>> {
+        if let Patch::Apply { object, force } = patch {
+            return self
+                .apply(res, (ns, name, sub), object.clone(), *force, options)
+                .await;
+        }
         self.change(res, ns, name, sub, options, |old| {
             let new = patch::apply(res, old.value(), patch)?;
             let asked = new["metadata"]["resourceVersion"]
@@ -241,6 +253,61 @@ impl Api {
             Ok(new)
         })
         .await
+    }
+
+    /// Server-side apply; creates what does not exist.
+    async fn apply(
+        &self,
+        res: Res,
+        (ns, name, sub): (&str, &str, &str),
+        mut wanted: Value,
+        force: bool,
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>> {
+        typed(res, &mut wanted)?;
+        decode::object(res, &mut wanted, options)?;
+        let manager = options.field_manager.clone().unwrap_or_default();
+        let named = wanted["metadata"]["name"].as_str().unwrap_or(name);
+        if named != name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({named}) does not match the name on the URL ({name})"
+            )));
+        }
+        wanted["metadata"]["name"] = json!(name);
+        let version = wanted["metadata"]["resourceVersion"]
+            .as_str()
+            .map(str::to_owned);
+        let options = WriteOptions {
+            applies: true,
+            ..options.clone()
+        };
+        let applied = Applied {
+            manager: &manager,
+            sub,
+            wanted: &wanted,
+            force,
+        };
+        for _ in 0..RETRIES {
+            if self.get(res, ns, name).is_err_and(|s| s.is_not_found()) && sub.is_empty() {
+                let object = fields::apply(res, None, &applied)?;
+                match self.create(res, ns, object, &options).await {
+                    Err(s) if s.is_already_exists() => continue,
+                    other => return other,
+                }
+            }
+            return self
+                .change(res, ns, name, sub, &options, |old| {
+                    if version
+                        .as_ref()
+                        .is_some_and(|v| *v != old.resource_version().to_string())
+                    {
+                        return Err(Status::stale(res, name));
+                    }
+                    fields::apply(res, Some(old.value()), &applied)
+                })
+                .await;
+        }
+        Err(Status::stale(res, name))
     }
 
     /// Reads, changes and writes, again when somebody else was faster.
@@ -256,7 +323,11 @@ impl Api {
         let _alone = self.lock(res).await;
         for _ in 0..RETRIES {
             let old = self.get(res, ns, name)?;
-            let new = self.prepare_update(res, sub, &old, edit(&old)?, options)?;
+            let mut new = self.prepare_update(res, sub, &old, edit(&old)?, options)?;
+            if !options.applies {
+                let manager = options.field_manager.as_deref().unwrap_or_default();
+                fields::track(res, sub, manager, old.value(), &mut new);
+            }
             if new == *old.value() {
                 return Ok(old);
             }
@@ -288,7 +359,7 @@ impl Api {
         let was = old.value();
         decode::object(res, &mut new, options)?;
         if sub == "status" {
-            return Ok(with_status(was, &mut new));
+            return Ok(with_status(was, new, options.applies));
         }
         let mut faults = Faults::default();
         validate::meta::check_update(was, &new, &mut faults);
@@ -422,10 +493,13 @@ const OWN: &[&str] = &[
     "deletionGracePeriodSeconds",
 ];
 
-/// The old object with the status (and nothing else) of the new one.
-fn with_status(was: &Value, new: &mut Value) -> Value {
-    let status = new.as_object_mut().and_then(|m| m.remove("status"));
+/// The old object with the status of the new one and, after an apply, its managers.
+fn with_status(was: &Value, mut new: Value, applies: bool) -> Value {
     let mut out = was.clone();
+    if applies {
+        out["metadata"]["managedFields"] = new["metadata"]["managedFields"].take();
+    }
+    let status = new.as_object_mut().and_then(|m| m.remove("status"));
     if let Some(map) = out.as_object_mut() {
         match status {
             Some(s) => drop(map.insert("status".into(), s)),

@@ -109,6 +109,13 @@ pub(super) async fn patch(cx: &Context, t: &Target, input: &Input<'_>) -> Result
         return set_scale(cx, t, input, ScaleChange::Patch(patch)).await;
     }
     let options = input.options()?;
+    if matches!(patch, Patch::Apply { .. }) && input.query.get("fieldManager").is_none() {
+        return Err(Status::new(
+            422,
+            "Invalid",
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        ));
+    }
     let api = cx.client.api();
     let before = cx.client.find(t.res, &t.ns, &t.name).is_some();
     let done = api
