@@ -62,7 +62,6 @@ async fn serve(stream: TcpStream, service: Arc<Service>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(REQUEST)
-        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), handler)
         .with_upgrades();
     if let Err(error) = connection.await {

@@ -160,6 +160,10 @@ async fn connect(mut request: Request<Incoming>, url: &str) -> std::result::Resu
         let body = super::body::read(theirs.into_body()).await?;
         return Ok(reply.body(Body::Full(body))?);
     }
+    // A word beside it (as `close`) makes Go's clients miss the upgrade.
+    if let Some(headers) = reply.headers_mut() {
+        headers.insert("connection", http::HeaderValue::from_static("Upgrade"));
+    }
     let theirs = hyper::upgrade::on(&mut theirs);
     tokio::spawn(async move {
         // The sender keeps the connection's task alive until the upgrade is taken.
