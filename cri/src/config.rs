@@ -63,6 +63,9 @@ pub struct Flags {
     /// Subnet of the built-in bridge
     #[arg(long, value_name = "CIDR", default_value = "10.88.0.0/16")]
     pub subnet: String,
+    /// Mirrors of registries, as containerd's <DIR>/<registry>/hosts.toml say
+    #[arg(long, value_name = "DIR", default_value = "/etc/containerd/certs.d")]
+    pub registry_hosts_dir: PathBuf,
     /// Registry host that is spoken to without TLS, any number of times (loopback always is)
     #[arg(long, value_name = "HOST[:PORT]")]
     pub plain_http: Vec<String>,
@@ -97,6 +100,8 @@ pub struct Config {
     pub stream_listen: SocketAddr,
     /// Of pods.
     pub network: NetworkConfig,
+    /// `hosts.toml` of registries.
+    pub registry_hosts_dir: PathBuf,
     /// Registries without TLS.
     pub plain_http: Vec<String>,
 }
@@ -129,6 +134,7 @@ impl Config {
             shim: program("--shim", flags.shim.as_deref(), "containerd-shim-rrun-v2")?,
             cgroup_driver: flags.cgroup_driver,
             stream_listen: flags.stream_listen,
+            registry_hosts_dir: flags.registry_hosts_dir.clone(),
             plain_http: flags.plain_http.clone(),
             network,
             root,

@@ -239,9 +239,10 @@ async fn users_and_groups_are_the_image_s_and_the_request_s() {
     let security = linux.security_context.as_mut().unwrap();
     security.supplemental_groups = vec![777];
     let id = run(&mut client, &pod, config).await;
+    // The kernel keeps groups sorted.
     let said = exec(&mut client, &id, "id -u; id -G").await;
     let text = String::from_utf8(said.stdout).unwrap();
-    assert_eq!(text, "0\n0 50000 777\n");
+    assert_eq!(text, "0\n0 777 50000\n");
     let user = status(&mut client, &id).await.user.unwrap().linux.unwrap();
     assert_eq!(user.supplemental_groups, [0, 50_000, 777]);
     assert!(pid(&mut client, &id).await > 1);

@@ -252,7 +252,8 @@ fn pid_namespace(
     }
 }
 
-fn swap_limit(daemon: &Daemon) -> bool {
+/// Whether memory and swap can be limited together.
+pub fn swap_limit(daemon: &Daemon) -> bool {
     match daemon.cgroups.dir("memory", "/") {
         Some(dir) if !daemon.cgroups.unified => dir.join("memory.memsw.limit_in_bytes").exists(),
         Some(_) => fs::read_to_string("/proc/swaps").is_ok_and(|s| s.lines().count() > 1),

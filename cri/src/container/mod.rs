@@ -19,6 +19,7 @@ use crate::bundle::Bundle;
 use crate::daemon::{Daemon, blocking};
 use crate::store::{ContainerRecord, SandboxRecord};
 
+pub use facts::swap_limit;
 pub use monitor::{end_shim, finish, watch};
 pub use start::start;
 pub use stop::{kill, stop};

@@ -31,7 +31,7 @@ pub async fn stream(
     request: v1::StreamContainerStatsRequest,
 ) -> Result<Items<v1::StreamContainerStatsResponse>> {
     let stats = all(daemon, &request.filter.unwrap_or_default()).await;
-    Ok(chunks(stats, |container_stats| {
+    Ok(chunks(&stats, |container_stats| {
         v1::StreamContainerStatsResponse { container_stats }
     }))
 }

@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::exec::{Command, Exec};
 use crate::store::{ContainerPhase, ContainerRecord};
 
-/// Bytes of each stream that are kept, as with the peers: a gRPC answer has a limit, and so has
-/// the memory of this daemon. The rest is read and dropped.
-const LIMIT: usize = 16 << 20;
+/// Bytes of both streams together that are kept; the rest is read and dropped. A kubelet takes
+/// messages of 16 MiB, so a little less leaves room for the fields around them.
+const LIMIT: usize = (16 << 20) - 4096;
 
 /// How long the output is waited for after the process has ended: a child of it that went on in
 /// the background may hold it open for ever.
@@ -143,12 +143,12 @@ impl Output {
     }
 
     fn keep(&mut self, stream: Stream, data: &[u8]) {
+        let room = LIMIT - self.stdout.len() - self.stderr.len();
         let kept = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
             Stream::Stdin | Stream::End => return,
         };
-        let room = LIMIT - kept.len();
         kept.extend_from_slice(&data[..data.len().min(room)]);
     }
 }

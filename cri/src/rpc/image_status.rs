@@ -31,10 +31,10 @@ pub async fn handle(
 /// What a request names: the reference as resolved, else as written.
 pub(super) fn name(spec: Option<v1::ImageSpec>) -> Result<String> {
     let spec = spec.unwrap_or_default();
-    match spec.image.is_empty() {
-        false => Ok(spec.image),
-        true => Err(Error::invalid("image.image is empty")),
+    if spec.image.is_empty() {
+        return Err(Error::invalid("image.image is empty"));
     }
+    Ok(spec.image)
 }
 
 /// The image of a name, `name@digest`, id, or start of an id.

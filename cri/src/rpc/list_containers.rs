@@ -25,7 +25,7 @@ pub async fn stream(
     request: v1::StreamContainersRequest,
 ) -> Result<Items<v1::StreamContainersResponse>> {
     let items = list(daemon, &request.filter.unwrap_or_default());
-    Ok(chunks(items, |containers| v1::StreamContainersResponse {
+    Ok(chunks(&items, |containers| v1::StreamContainersResponse {
         containers,
     }))
 }

@@ -25,7 +25,9 @@ pub async fn stream(
     request: v1::StreamImagesRequest,
 ) -> Result<Items<v1::StreamImagesResponse>> {
     let images = list(daemon, request.filter).await?;
-    Ok(chunks(images, |images| v1::StreamImagesResponse { images }))
+    Ok(chunks(&images, |images| v1::StreamImagesResponse {
+        images,
+    }))
 }
 
 async fn list(daemon: &Arc<Daemon>, filter: Option<v1::ImageFilter>) -> Result<Vec<v1::Image>> {

@@ -25,7 +25,7 @@ pub async fn stream(
     request: v1::StreamPodSandboxesRequest,
 ) -> Result<Items<v1::StreamPodSandboxesResponse>> {
     let items = list(daemon, &request.filter.unwrap_or_default());
-    Ok(chunks(items, |pod_sandboxes| {
+    Ok(chunks(&items, |pod_sandboxes| {
         v1::StreamPodSandboxesResponse { pod_sandboxes }
     }))
 }

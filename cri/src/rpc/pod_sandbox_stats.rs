@@ -31,7 +31,7 @@ pub async fn stream(
     request: v1::StreamPodSandboxStatsRequest,
 ) -> Result<Items<v1::StreamPodSandboxStatsResponse>> {
     let stats = all(daemon, &request.filter.unwrap_or_default()).await;
-    Ok(chunks(stats, |pod_sandbox_stats| {
+    Ok(chunks(&stats, |pod_sandbox_stats| {
         v1::StreamPodSandboxStatsResponse { pod_sandbox_stats }
     }))
 }

@@ -21,6 +21,7 @@ pub async fn handle(
         registry: RegistryOptions {
             credentials: credentials(request.auth.unwrap_or_default())?,
             plain_http: daemon.config.plain_http.clone(),
+            hosts_dir: Some(daemon.config.registry_hosts_dir.clone()),
             ..Default::default()
         },
         ..Default::default()

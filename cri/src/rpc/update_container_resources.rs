@@ -7,6 +7,7 @@ use rrun_task_api::any;
 use rrun_task_api::pb::task;
 
 use crate::bundle;
+use crate::container;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::store::{ContainerPhase, ContainerRecord};
@@ -46,7 +47,7 @@ async fn apply(
     asked: &v1::LinuxContainerResources,
     annotations: std::collections::HashMap<String, String>,
 ) -> Result<()> {
-    let json = bundle::resources(asked, false);
+    let json = bundle::resources(asked, container::swap_limit(daemon));
     let client = daemon.shims.get(&record.id, &record.shim_address).await?;
     let update = task::UpdateTaskRequest {
         id: record.id.clone(),

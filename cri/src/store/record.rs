@@ -246,12 +246,13 @@ impl ContainerRecord {
                 v1::ContainerState::ContainerCreated
             }
             ContainerPhase::Running => v1::ContainerState::ContainerRunning,
-            ContainerPhase::Exited => v1::ContainerState::ContainerExited,
             // Removal kills first; what it ends with is only known once it has exited.
             ContainerPhase::Removing if self.finished_at == 0 => {
                 v1::ContainerState::ContainerUnknown
             }
-            ContainerPhase::Removing => v1::ContainerState::ContainerExited,
+            ContainerPhase::Exited | ContainerPhase::Removing => {
+                v1::ContainerState::ContainerExited
+            }
         }
     }
 }

@@ -292,7 +292,7 @@ pub async fn run_pod(client: &mut Client, config: &v1::PodSandboxConfig) -> Stri
         config: Some(config.clone()),
         ..Default::default()
     };
-    let response = client.run_pod_sandbox(request).await.unwrap();
+    let response = Box::pin(client.run_pod_sandbox(request)).await.unwrap();
     response.into_inner().pod_sandbox_id
 }
 
@@ -306,7 +306,7 @@ pub async fn create(
         config: Some(config),
         sandbox_config: Some(pod.1.clone()),
     };
-    let response = client.create_container(request).await?;
+    let response = Box::pin(client.create_container(request)).await?;
     Ok(response.into_inner().container_id)
 }
 
