@@ -91,16 +91,16 @@ async fn requests_that_cannot_be_right_are_refused_and_leave_nothing() {
     type Change = fn(&mut v1::ContainerConfig);
     let cases: [(&str, Code, Change); 7] = [
         ("metadata.name", Code::InvalidArgument, |c| {
-            c.metadata = None
+            c.metadata = None;
         }),
         ("not found", Code::NotFound, |c| {
             c.image.as_mut().unwrap().image = "localhost/nothing:1".into();
         }),
         ("log_path", Code::InvalidArgument, |c| {
-            c.log_path = "../../x".into()
+            c.log_path = "../../x".into();
         }),
         ("working_dir", Code::InvalidArgument, |c| {
-            c.working_dir = "x".into()
+            c.working_dir = "x".into();
         }),
         ("/etc/passwd", Code::InvalidArgument, |c| {
             let linux = c.linux.as_mut().unwrap();

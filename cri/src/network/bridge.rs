@@ -62,11 +62,6 @@ impl Bridge {
         Ok(())
     }
 
-    /// Whether the pod has a lease here.
-    pub async fn knows(&self, pod_id: &str) -> bool {
-        self.state.lock().await.leases.get(pod_id).is_some()
-    }
-
     /// Gives a pod its interfaces and port mappings, and tells its addresses.
     pub async fn setup(&self, request: &PodNetRequest) -> Result<Vec<IpAddr>> {
         let ports = ports(&request.port_mappings)?;

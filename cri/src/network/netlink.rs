@@ -187,7 +187,7 @@ impl Netlink {
         message.nest(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_SLAVE_KIND, "bridge");
             info.nest(IFLA_INFO_SLAVE_DATA, |data| {
-                data.bytes(IFLA_BRPORT_MODE, &[1])
+                data.bytes(IFLA_BRPORT_MODE, &[1]);
             });
         });
         self.tell(RTM_NEWLINK, 0, &message)

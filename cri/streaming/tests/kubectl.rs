@@ -3,6 +3,8 @@
 //!
 //! The API server is made of what kubectl looks at: discovery, one pod, and the sub-resources.
 
+#![allow(clippy::unwrap_used)]
+
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::process::{Output, Stdio};
@@ -21,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_mins(1);
 const PODS: &str = "/api/v1/namespaces/default/pods/web";
 
 async fn api_server() -> String {

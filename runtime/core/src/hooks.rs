@@ -51,8 +51,12 @@ fn run_one(hook: &Hook, state: &str, environment: &[CString]) -> Result<()> {
         .env()
         .as_ref()
         .map(|env| env.iter().map(String::as_bytes).collect());
-    let variables: Vec<&[u8]> =
-        given.unwrap_or_else(|| environment.iter().map(|v| v.as_bytes()).collect());
+    let variables: Vec<&[u8]> = given.unwrap_or_else(|| {
+        environment
+            .iter()
+            .map(std::ffi::CString::as_bytes)
+            .collect()
+    });
     for variable in variables {
         let end = variable
             .iter()

@@ -36,7 +36,7 @@ pub fn parse(text: &[u8]) -> serde_json::Result<Spec> {
         let policy = value
             .pointer("/linux/memoryPolicy")
             .filter(|p| !p.is_null());
-        if let Some(Err(why)) = policy.map(|p| LinuxMemoryPolicy::deserialize(p)) {
+        if let Some(Err(why)) = policy.map(LinuxMemoryPolicy::deserialize) {
             return Err(serde_json::Error::custom(memory_policy_error(
                 &why.to_string(),
             )));

@@ -1,5 +1,7 @@
 //! The life of a cgroup on this machine, whichever hierarchies it has.
 
+#![allow(clippy::unwrap_used)]
+
 use rrun_core::cgroup::{Cgroup, Manager, Plan, Request};
 use rrun_core::oci::LinuxResources;
 use rrun_tests::{Need, require, wait_until};
@@ -56,7 +58,7 @@ impl Scene {
         self.children.push(child);
         wait_until(
             "the process is in its cgroups",
-            Duration::from_secs(60),
+            Duration::from_mins(1),
             || {
                 let pids = self.cgroup.pids().unwrap();
                 // The shell is in the last hierarchy when it is in all of them.

@@ -116,23 +116,23 @@ fn make_names(root: BorrowedFd<'_>, names: &[OsString], make: Make) -> Result<Ma
         }
     };
     for (index, name) in names.iter().enumerate().skip(found) {
-        if index == found {
-            if let Ok(target) = read_link_at(dir.as_fd(), Path::new(name)) {
-                let base = if target.is_absolute() {
-                    &[][..]
-                } else {
-                    &names[..found]
-                };
-                let path: PathBuf = base
-                    .iter()
-                    .map(Path::new)
-                    .chain([target.as_path()])
-                    .collect();
-                let rest = names[index + 1..].iter().cloned();
-                return Ok(Made::Dangling(
-                    components(&path).into_iter().chain(rest).collect(),
-                ));
-            }
+        if index == found
+            && let Ok(target) = read_link_at(dir.as_fd(), Path::new(name))
+        {
+            let base = if target.is_absolute() {
+                &[][..]
+            } else {
+                &names[..found]
+            };
+            let path: PathBuf = base
+                .iter()
+                .map(Path::new)
+                .chain([target.as_path()])
+                .collect();
+            let rest = names[index + 1..].iter().cloned();
+            return Ok(Made::Dangling(
+                components(&path).into_iter().chain(rest).collect(),
+            ));
         }
         let last = index + 1 == names.len();
         dir = if last && make == Make::File {

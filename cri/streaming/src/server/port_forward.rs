@@ -103,13 +103,14 @@ impl PortForward {
     /// The next connection that the client opened; none when the client is gone.
     pub async fn next(&mut self) -> Option<Forwarded> {
         match &mut self.source {
-            Source::WebSocket { link, forwarded } => match forwarded.pop() {
-                Some(forwarded) => Some(forwarded),
-                None => {
+            Source::WebSocket { link, forwarded } => {
+                if let Some(forwarded) = forwarded.pop() {
+                    Some(forwarded)
+                } else {
                     link.gone().await;
                     None
                 }
-            },
+            }
             Source::Spdy {
                 connection,
                 waiting,

@@ -49,7 +49,7 @@ impl Request {
                     r.additional_gids.push(args::number(&mut parser)?);
                 }
                 Arg::Short('p') | Arg::Long("process") => {
-                    r.process = Some(args::path(&mut parser)?)
+                    r.process = Some(args::path(&mut parser)?);
                 }
                 Arg::Short('d') | Arg::Long("detach") => r.detach = args::switch(&mut parser)?,
                 Arg::Long("pid-file") => r.pid_file = Some(args::path(&mut parser)?),

@@ -133,7 +133,7 @@ mod tests {
             .namespaces()
             .iter()
             .flatten()
-            .map(|n| n.typ())
+            .map(rrun_core::oci::LinuxNamespace::typ)
             .collect()
     }
 

@@ -113,11 +113,8 @@ pub fn open_mapped_trees(plan: &Plan, trees: &mut Trees) -> Result<()> {
         else {
             continue;
         };
-        if !trees.contains_key(&m.index) {
-            trees.insert(
-                m.index,
-                mounts::clone_host(path, *recursive, *nofollow).with_context(what)?,
-            );
+        if let std::collections::btree_map::Entry::Vacant(e) = trees.entry(m.index) {
+            e.insert(mounts::clone_host(path, *recursive, *nofollow).with_context(what)?);
         }
         let maps = m.idmap.as_ref().and_then(|i| i.maps.as_ref());
         if let Some((uids, gids)) = maps {
@@ -154,11 +151,11 @@ pub fn copy_trees(trees: &Trees) -> Result<Trees> {
 /// Maps those that use the maps of the container's user namespace.
 pub fn map_trees(plan: &Plan, trees: &Trees, namespace: BorrowedFd<'_>) -> Result<()> {
     for m in &plan.mounts {
-        if m.idmap.as_ref().is_some_and(|i| i.maps.is_none()) {
-            if let Some(tree) = trees.get(&m.index) {
-                map_tree(m, tree, namespace)
-                    .with_context(|| format!("map ids of mounts[{}]", m.index))?;
-            }
+        if m.idmap.as_ref().is_some_and(|i| i.maps.is_none())
+            && let Some(tree) = trees.get(&m.index)
+        {
+            map_tree(m, tree, namespace)
+                .with_context(|| format!("map ids of mounts[{}]", m.index))?;
         }
     }
     Ok(())

@@ -163,13 +163,12 @@ pub fn mount(
             recursive,
             nofollow,
         } => {
-            let tree = match trees.remove(&mount.index) {
-                Some(tree) => tree,
-                None => {
-                    let tree = clone_host(path, *recursive, *nofollow)?;
-                    super::map_in_turn(mount, &tree)?;
-                    tree
-                }
+            let tree = if let Some(tree) = trees.remove(&mount.index) {
+                tree
+            } else {
+                let tree = clone_host(path, *recursive, *nofollow)?;
+                super::map_in_turn(mount, &tree)?;
+                tree
             };
             attributes(mount, tree.as_fd(), true)?;
             let make = match path::stat(tree.as_fd())?.kind {

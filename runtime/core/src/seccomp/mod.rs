@@ -138,6 +138,11 @@ fn decode(bytes: &[u8]) -> Option<Vec<Instruction>> {
     rest.is_empty().then(|| all.iter().map(one).collect())
 }
 
+/// Version of libseccomp, as "2.5.4".
+pub fn library_version() -> String {
+    ScmpVersion::current().map_or_else(|_| "unknown".into(), |version| version.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -207,9 +212,4 @@ mod tests {
             assert_eq!(run(1), 0x0005_0001, "write");
         }
     }
-}
-
-/// Version of libseccomp, as "2.5.4".
-pub fn library_version() -> String {
-    ScmpVersion::current().map_or_else(|_| "unknown".into(), |version| version.to_string())
 }
