@@ -162,7 +162,7 @@ fn events_tells_of_processes_killed_for_memory_and_ends_with_the_container() {
         .spawn()
         .unwrap();
     let read = || std::fs::read_to_string(&log).unwrap();
-    let minute = Duration::from_secs(60);
+    let minute = Duration::from_mins(1);
     wait_until("figures", minute, || read().contains("\"stats\""));
     let hog = "x=$(dd if=/dev/urandom bs=1M count=64)";
     assert_ne!(rrun.rrun(&["exec", &id, "sh", "-c", hog]).code, 0);

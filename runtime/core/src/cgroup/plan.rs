@@ -61,6 +61,11 @@ impl Plan {
         if request.manager == Manager::Disabled {
             return Ok(Self::disabled(request));
         }
+        if request.manager == Manager::Systemd && !super::SYSTEMD {
+            return Err(Error::Unsupported(
+                "the systemd cgroup manager is not there yet; use --cgroup-manager cgroupfs".into(),
+            ));
+        }
         let layout = Layout::detect()?;
         Self::on(request, &layout, &hierarchy::own_unified)
     }
