@@ -62,7 +62,7 @@ async fn run(mut client: RemoteCommand, session: Session, exec: bool) {
 /// The ends of the input and of the sizes do not end the session.
 async fn forever(part: impl Future<Output = ()>) {
     part.await;
-    pending().await;
+    pending::<()>().await;
 }
 
 async fn report(client: RemoteCommand, status: Status) {
