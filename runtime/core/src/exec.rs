@@ -186,6 +186,7 @@ impl Child {
     }
 
     fn run(&mut self, process: &Process, linux: Option<&Linux>) -> Result<()> {
+        self.channel.close_peer()?;
         crate::debug!("nsexec container setup: join {:?}", ns::names(self.flags));
         let affinity = process.exec_cpu_affinity().as_ref();
         pin(affinity.and_then(|a| a.initial().as_deref()))?;

@@ -18,7 +18,7 @@
 //! ```
 
 use crate::{Error, Result};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +47,24 @@ pub enum Message {
 #[derive(Debug)]
 pub struct Channel {
     fd: OwnedFd,
+    /// Number of the other end, which a clone copies.
+    peer: i32,
 }
 
 /// A conversation: (parent's end, init's end).
 pub fn pair() -> Result<(Channel, Channel)> {
     let (a, b) = rrun_sys::socket::pair()?;
-    Ok((Channel { fd: a }, Channel { fd: b }))
+    let (peer_a, peer_b) = (b.as_raw_fd(), a.as_raw_fd());
+    Ok((
+        Channel {
+            fd: a,
+            peer: peer_a,
+        },
+        Channel {
+            fd: b,
+            peer: peer_b,
+        },
+    ))
 }
 
 /// Longest error text, well below a socket's buffer.
@@ -65,6 +77,12 @@ impl AsFd for Channel {
 }
 
 impl Channel {
+    /// In a cloned process: closes its copy of the parent's end, without which it
+    /// would never see that the parent is gone.
+    pub fn close_peer(&self) -> Result<()> {
+        Ok(rrun_sys::fd::close_inherited(self.peer)?)
+    }
+
     /// Sends `message`.
     pub fn send(&self, message: &Message) -> Result<()> {
         let number;

@@ -157,6 +157,12 @@ pub fn wait_any<const N: usize>(fds: [Option<BorrowedFd<'_>>; N]) -> Result<[boo
     Ok(ready)
 }
 
+/// Closes descriptor `number` in a cloned process, where the value that owns it
+/// is its parent's: the copy here is never used nor dropped.
+pub fn close_inherited(number: RawFd) -> Result<()> {
+    close_range(number as u32, number as u32)
+}
+
 /// Closes every descriptor from `first` up, but `keep`. For a cloned process that
 /// will execute another program: what it inherited as owned values of its
 /// parent's it must not touch any more.

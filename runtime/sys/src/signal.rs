@@ -71,6 +71,21 @@ pub fn next(fd: impl AsFd) -> Result<i32> {
     Ok(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))
 }
 
+/// Lets SIGHUP, SIGINT, SIGQUIT and SIGTERM end the caller even where it is the
+/// init of a pid namespace, to which the kernel delivers only signals that have a
+/// handler. Exec undoes it.
+pub fn die_as_init() {
+    extern "C" fn die(signal: libc::c_int) {
+        // SAFETY: _exit is async-signal-safe.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        let handler: extern "C" fn(libc::c_int) = die;
+        // SAFETY: the handler calls nothing but _exit.
+        unsafe { libc::signal(signal, handler as libc::sighandler_t) };
+    }
+}
+
 /// What a new program expects: no signal blocked, SIGPIPE not ignored (the
 /// standard library of this program ignores it).
 pub fn reset_for_exec() -> Result<()> {

@@ -83,6 +83,7 @@ fn run(
     crate::debug!("child process in init()");
     // Die with the command that creates the container, as long as it is at work.
     cred::set_parent_death_signal(9)?;
+    channel.close_peer()?;
     enter_namespaces(plan, &mut inherited, channel)?;
     let mut root = rootfs::build(plan, &mut inherited.trees)?;
     run_create_hooks(plan, channel)?;
@@ -118,6 +119,7 @@ fn run(
     channel.send(&Message::Ready)?;
     match (inherited.gate, descriptors) {
         (Gate::Fifo(fifo), Some(descriptors)) => {
+            rrun_sys::signal::die_as_init();
             *reply = Some(wait_for_start(&fifo, &descriptors)?);
         }
         _ => channel.expect(&Message::Go)?,

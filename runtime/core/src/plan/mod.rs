@@ -115,6 +115,12 @@ impl Plan {
         let rootfs = absolute(bundle, root.path());
         let namespaces = Namespaces::from_spec(&spec)?;
         let mut mounts = mounts::from_spec(&spec, bundle)?;
+        for mount in &mut mounts {
+            // Some callers name the destination as the host sees it (runc's rule).
+            if let Ok(inside) = mount.destination.strip_prefix(&rootfs) {
+                mount.destination = Path::new("/").join(inside);
+            }
+        }
         let root_mount = take_root_mount(&mut mounts)?;
         let linux = spec.linux().as_ref();
         let setup_dev = !mounts

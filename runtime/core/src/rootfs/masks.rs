@@ -4,6 +4,7 @@ use crate::plan::Plan;
 use crate::{Context, Error, Result};
 use rrun_sys::mount::{self, FsContext, MountAttr, attr};
 use rrun_sys::path::{self, Kind};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -16,7 +17,9 @@ pub fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
         read_only(root, Path::new(path)).with_context(|| format!("make {path} read-only"))?;
     }
     let mut covers = Covers::default();
-    for path in linux.masked_paths().iter().flatten() {
+    let mut seen = BTreeSet::new();
+    let masked = linux.masked_paths().iter().flatten();
+    for path in masked.filter(|path| seen.insert(path.trim_end_matches('/'))) {
         covers
             .mask(root, Path::new(path))
             .with_context(|| format!("mask {path}"))?;

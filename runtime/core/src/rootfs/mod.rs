@@ -28,6 +28,8 @@ pub struct Root {
     fd: OwnedFd,
     /// The container's procfs, if the configuration mounts one of its own.
     proc: Option<OwnedFd>,
+    /// Mounts that become read-only when everything is in them (/dev).
+    read_only: Vec<OwnedFd>,
 }
 
 impl Root {
@@ -225,6 +227,7 @@ fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
     Ok(Root {
         fd: tree,
         proc: None,
+        read_only: Vec::new(),
     })
 }
 
@@ -233,6 +236,24 @@ fn libc_path() -> i32 {
 }
 
 fn mount_one(plan: &Plan, root: &mut Root, mount: &Mount, trees: &mut Trees) -> Result<()> {
+    let dev = std::path::Path::new("/dev");
+    if mount.destination == dev && mount.attr.set & mount::attr::RDONLY != 0 {
+        // Its nodes and mount points are still to be made.
+        let set = mount.attr.set & !mount::attr::RDONLY;
+        let attr = MountAttr { set, ..mount.attr };
+        mounts::mount(
+            plan,
+            root.fd(),
+            &Mount {
+                attr,
+                ..mount.clone()
+            },
+            trees,
+        )?;
+        root.read_only
+            .push(path::open_in_root(root.fd(), dev, path::O_PATH)?);
+        return Ok(());
+    }
     if let Some(proc) = mounts::mount(plan, root.fd(), mount, trees)? {
         root.proc = Some(proc);
     }
@@ -294,6 +315,13 @@ pub fn seal(plan: &Plan, root: &Root) -> Result<()> {
             ..MountAttr::default()
         };
         mount::set_attr(root.fd(), recursive, &attr).context("set rootfsPropagation")?;
+    }
+    let read_only = MountAttr {
+        set: mount::attr::RDONLY,
+        ..MountAttr::default()
+    };
+    for mount in &root.read_only {
+        mount::set_attr(mount.as_fd(), false, &read_only).context("make /dev read-only")?;
     }
     if plan.readonly_root() {
         let attr = MountAttr {
