@@ -2,13 +2,14 @@
 
 use std::io;
 
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "bootstrap.proto",
     "cgroups_v1.proto",
     "cgroups_v2.proto",
     "events.proto",
     "events_service.proto",
     "runc.proto",
+    "runtime_options.proto",
     "sandbox.proto",
     "shim.proto",
     "task.proto",

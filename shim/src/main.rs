@@ -22,6 +22,7 @@ mod machine;
 mod mountinfo;
 mod oom;
 mod ops;
+mod options;
 mod output;
 mod poll;
 mod publish;

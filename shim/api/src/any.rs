@@ -10,6 +10,8 @@ pub const PROCESS: &str = "types.containerd.io/opencontainers/runtime-spec/1/Pro
 pub const RESOURCES: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 /// Type URL of [`crate::pb::runc::Options`].
 pub const RUNC_OPTIONS: &str = "containerd.runc.v1.Options";
+/// Type URL of [`crate::pb::runtime_options::Options`].
+pub const RUNTIME_OPTIONS: &str = "runtimeoptions.v1.Options";
 /// Type URL of [`crate::pb::runc::CheckpointOptions`].
 pub const CHECKPOINT_OPTIONS: &str = "containerd.runc.v1.CheckpointOptions";
 

@@ -15,6 +15,9 @@ pub use containerd::runc::v1 as runc;
 /// `containerd.runtime.bootstrap.v1`
 pub use containerd::runtime::bootstrap::v1 as bootstrap;
 
+/// `runtimeoptions.v1`
+pub use runtimeoptions::v1 as runtime_options;
+
 /// `containerd.runtime.sandbox.v1`
 pub use containerd::runtime::sandbox::v1 as sandbox;
 

@@ -12,12 +12,9 @@ use crate::rootfs;
 use crate::runtime::{Fds, Runtime};
 use crate::server::{Answer, Call, Reply, Shim, forget};
 use rrun_task_api::Status;
-use rrun_task_api::any::{self, RUNC_OPTIONS};
-use rrun_task_api::pb::runc::Options;
 use rrun_task_api::pb::task::{
     CreateTaskRequest, CreateTaskResponse, ExecProcessRequest, StartRequest,
 };
-use rrun_task_api::prost::Message;
 use rrun_task_api::time::now_nanos;
 use rustix::fd::AsFd;
 use std::collections::BTreeMap;
@@ -38,7 +35,7 @@ impl Shim {
             let message = format!("bundle {:?} holds no config.json", request.bundle);
             return Err(Status::invalid(message));
         }
-        let options = options(request)?;
+        let options = crate::options::decode(request.options.as_ref())?;
         if !options.shim_cgroup.is_empty() {
             Cgroup::join(&options.shim_cgroup, std::process::id())
                 .map_err(failed("join the shim's cgroup"))?;
@@ -300,18 +297,6 @@ fn fds(given: Option<&Given>) -> Fds<'_> {
             given.stderr.as_fd(),
         )
     })
-}
-
-fn options(request: &CreateTaskRequest) -> Result<Options, Status> {
-    match &request.options {
-        Some(options) if any::is(options, RUNC_OPTIONS) => Options::decode(&options.value[..])
-            .map_err(|e| Status::invalid(format!("runtime options: {e}"))),
-        Some(options) if !options.type_url.is_empty() => Err(Status::invalid(format!(
-            "runtime options of type {:?}; known is {RUNC_OPTIONS}",
-            options.type_url
-        ))),
-        _ => Ok(Options::default()),
-    }
 }
 
 fn new_process(id: &str, exec_id: &str, life: Life, stdio: Stdio) -> Process {
