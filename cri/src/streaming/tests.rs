@@ -187,6 +187,26 @@ async fn a_url_can_be_used_once_and_for_its_kind() {
     }
 }
 
+/// hyper's keep_alive(false) adds a `Connection: close`, and client-go looks at the first line.
+#[tokio::test]
+async fn the_answer_to_an_upgrade_says_so_to_client_go() {
+    let (server, _heard) = serve().await;
+    let (mut io, target) = connect(&server.exec_url(request("there")).unwrap()).await;
+    let asked = format!(
+        "POST {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n",
+        target.path, target.host
+    );
+    io.write_all(asked.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 1024];
+    let count = io.read(&mut answer).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..count]).to_lowercase();
+    let connection: Vec<_> = answer
+        .lines()
+        .filter(|l| l.starts_with("connection:"))
+        .collect();
+    assert_eq!(connection, ["connection: upgrade"], "{answer}");
+}
+
 #[tokio::test]
 async fn a_failure_to_start_is_told_on_the_error_channel() {
     let (server, _heard) = serve().await;
