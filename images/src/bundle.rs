@@ -95,7 +95,7 @@ impl Store {
         fs::create_dir_all(&rootfs_dir).at("create", &rootfs_dir)?;
         let overlay = self.rootfs(image, &options.id, &bundle.join("overlay"))?;
         let made = spec(&found, &user, Some(&overlay), options)
-            .and_then(|spec| crate::build::canonical(&spec))
+            .and_then(|spec| crate::draft::canonical(&spec))
             .and_then(|bytes| files::write_durable(&config, &bytes));
         if made.is_err() {
             self.release(&options.id)?;
@@ -118,7 +118,7 @@ impl Store {
         let spec = spec(&found, &user, None, options)?;
         fs::create_dir_all(bundle).at("create", bundle)?;
         self.unpack_flat(image, &bundle.join("rootfs"))?;
-        files::write_durable(&config, &crate::build::canonical(&spec)?)
+        files::write_durable(&config, &crate::draft::canonical(&spec)?)
     }
 }
 
@@ -127,7 +127,7 @@ fn invalid(error: oci_spec::OciSpecError) -> Error {
 }
 
 /// The configuration of an image's container.
-fn spec(
+pub(crate) fn spec(
     image: &Image,
     user: &UserIds,
     overlay: Option<&OverlayRootfs>,

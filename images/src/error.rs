@@ -145,6 +145,16 @@ pub enum Error {
     /// The rootfs key is already taken.
     #[error("rootfs {0:?} exists already: release it first")]
     RootfsExists(String),
+    /// An instruction of a Dockerfile is wrong, or failed.
+    #[error("{file}, line {line}: {why}")]
+    Dockerfile {
+        /// The file.
+        file: String,
+        /// Where the instruction starts, from 1.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
     /// A worker ended without a result.
     #[error("internal: {0}")]
     Worker(String),

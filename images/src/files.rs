@@ -76,6 +76,28 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A directory that goes with all below it when this is dropped.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(path: PathBuf) -> Result<Self> {
+        fs::create_dir_all(&path).at("create", &path)?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = remove_all(&self.0) {
+            tracing::warn!("{}: left behind: {error}", self.0.display());
+        }
+    }
+}
+
 /// Removes a file, or a directory with all below it. What is not there is not an error.
 pub(crate) fn remove_all(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {

@@ -33,6 +33,29 @@ pub struct Image {
     pub history: Vec<History>,
 }
 
+impl Image {
+    /// An image that is being built, with an id of its own.
+    pub(crate) fn of_draft(draft: &crate::draft::Draft) -> Self {
+        let layers = draft.layers();
+        let id = layers
+            .last()
+            .map_or_else(|| Digest::of(b""), |layer| layer.chain_id.clone());
+        Self {
+            manifest: id.clone(),
+            id,
+            repo_tags: Vec::new(),
+            repo_digests: Vec::new(),
+            size: 0,
+            pinned: false,
+            created: None,
+            platform: draft.platform.clone(),
+            config: draft.config.clone(),
+            layers,
+            history: Vec::new(),
+        }
+    }
+}
+
 /// The part of an image's configuration that a runtime needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ImageConfig {

@@ -50,6 +50,15 @@ impl std::str::FromStr for Compression {
 }
 
 impl Compression {
+    /// The media type of such a layer.
+    pub(crate) fn media_type(self) -> &'static str {
+        match self {
+            Self::None => "application/vnd.oci.image.layer.v1.tar",
+            Self::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        }
+    }
+
     /// From the first bytes: builders and registries have been seen to lie in the media type.
     pub(crate) fn sniff(bytes: &[u8]) -> Self {
         match bytes {
@@ -258,8 +267,9 @@ fn run_config(config: &oci::Config) -> ImageConfig {
         cmd: config.cmd().clone().unwrap_or_default(),
         working_dir: config.working_dir().clone().unwrap_or_default(),
         stop_signal: config.stop_signal().clone().unwrap_or_default(),
-        volumes: config.volumes().clone().unwrap_or_default(),
-        exposed_ports: config.exposed_ports().clone().unwrap_or_default(),
+        // Sets in the document: they have no order of their own.
+        volumes: sorted(config.volumes()),
+        exposed_ports: sorted(config.exposed_ports()),
         labels: config
             .labels()
             .clone()
@@ -267,6 +277,12 @@ fn run_config(config: &oci::Config) -> ImageConfig {
             .into_iter()
             .collect(),
     }
+}
+
+fn sorted(set: &Option<Vec<String>>) -> Vec<String> {
+    let mut list = set.clone().unwrap_or_default();
+    list.sort();
+    list
 }
 
 fn history(entry: &oci::History) -> History {

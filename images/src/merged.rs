@@ -10,7 +10,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat, statat};
 
 use crate::error::FileContext;
-use crate::{Error, Image, Result, Store, files};
+use crate::pack::LayerWriter;
+use crate::{Error, Image, Layer, Result, Store, files};
 
 const LINKS: usize = 40;
 const OPAQUE: [&str; 2] = ["trusted.overlay.opaque", "user.overlay.opaque"];
@@ -19,18 +20,9 @@ impl Store {
     /// Reads a file of an image, `None` where there is none. Symbolic links are followed inside
     /// of the image. At most `limit` bytes.
     pub fn read_file(&self, image: &Image, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let roots: Vec<PathBuf> = image
-            .layers
-            .iter()
-            .rev()
-            .map(|layer| self.layer_fs(&layer.chain_id))
-            .collect();
         let shown = PathBuf::from(path);
-        let roots: Vec<OwnedFd> = roots
-            .iter()
-            .map(|root| rustix::fs::open(root, DIRECTORY, Mode::empty()).at("open", root))
-            .collect::<Result<_>>()?;
-        let Some(file) = lookup(&roots, path).at("open", &shown)? else {
+        let merged = Merged::open(self, &image.layers)?;
+        let Some(file) = merged.file(path).at("open", &shown)? else {
             return Ok(None);
         };
         let mut bytes = Vec::new();
@@ -59,19 +51,24 @@ impl Store {
                 "is not empty",
             ));
         }
-        for layer in &image.layers {
-            let from = self.layer_fs(&layer.chain_id);
-            let copied = Copier::default().merge(&from, directory);
-            if let Err(error) = copied.at("copy to", directory) {
-                if existed {
-                    for entry in fs::read_dir(directory).at("list", directory)?.flatten() {
-                        files::remove_all(&entry.path())?;
-                    }
-                } else {
-                    files::remove_all(directory)?;
-                }
-                return Err(error);
+        let merged = self.merge_into(&image.layers, directory);
+        if merged.is_err() && existed {
+            for entry in fs::read_dir(directory).at("list", directory)?.flatten() {
+                files::remove_all(&entry.path())?;
             }
+        } else if merged.is_err() {
+            files::remove_all(directory)?;
+        }
+        merged
+    }
+
+    /// Copies layers over each other into an empty directory.
+    pub(crate) fn merge_into(&self, layers: &[Layer], directory: &Path) -> Result<()> {
+        for layer in layers {
+            let from = self.layer_fs(&layer.chain_id);
+            Copier::default()
+                .merge(&from, directory)
+                .at("copy to", directory)?;
         }
         Ok(())
     }
@@ -79,46 +76,113 @@ impl Store {
 
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// Walks a path through the layers (topmost first) as overlayfs would show it.
-fn lookup(roots: &[OwnedFd], path: &str) -> io::Result<Option<File>> {
-    let mut left: Vec<Vec<u8>> = parts(Path::new(path));
-    left.reverse();
-    let mut at: Vec<Vec<u8>> = Vec::new();
-    let mut links = 0;
-    while let Some(name) = left.pop() {
-        if name == b".." {
+/// The layers of an image, looked at as overlayfs would show them.
+pub(crate) struct Merged {
+    /// The topmost first.
+    roots: Vec<OwnedFd>,
+}
+
+impl Merged {
+    pub fn open(store: &Store, layers: &[Layer]) -> Result<Self> {
+        let open = |layer: &Layer| {
+            let root = store.layer_fs(&layer.chain_id);
+            rustix::fs::open(&root, DIRECTORY, Mode::empty()).at("open", &root)
+        };
+        Ok(Self {
+            roots: layers.iter().rev().map(open).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The path with its symbolic links followed, as far as it is there; the rest as it is.
+    pub fn real(&self, path: &Path) -> io::Result<Vec<Vec<u8>>> {
+        let mut left: Vec<Vec<u8>> = parts(path);
+        left.reverse();
+        let mut at: Vec<Vec<u8>> = Vec::new();
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == b".." {
+                at.pop();
+                continue;
+            }
+            at.push(name);
+            let Some((root, FileType::Symlink)) = find(&self.roots, &at)? else {
+                continue;
+            };
+            links += 1;
+            if links > LINKS {
+                return Err(io::Error::other("too many symbolic links"));
+            }
+            let target = readlinkat(&self.roots[root], at.join(&b'/').as_slice(), Vec::new())?;
             at.pop();
-            continue;
+            if target.as_bytes().starts_with(b"/") {
+                at.clear();
+            }
+            let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes()));
+            left.extend(parts(target).into_iter().rev());
         }
-        at.push(name);
-        let Some((root, kind)) = find(roots, &at)? else {
+        Ok(at)
+    }
+
+    /// True where a real path is a directory.
+    pub fn is_directory(&self, real: &[Vec<u8>]) -> bool {
+        real.is_empty() || matches!(find(&self.roots, real), Ok(Some((_, FileType::Directory))))
+    }
+
+    fn file(&self, path: &str) -> io::Result<Option<File>> {
+        let real = self.real(Path::new(path))?;
+        let Some((root, FileType::RegularFile)) = find(&self.roots, &real)? else {
             return Ok(None);
         };
-        match kind {
-            FileType::Symlink => {
-                links += 1;
-                if links > LINKS {
-                    return Err(io::Error::other("too many symbolic links"));
-                }
-                let target = readlinkat(&roots[root], at.join(&b'/').as_slice(), Vec::new())?;
-                at.pop();
-                if target.as_bytes().starts_with(b"/") {
-                    at.clear();
-                }
-                let target = Path::new(std::ffi::OsStr::from_bytes(target.as_bytes()));
-                left.extend(parts(target).into_iter().rev());
-            }
-            FileType::RegularFile if left.is_empty() => {
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let path = at.join(&b'/');
-                let file = openat2(&roots[root], path.as_slice(), flags, Mode::empty(), BELOW)?;
-                return Ok(Some(File::from(file)));
-            }
-            FileType::Directory if !left.is_empty() => {}
-            _ => return Ok(None),
-        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let name = real.join(&b'/');
+        Ok(Some(File::from(openat2(
+            &self.roots[root],
+            name.as_slice(),
+            flags,
+            Mode::empty(),
+            BELOW,
+        )?)))
     }
-    Ok(None)
+
+    /// Puts the directories on the way to a real path into a layer, with `itself` its own too:
+    /// as they are in the image, or new ones of root's (the last of `owner`).
+    pub fn pack_parents(
+        &self,
+        real: &[Vec<u8>],
+        itself: bool,
+        owner: (u32, u32),
+        packer: &mut LayerWriter,
+    ) -> io::Result<()> {
+        let end = if itself {
+            real.len()
+        } else {
+            real.len().saturating_sub(1)
+        };
+        for n in 1..=end {
+            let inner = real[..n].join(&b'/');
+            let path = Path::new(std::ffi::OsStr::from_bytes(&inner));
+            match find(&self.roots, &real[..n])? {
+                Some((root, FileType::Directory)) => {
+                    let stat = statat(
+                        &self.roots[root],
+                        inner.as_slice(),
+                        AtFlags::SYMLINK_NOFOLLOW,
+                    )?;
+                    let owner = (stat.st_uid, stat.st_gid);
+                    packer.existing_directory(path, stat.st_mode, owner, stat.st_mtime)?;
+                }
+                Some(_) => {
+                    let why = format!("{} is in the image and no directory", path.display());
+                    return Err(io::Error::other(why));
+                }
+                None => {
+                    let owner = if n == real.len() { owner } else { (0, 0) };
+                    packer.made_directory(path, 0o755, owner)?;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 const BELOW: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
@@ -249,7 +313,7 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     io::copy(&mut &source, &mut target).map(drop)
 }
 
-fn opaque_path(path: &Path) -> bool {
+pub(crate) fn opaque_path(path: &Path) -> bool {
     let mut value = [0; 8];
     OPAQUE
         .iter()

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::{Error, Result, Store};
+use crate::{Error, Image, Result, Store};
 
 const FILE_LIMIT: u64 = 16 << 20;
 
@@ -24,16 +24,20 @@ impl Store {
     /// Resolves a user string in an image; the empty one is the image's own `User`.
     pub fn user(&self, image: &str, user: &str) -> Result<UserIds> {
         let found = self.inspect(image)?;
+        self.user_of(&found, user)
+    }
+
+    pub(crate) fn user_of(&self, found: &Image, user: &str) -> Result<UserIds> {
         let user = if user.is_empty() {
             found.config.user.as_str()
         } else {
             user
         };
         let passwd = self
-            .read_file(&found, "etc/passwd", FILE_LIMIT)?
+            .read_file(found, "etc/passwd", FILE_LIMIT)?
             .unwrap_or_default();
         let group = self
-            .read_file(&found, "etc/group", FILE_LIMIT)?
+            .read_file(found, "etc/group", FILE_LIMIT)?
             .unwrap_or_default();
         resolve(
             user,

@@ -38,6 +38,11 @@ impl ProgressArgs {
         }
     }
 
+    /// Whether only the result is wanted.
+    pub fn silent(self) -> bool {
+        self.quiet
+    }
+
     /// Whether JSON is wanted.
     pub fn json(self) -> bool {
         self.json

@@ -224,7 +224,7 @@ impl Store {
             },
             "layers": layers,
         });
-        let bytes = crate::build::canonical(&manifest)?;
+        let bytes = crate::draft::canonical(&manifest)?;
         let manifest = Manifest::parse(&name, &bytes)?;
         manifest.check_against(&name, &config)?;
         let digest = Digest::of(&bytes);
@@ -303,7 +303,7 @@ impl Store {
         reader: impl Read,
         lease: &mut Lease,
     ) -> Result<(Digest, u64, Compression)> {
-        let temp = self.ingest_dir().join(files::unique_name());
+        let temp = lease.temp()?;
         let done = copy_hashed(reader, &temp).and_then(|(digest, size, compression)| {
             lease.add([&digest])?;
             let blob = self.blob_path(&digest);

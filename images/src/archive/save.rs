@@ -117,7 +117,7 @@ impl Store {
         });
         members.insert(
             "index.json".into(),
-            Member::Bytes(crate::build::canonical(&index)?),
+            Member::Bytes(crate::draft::canonical(&index)?),
         );
         let layout = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
         members.insert("oci-layout".into(), Member::Bytes(layout));
@@ -125,7 +125,7 @@ impl Store {
             let list: Vec<_> = docker.into_values().map(docker_entry).collect();
             members.insert(
                 "manifest.json".into(),
-                Member::Bytes(crate::build::canonical(&list)?),
+                Member::Bytes(crate::draft::canonical(&list)?),
             );
         }
         Ok(members)

@@ -53,6 +53,7 @@ struct Needs {
 impl Store {
     /// Reads all blobs that images need and compares the unpacked layers with them. Blocks.
     pub fn check(&self) -> Result<CheckReport> {
+        let mut lease = super::Lease::new(self)?;
         let index = Index::load(self)?;
         let mut report = CheckReport::default();
         let needs = self.needs(&index);
@@ -70,6 +71,7 @@ impl Store {
             report.blobs += 1;
             report.add(digest, false, images, why);
         }
+        lease.add(needs.layers.keys())?;
         for (chain, (layer, images)) in &needs.layers {
             let broken = report
                 .problems

@@ -27,13 +27,23 @@ impl Store {
     fn collect(&self, partial_age: Duration) -> Result<u64> {
         {
             let _lock = self.lock_index()?;
-            let live = self.live()?;
+            let leased = self.leased()?;
+            self.drop_dead_builds(&leased)?;
+            let live = self.live(&leased)?;
             for dir in [self.blob_dir(), self.root.join("layers")] {
                 self.discard(&dir, |name, _| !live.contains(name))?;
             }
-            let leased = self.leased()?;
             self.discard(&self.ingest_dir(), |name, path| {
                 is_abandoned(name, path, &leased, partial_age)
+            })?;
+            self.discard(&self.root.join("build-cache"), |_, path| {
+                let record = fs::read(path).ok();
+                let record =
+                    record.and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
+                let digest = record
+                    .as_ref()
+                    .and_then(|r| r["digest"].as_str()?.strip_prefix("sha256:"));
+                digest.is_none_or(|hex| !live.contains(hex))
             })?;
             self.discard(&self.root.join("locks"), |name, path| {
                 !leased.contains(name) && unlocked(path)
@@ -43,8 +53,8 @@ impl Store {
     }
 
     /// Digests of all that is needed. The caller holds the index lock.
-    fn live(&self) -> Result<HashSet<String>> {
-        let mut live = self.leased()?;
+    fn live(&self, leased: &HashSet<String>) -> Result<HashSet<String>> {
+        let mut live = leased.clone();
         for record in &Index::load(self)?.records {
             live.extend(record.documents().map(|digest| digest.hex().to_owned()));
             // A damaged document must not take the layers with it: then nothing is collected.
@@ -58,6 +68,17 @@ impl Store {
             live.extend(record.layers.iter().map(|chain| chain.hex().to_owned()));
         }
         Ok(live)
+    }
+
+    /// What killed builds left, and records of commands whose layers nobody has.
+    fn drop_dead_builds(&self, leased: &HashSet<String>) -> Result<()> {
+        self.discard(&self.build_dir(), |name, _| !leased.contains(name))?;
+        for record in self.rootfs_records()? {
+            if record.dir.starts_with(self.build_dir()) && !leased.contains(&record.key) {
+                files::remove_all(&self.rootfs_path(&record.key)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Renames what is garbage into the trash, so that the lock is held for renames only.

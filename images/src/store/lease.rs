@@ -35,6 +35,22 @@ impl Lease {
         })
     }
 
+    /// A fresh name in the ingest directory that collection leaves alone.
+    pub fn temp(&mut self) -> Result<PathBuf> {
+        let name = self.reserve()?;
+        Ok(self.store.ingest_dir().join(name))
+    }
+
+    /// A fresh name that collection knows as ours.
+    pub fn reserve(&mut self) -> Result<String> {
+        let name = files::unique_name();
+        let _lock = self.store.lock_index()?;
+        self.file
+            .write_all(format!("{name}\n").as_bytes())
+            .at("write", &self.path)?;
+        Ok(name)
+    }
+
     /// From here on these are not garbage.
     pub fn add<'a>(&mut self, digests: impl IntoIterator<Item = &'a Digest>) -> Result<()> {
         let mut text = String::new();

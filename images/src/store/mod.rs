@@ -9,6 +9,7 @@
 //! <root>/ingest/                   what is being fetched and unpacked
 //! <root>/leases/<name>             what running pulls need, locked while they run
 //! <root>/rootfs/<key>.json         which layers a container stands on
+//! <root>/build/, build-cache/   running builds; which layers a command made before
 //! <root>/trash/                    what garbage collection is deleting
 //! <root>/index.lock, locks/        flock(2)
 //! ```
@@ -56,6 +57,8 @@ impl Store {
     /// left half-made is removed.
     pub fn open(root: &Path) -> Result<Self> {
         let dirs = [
+            "build",
+            "build-cache",
             "blobs/sha256",
             "layers",
             "ingest",
@@ -253,6 +256,11 @@ impl Store {
 
     pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.blob_dir().join(digest.hex())
+    }
+
+    /// Where builds run, one directory each, named as their lease has it.
+    pub(crate) fn build_dir(&self) -> PathBuf {
+        self.root.join("build")
     }
 
     pub(crate) fn ingest_dir(&self) -> PathBuf {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Store;
 use crate::error::FileContext;
-use crate::{Digest, Error, ImageId, Result, files};
+use crate::{Digest, Error, Image, ImageId, Result, files};
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -71,12 +71,26 @@ impl Store {
     ///
     /// `key` is the container's id; [`Error::RootfsExists`] where it is taken.
     pub fn rootfs(&self, image: &str, key: &str, dir: &Path) -> Result<OverlayRootfs> {
+        self.rootfs_record(key, dir, || self.inspect(image))
+    }
+
+    /// The same for an image that is being built, whose layers a lease holds.
+    pub(crate) fn rootfs_of(&self, image: &Image, key: &str, dir: &Path) -> Result<OverlayRootfs> {
+        self.rootfs_record(key, dir, || Ok(image.clone()))
+    }
+
+    fn rootfs_record(
+        &self,
+        key: &str,
+        dir: &Path,
+        image: impl FnOnce() -> Result<Image>,
+    ) -> Result<OverlayRootfs> {
         let path = self.rootfs_path(key)?;
         let _lock = self.lock_index()?;
         if path.exists() {
             return Err(Error::RootfsExists(key.to_owned()));
         }
-        let image = self.inspect(image)?;
+        let image = image()?;
         let layers: Vec<Digest> = image
             .layers
             .iter()
@@ -156,7 +170,7 @@ impl Store {
         }
     }
 
-    fn rootfs_path(&self, key: &str) -> Result<PathBuf> {
+    pub(super) fn rootfs_path(&self, key: &str) -> Result<PathBuf> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b"_.-+".contains(&b);
         if key.is_empty() || key.len() > 200 || key.starts_with('.') || !key.bytes().all(good) {
             let why = "a key has letters, digits and _ . - +, 200 at most, and no dot first";

@@ -81,7 +81,7 @@ impl BuildLayers {
             compression: self.compression,
             platform: self.platform.clone().unwrap_or_else(Platform::host),
             tags: self.tag.clone(),
-            time: source_date_epoch()?,
+            time: super::source_date_epoch()?.unwrap_or(0),
         };
         say(store.build_layers(&build)?);
         Ok(())
@@ -101,14 +101,5 @@ fn command(flag: &str, text: Option<&str>) -> Result<Vec<String>> {
                 .map(str::to_owned)
                 .collect())
         }
-    }
-}
-
-fn source_date_epoch() -> Result<u64> {
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) => text
-            .parse()
-            .context("SOURCE_DATE_EPOCH is not a number of seconds"),
-        Err(_) => Ok(0),
     }
 }

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod build;
 mod build_layers;
 mod check;
 mod history;
@@ -18,7 +19,7 @@ mod unpack;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
 use rrun_images::Store;
 
@@ -53,6 +54,8 @@ pub enum Command {
     Unpack(unpack::Unpack),
     /// End a bundle made by unpack: drop its writable layer
     Release(release::Release),
+    /// Make an image from a Dockerfile
+    Build(build::Build),
     /// Make an image from directories, one layer each
     BuildLayers(build_layers::BuildLayers),
 }
@@ -74,6 +77,7 @@ impl Command {
             Self::Check(command) => command.run(store)?,
             Self::Unpack(command) => command.run(store)?,
             Self::Release(command) => command.run(store)?,
+            Self::Build(command) => command.run(store)?,
             Self::BuildLayers(command) => command.run(store)?,
         }
         Ok(ExitCode::SUCCESS)
@@ -94,4 +98,17 @@ fn block_on<T>(future: impl Future<Output = rrun_images::Result<T>>) -> Result<T
     // Threads that still write do so in the store's ingest directory, which is cleaned later.
     runtime.shutdown_background();
     result
+}
+
+/// The time that reproducible builds carry.
+fn source_date_epoch() -> Result<Option<u64>> {
+    match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => {
+            let seconds = text
+                .parse()
+                .context("SOURCE_DATE_EPOCH is not a number of seconds")?;
+            Ok(Some(seconds))
+        }
+        Err(_) => Ok(None),
+    }
 }

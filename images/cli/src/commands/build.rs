@@ -1,0 +1,85 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use rrun_images::{BuildOptions, Compression, Reference, Store, default_runtime};
+
+use super::registry::RegistryArgs;
+use crate::progress::ProgressArgs;
+
+/// FROM, ARG, ENV, LABEL, WORKDIR, USER, EXPOSE, VOLUME, STOPSIGNAL, SHELL, HEALTHCHECK,
+/// ENTRYPOINT, CMD, COPY, ADD of local files, RUN; several stages. Anything else is refused with
+/// its line.
+#[derive(clap::Args)]
+pub struct Build {
+    /// Directory that COPY takes from
+    context: PathBuf,
+    /// Name of the image, may be repeated
+    #[arg(long, short)]
+    tag: Vec<Reference>,
+    /// The Dockerfile; Dockerfile in the context by default
+    #[arg(long, short)]
+    file: Option<PathBuf>,
+    /// NAME=value for an ARG, may be repeated; NAME alone takes it from the environment
+    #[arg(long, value_name = "NAME[=VALUE]")]
+    build_arg: Vec<String>,
+    /// Stage to make; the last by default
+    #[arg(long)]
+    target: Option<String>,
+    /// none, gzip or zstd
+    #[arg(long, default_value = "gzip")]
+    compression: Compression,
+    /// Run commands again that ran before on the same layers
+    #[arg(long)]
+    no_cache: bool,
+    /// none, or host: the host's network for RUN
+    #[arg(long, default_value = "none", value_parser = ["none", "host"])]
+    network: String,
+    /// Runtime for RUN; rrun beside this program, or on PATH
+    #[arg(long)]
+    runtime: Option<PathBuf>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+    #[command(flatten)]
+    progress: ProgressArgs,
+}
+
+impl Build {
+    pub fn run(&self, store: &Store) -> Result<()> {
+        let options = BuildOptions {
+            context: self.context.clone(),
+            file: self.file.clone(),
+            tags: self.tag.clone(),
+            build_args: self.build_args()?,
+            target: self.target.clone(),
+            compression: self.compression,
+            no_cache: self.no_cache,
+            host_network: self.network == "host",
+            quiet: self.progress.silent(),
+            source_date_epoch: super::source_date_epoch()?,
+            runtime: self.runtime.clone().unwrap_or_else(default_runtime),
+            registry: self.registry.options()?,
+        };
+        let sink = self.progress.sink("pulling");
+        let id = super::block_on(store.build(&options, sink))?;
+        self.progress.result("id", &id);
+        Ok(())
+    }
+
+    fn build_args(&self) -> Result<BTreeMap<String, String>> {
+        let mut args = BTreeMap::new();
+        for arg in &self.build_arg {
+            let (name, value) = match arg.split_once('=') {
+                Some((name, value)) => (name, value.to_owned()),
+                None => match std::env::var(arg) {
+                    Ok(value) => (arg.as_str(), value),
+                    Err(_) => {
+                        bail!("--build-arg {arg}: write NAME=value, or set it in the environment")
+                    }
+                },
+            };
+            args.insert(name.to_owned(), value);
+        }
+        Ok(args)
+    }
+}

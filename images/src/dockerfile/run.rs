@@ -1,0 +1,206 @@
+//! RUN: a command in a container that stands on the layers so far; what it writes is the layer.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::state::Stage;
+use super::{BuildOptions, Failed};
+use crate::error::FileContext;
+use crate::pack::Look;
+use crate::store::Lease;
+use crate::{BundleOptions, Digest, Image, Layer, Result, Store, files};
+
+const FORMAT_VERSION: u32 = 1;
+/// Mount points that the runtime makes where the image lacks them.
+const MOUNT_POINTS: [&str; 3] = ["dev", "proc", "sys"];
+
+/// `build-cache/<key>`: what a command made of the same layers, environment and user before.
+#[derive(Serialize, Deserialize)]
+struct Cached {
+    version: u32,
+    digest: Digest,
+    compressed_size: u64,
+    diff_id: Digest,
+}
+
+/// Runs a command and gives the layer of what it wrote, or the one it wrote before.
+pub(super) fn run(
+    store: &Store,
+    stage: &Stage,
+    args: &[String],
+    env: &[String],
+    options: &BuildOptions,
+    lease: &mut Lease,
+) -> Result<(Layer, bool), Failed> {
+    let below = stage
+        .draft
+        .layers
+        .last()
+        .map(|(layer, _)| layer.chain_id.clone());
+    let question = serde_json::json!([
+        FORMAT_VERSION,
+        below,
+        args,
+        env,
+        stage.draft.config.user,
+        stage.workdir(),
+        options.host_network,
+        options.source_date_epoch,
+        options.compression.media_type(),
+    ]);
+    let key = Digest::of(question.to_string().as_bytes());
+    if !options.no_cache
+        && let Some(layer) = cached(store, &key, lease)?
+    {
+        return Ok((layer, true));
+    }
+    let look = Look {
+        owner: None,
+        mode: None,
+        time: options.time(),
+        overlay: true,
+    };
+    let work = Work::new(store, lease.reserve()?)?;
+    work.execute(stage, args, env, options)?;
+    work.tidy(&stage.draft.layers())?;
+    let upper = work.dir.join("overlay/upper");
+    let layer = store.pack(lease, options.compression, look, |packer| {
+        packer.directory(&upper, Path::new(""))
+    })?;
+    let record = Cached {
+        version: FORMAT_VERSION,
+        digest: layer.digest.clone(),
+        compressed_size: layer.compressed_size,
+        diff_id: layer.diff_id.clone(),
+    };
+    let path = cache_path(store, &key)?;
+    files::write_durable(
+        &path,
+        &serde_json::to_vec(&record).expect("the record is plain"),
+    )?;
+    Ok((layer, false))
+}
+
+fn cache_path(store: &Store, key: &Digest) -> Result<PathBuf> {
+    let dir = store.root().join("build-cache");
+    fs::create_dir_all(&dir).at("create", &dir)?;
+    Ok(dir.join(key.hex()))
+}
+
+/// A record is good as long as the store has its blob; collection takes blobs that no image has.
+fn cached(store: &Store, key: &Digest, lease: &mut Lease) -> Result<Option<Layer>> {
+    let path = cache_path(store, key)?;
+    let Ok(bytes) = fs::read(&path) else {
+        return Ok(None);
+    };
+    let Ok(record) = serde_json::from_slice::<Cached>(&bytes) else {
+        return Ok(None);
+    };
+    lease.add([&record.digest])?;
+    if record.version != FORMAT_VERSION || !store.has_blob(&record.digest, record.compressed_size) {
+        files::remove_all(&path)?;
+        return Ok(None);
+    }
+    Ok(Some(Layer {
+        digest: record.digest,
+        compressed_size: record.compressed_size,
+        chain_id: record.diff_id.clone(),
+        diff_id: record.diff_id,
+    }))
+}
+
+/// A bundle that goes when it is dropped.
+struct Work<'a> {
+    store: &'a Store,
+    id: String,
+    dir: PathBuf,
+}
+
+impl<'a> Work<'a> {
+    fn new(store: &'a Store, id: String) -> Result<Self> {
+        let dir = store.build_dir().join(&id);
+        fs::create_dir_all(&dir).at("create", &dir)?;
+        Ok(Self { store, id, dir })
+    }
+
+    fn execute(
+        &self,
+        stage: &Stage,
+        args: &[String],
+        env: &[String],
+        options: &BuildOptions,
+    ) -> Result<(), Failed> {
+        let image = Image::of_draft(&stage.draft);
+        let user = self.store.user_of(&image, &stage.draft.config.user)?;
+        let overlay = self
+            .store
+            .rootfs_of(&image, &self.id, &self.dir.join("overlay"))?;
+        let bundle = BundleOptions {
+            id: self.id.clone(),
+            args: args.to_vec(),
+            entrypoint: Some(Vec::new()),
+            env: env.to_vec(),
+            host_network: options.host_network,
+            ..BundleOptions::default()
+        };
+        let rootfs = self.dir.join("rootfs");
+        fs::create_dir_all(&rootfs).at("create", &rootfs)?;
+        let spec = crate::bundle::spec(&image, &user, Some(&overlay), &bundle)?;
+        let config = self.dir.join("config.json");
+        files::write_atomic(&config, &crate::draft::canonical(&spec)?)?;
+        let mut command = Command::new(&options.runtime);
+        command.arg("--root").arg(self.dir.join("state"));
+        command
+            .args(["run", "--bundle"])
+            .arg(&self.dir)
+            .arg(&self.id);
+        command.stdin(Stdio::null());
+        if options.quiet {
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        } else {
+            // The image's id is all that goes to standard output.
+            command.stdout(std::io::stderr());
+        }
+        let status = command.status().at("run", &options.runtime)?;
+        if status.success() {
+            return Ok(());
+        }
+        let code = status
+            .code()
+            .map_or_else(|| status.to_string(), |code| format!("status {code}"));
+        Err(Failed::Step(format!("the command ended with {code}")))
+    }
+
+    /// Takes away what the runtime made and the command did not.
+    fn tidy(&self, layers: &[Layer]) -> Result<()> {
+        let upper = self.dir.join("overlay/upper");
+        for name in MOUNT_POINTS {
+            let path = upper.join(name);
+            let below = layers
+                .iter()
+                .any(|l| self.store.layer_fs(&l.chain_id).join(name).exists());
+            let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
+            let plain = fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir() && m.uid() == 0);
+            if !below && empty && plain {
+                fs::remove_dir(&path).at("remove", &path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Work<'_> {
+    fn drop(&mut self) {
+        let released = self
+            .store
+            .release(&self.id)
+            .and_then(|()| files::remove_all(&self.dir));
+        if let Err(error) = released {
+            tracing::warn!("{}: left behind: {error}", self.dir.display());
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The instructions, one after the other.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::context::{Item, Tree, plain};
+use super::ignore::Ignore;
+use super::parse::{Command, Copy, Instruction, Line};
+use super::state::Stage;
+use super::words::Words;
+use super::{BuildOptions, Failed, Plan, run};
+use crate::merged::Merged;
+use crate::pack::Look;
+use crate::store::Lease;
+use crate::{Compression, Image, ImageId, Layer, Result, Store, files};
+
+/// Makes the stages of a plan and names the image.
+pub(super) fn build(store: &Store, plan: &Plan, options: &BuildOptions) -> Result<ImageId> {
+    let mut lease = Lease::new(store)?;
+    let mut build = Build {
+        store,
+        plan,
+        options,
+        stages: Vec::new(),
+    };
+    for number in 0..=plan.target {
+        let stage = match plan.needed.contains(&number) {
+            true => Some(build.stage(number, &mut lease)?),
+            false => None,
+        };
+        build.stages.push(stage);
+    }
+    let stage = build.stages.pop().flatten().expect("the target is needed");
+    stage.draft.commit(store, &mut lease, &options.tags)
+}
+
+struct Build<'a> {
+    store: &'a Store,
+    plan: &'a Plan,
+    options: &'a BuildOptions,
+    stages: Vec<Option<Stage>>,
+}
+
+impl Build<'_> {
+    fn stage(&self, number: usize, lease: &mut Lease) -> Result<Stage> {
+        let planned = &self.plan.stages[number];
+        self.tell(&format!("FROM {}", planned.image));
+        let base = self
+            .base(number)
+            .map_err(|failed| self.plan.mistake(planned.line, failed))?;
+        let mut stage = base;
+        lease.add(
+            stage
+                .draft
+                .layers
+                .iter()
+                .flat_map(|(l, _)| [&l.digest, &l.chain_id]),
+        )?;
+        for line in &planned.lines {
+            let done = self.line(&mut stage, number, line, lease);
+            done.map_err(|failed| self.plan.mistake(line.number, failed))?;
+        }
+        Ok(stage)
+    }
+
+    fn tell(&self, text: &str) {
+        if !self.options.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    fn base(&self, number: usize) -> Result<Stage, Failed> {
+        let planned = &self.plan.stages[number];
+        let created = self.options.created();
+        if planned.image == "scratch" {
+            return Ok(Stage::scratch(&created));
+        }
+        if let Some(base) = self.plan.base_stage(number) {
+            let base = self.stages[base]
+                .as_ref()
+                .expect("what a stage needs is made before it");
+            return Ok(Stage::on_stage(base));
+        }
+        let record = self.store.record(&planned.image)?;
+        let (manifest, _) = self.store.manifest_of(&record)?;
+        let image = self.store.inspect(&planned.image)?;
+        for layer in &image.layers {
+            if !self.store.has_blob(&layer.digest, layer.compressed_size) {
+                let why = "its layers are kept unpacked only: pull it again with its blobs";
+                return Err(Failed::Step(format!("{}: {why}", planned.image)));
+            }
+        }
+        let media_types = manifest
+            .layers
+            .into_iter()
+            .map(|layer| layer.media_type)
+            .collect();
+        Ok(Stage::on_image(&created, image, media_types))
+    }
+
+    fn line(
+        &self,
+        stage: &mut Stage,
+        number: usize,
+        line: &Line,
+        lease: &mut Lease,
+    ) -> Result<(), Failed> {
+        let known = stage.variables();
+        let words = Words(&known);
+        let expand = |text: &String| words.expand(text);
+        match &line.instruction {
+            Instruction::Run(command) => return self.run(stage, line, command, lease),
+            Instruction::Copy(copy) => {
+                let mut copy = copy.clone();
+                copy.sources = copy.sources.iter().map(expand).collect::<Result<_, _>>()?;
+                copy.to = words.expand(&copy.to)?;
+                copy.chown = copy.chown.as_ref().map(expand).transpose()?;
+                return self.copy(stage, number, line, &copy, lease);
+            }
+            Instruction::Workdir(dir) => {
+                return self.workdir(stage, line, &words.expand(dir)?, lease);
+            }
+            _ => {}
+        }
+        self.tell(&line.text);
+        self.configure(stage, &line.instruction, &words)?;
+        stage.record(&line.text, true);
+        Ok(())
+    }
+
+    /// Instructions that change the configuration alone.
+    fn configure(
+        &self,
+        stage: &mut Stage,
+        instruction: &Instruction,
+        words: &Words<'_>,
+    ) -> Result<(), Failed> {
+        let config = &mut stage.draft.config;
+        match instruction {
+            Instruction::Arg { name, default } => {
+                let given = self.options.build_args.get(name).cloned();
+                let default = default
+                    .as_ref()
+                    .map(|text| words.expand(text))
+                    .transpose()?;
+                let value = given
+                    .or(default)
+                    .or_else(|| self.plan.globals.get(name).cloned());
+                stage.args.extend(value.map(|value| (name.clone(), value)));
+            }
+            Instruction::Env(pairs) => {
+                for (name, value) in pairs {
+                    stage.set_env(&words.expand(name)?, &words.expand(value)?);
+                }
+            }
+            Instruction::Label(pairs) => {
+                for (name, value) in pairs {
+                    config
+                        .labels
+                        .insert(words.expand(name)?, words.expand(value)?);
+                }
+            }
+            Instruction::User(user) => config.user = words.expand(user)?,
+            Instruction::Expose(ports) => {
+                for port in ports {
+                    let port = words.expand(port)?;
+                    let port = if port.contains('/') {
+                        port
+                    } else {
+                        format!("{port}/tcp")
+                    };
+                    let number = port.split('/').next().unwrap_or_default();
+                    if !number.split('-').all(|n| n.parse::<u16>().is_ok()) {
+                        return Err(Failed::Step(format!("{port} is no port")));
+                    }
+                    add_once(&mut config.exposed_ports, port);
+                }
+            }
+            Instruction::Volume(paths) => {
+                for path in paths {
+                    add_once(&mut config.volumes, words.expand(path)?);
+                }
+            }
+            Instruction::StopSignal(signal) => config.stop_signal = words.expand(signal)?,
+            Instruction::Entrypoint(command) => {
+                stage.draft.config.entrypoint = stage.command(command);
+                // The base image's arguments were for its own entry point.
+                if !stage.cmd_set {
+                    stage.draft.config.cmd.clear();
+                }
+            }
+            Instruction::Cmd(command) => {
+                stage.draft.config.cmd = stage.command(command);
+                stage.cmd_set = true;
+            }
+            Instruction::Shell(shell) => {
+                stage.shell.clone_from(shell);
+                stage
+                    .draft
+                    .extra
+                    .insert("Shell".to_owned(), shell.clone().into());
+            }
+            Instruction::Healthcheck(check) => {
+                stage
+                    .draft
+                    .extra
+                    .insert("Healthcheck".to_owned(), check.clone());
+            }
+            Instruction::From { .. }
+            | Instruction::Run(_)
+            | Instruction::Copy(_)
+            | Instruction::Workdir(_) => {}
+        }
+        Ok(())
+    }
+
+    fn push(
+        &self,
+        stage: &mut Stage,
+        lease: &mut Lease,
+        layer: Layer,
+        text: &str,
+    ) -> Result<(), Failed> {
+        stage
+            .draft
+            .push(self.store, lease, layer, self.options.compression)?;
+        stage.record(text, false);
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        stage: &mut Stage,
+        line: &Line,
+        command: &Command,
+        lease: &mut Lease,
+    ) -> Result<(), Failed> {
+        let args = stage.command(command);
+        let env = stage.run_env();
+        if stage.draft.layers.is_empty() {
+            return Err(Failed::Step(
+                "RUN needs files to run: nothing was copied so far".to_owned(),
+            ));
+        }
+        self.tell(&line.text);
+        let (layer, cached) = run::run(self.store, stage, &args, &env, self.options, lease)?;
+        if cached {
+            self.tell("  as before");
+        }
+        self.push(stage, lease, layer, &line.text)
+    }
+
+    fn workdir(
+        &self,
+        stage: &mut Stage,
+        line: &Line,
+        dir: &str,
+        lease: &mut Lease,
+    ) -> Result<(), Failed> {
+        self.tell(&line.text);
+        let path = plain(stage.workdir(), dir);
+        stage.draft.config.working_dir = path.to_string_lossy().into_owned();
+        let merged = Merged::open(self.store, &stage.draft.layers())?;
+        let real = merged
+            .real(&path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        if merged.is_directory(&real) {
+            stage.record(&line.text, true);
+            return Ok(());
+        }
+        let look = self.look(None, None);
+        let layer = self.store.pack(lease, self.compression(), look, |packer| {
+            merged.pack_parents(&real, true, (0, 0), packer)
+        })?;
+        self.push(stage, lease, layer, &line.text)
+    }
+
+    fn compression(&self) -> Compression {
+        self.options.compression
+    }
+
+    fn look(&self, owner: Option<(u32, u32)>, mode: Option<u32>) -> Look {
+        let owner = Some(owner.unwrap_or((0, 0)));
+        Look {
+            owner,
+            mode,
+            time: self.options.time(),
+            overlay: false,
+        }
+    }
+
+    fn copy(
+        &self,
+        stage: &mut Stage,
+        number: usize,
+        line: &Line,
+        copy: &Copy,
+        lease: &mut Lease,
+    ) -> Result<(), Failed> {
+        self.tell(&line.text);
+        let flat = files::Scratch::new(self.store.build_dir().join(lease.reserve()?))?;
+        let tree = self.tree(copy, number, flat.path())?;
+        let merged = Merged::open(self.store, &stage.draft.layers())?;
+        let to = plain(stage.workdir(), &copy.to);
+        let real = merged
+            .real(&to)
+            .map_err(|error| format!("{}: {error}", to.display()))?;
+        let slash = copy.to.ends_with('/')
+            || matches!(copy.to.as_str(), "." | "..")
+            || copy.to.ends_with("/.");
+        let to_directory = slash || merged.is_directory(&real);
+        let at = Path::new("/").join(std::ffi::OsStr::from_bytes(&real.join(&b'/')));
+        let items = tree.items(&copy.sources, &at, to_directory)?;
+        refuse_archives(copy, &items)?;
+        let owner = match &copy.chown {
+            Some(chown) => {
+                let ids = self.store.user_of(&Image::of_draft(&stage.draft), chown)?;
+                let same = !chown.contains(':') && chown.parse::<u32>().is_ok();
+                Some((ids.uid, if same { ids.uid } else { ids.gid }))
+            }
+            None => None,
+        };
+        let itself = to_directory || items.iter().any(Item::is_directory);
+        let layer = self.store.pack(
+            lease,
+            self.compression(),
+            self.look(owner, copy.chmod),
+            |packer| {
+                merged.pack_parents(&real, itself, owner.unwrap_or((0, 0)), packer)?;
+                tree.pack(&items, packer)
+            },
+        )?;
+        self.push(stage, lease, layer, &line.text)
+    }
+
+    /// What COPY takes from.
+    fn tree(&self, copy: &Copy, number: usize, flat: &Path) -> Result<Tree, Failed> {
+        let Some(from) = &copy.from else {
+            let ignore = self.options.context.join(".dockerignore");
+            let text = if ignore.exists() {
+                files::read_limited(&ignore, 1 << 20)?
+            } else {
+                Vec::new()
+            };
+            let ignore = Ignore::parse(&String::from_utf8_lossy(&text));
+            return Ok(Tree {
+                root: self.options.context.clone(),
+                ignore,
+            });
+        };
+        let layers = match self.plan.find(from, number) {
+            Some(stage) => self.stages[stage]
+                .as_ref()
+                .expect("what a stage needs is made before it")
+                .draft
+                .layers(),
+            None => self.store.inspect(from)?.layers,
+        };
+        self.store.merge_into(&layers, flat)?;
+        Ok(Tree {
+            root: flat.to_owned(),
+            ignore: Ignore::default(),
+        })
+    }
+}
+
+fn add_once(list: &mut Vec<String>, item: String) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+/// Docker's ADD unpacks archives; to copy one in silence would be another image.
+fn refuse_archives(copy: &Copy, items: &[Item]) -> Result<(), Failed> {
+    for item in items.iter().filter(|_| copy.add) {
+        if item.is_archive() {
+            let why = "ADD of an archive is not supported: COPY it, or unpack it in a RUN";
+            return Err(Failed::Step(format!("{}: {why}", item.name())));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Quotes and variables, as Docker reads them.
+
+use std::collections::BTreeMap;
+
+/// Variables that are known where a line is reached.
+pub(super) struct Words<'a>(pub &'a BTreeMap<String, String>);
+
+/// Splits at white space outside of quotes, and takes quotes and backslashes off.
+pub(super) fn split(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            ('\\', None | Some('"')) => {
+                let next = chars.next().unwrap_or('\\');
+                let word = word.get_or_insert_default();
+                // A variable's escape is for the substitution to see.
+                if next == '$' || (quote.is_some() && !matches!(next, '"' | '\\')) {
+                    word.push('\\');
+                }
+                word.push(next);
+            }
+            ('"' | '\'', None) => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (c, Some(open)) if c == open => quote = None,
+            // Nothing is substituted between single quotes.
+            ('$', Some('\'')) => word.get_or_insert_default().push_str("\\$"),
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    if quote.is_some() {
+        return Err("a quote is not closed".to_owned());
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+/// One value without its quotes, as it was where they do not match.
+pub(super) fn unquote(text: &str) -> String {
+    match split(text) {
+        Ok(words) if words.len() == 1 => words.into_iter().next().unwrap_or_default(),
+        Ok(words) if words.is_empty() => String::new(),
+        _ => text.to_owned(),
+    }
+}
+
+/// `<<EOF` outside of quotes; `<<<` and shifts in `$((1 << 2))` have a blank or a sign after it.
+pub(super) fn has_heredoc(text: &str) -> bool {
+    text.match_indices("<<").any(|(at, _)| {
+        let after = text[at + 2..].trim_start_matches('-');
+        after.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '"' | '\''))
+    })
+}
+
+impl Words<'_> {
+    /// Replaces `$name`, `${name}`, `${name:-word}` and `${name:+word}`; `\$` is a dollar.
+    pub fn expand(&self, text: &str) -> Result<String, String> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['$', '\\']) {
+            out.push_str(&rest[..at]);
+            rest = &rest[at..];
+            if let Some(after) = rest.strip_prefix("\\$") {
+                out.push('$');
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix('\\') {
+                out.push('\\');
+                rest = after;
+            } else {
+                let (value, after) = self.variable(&rest[1..])?;
+                out.push_str(&value);
+                rest = after;
+            }
+        }
+        out.push_str(rest);
+        Ok(out)
+    }
+
+    fn variable<'t>(&self, text: &'t str) -> Result<(String, &'t str), String> {
+        let get = |name: &str| self.0.get(name).cloned();
+        let name_end = |text: &str| {
+            text.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .unwrap_or(text.len())
+        };
+        let Some(inner) = text.strip_prefix('{') else {
+            let end = name_end(text);
+            let value = if end == 0 {
+                "$".to_owned()
+            } else {
+                get(&text[..end]).unwrap_or_default()
+            };
+            return Ok((value, &text[end..]));
+        };
+        let end = name_end(inner);
+        let (name, after) = inner.split_at(end);
+        let close = after.find('}').ok_or("a ${ is not closed")?;
+        let (operation, after) = (&after[..close], &after[close + 1..]);
+        let value = get(name).filter(|value| !value.is_empty());
+        let value = match (operation.get(..2), operation) {
+            _ if name.is_empty() => return Err("${} has no name".to_owned()),
+            (_, "") => get(name).unwrap_or_default(),
+            (Some(":-"), word) => value.unwrap_or_else(|| word[2..].to_owned()),
+            (Some(":+"), word) => value.map_or(String::new(), |_| word[2..].to_owned()),
+            _ => return Err(format!("${{{name}{operation}}} is not supported")),
+        };
+        Ok((value, after))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_replaced() {
+        let known = BTreeMap::from([
+            ("A".to_owned(), "1".to_owned()),
+            ("E".to_owned(), String::new()),
+        ]);
+        let words = Words(&known);
+        let cases = [
+            ("$A-${A}", "1-1"),
+            ("${B:-x}${E:-y}${A:+z}${B:+w}", "xyz"),
+            ("\\$A $ $B.", "$A $ ."),
+            ("a\\b", "a\\b"),
+        ];
+        for (text, want) in cases {
+            assert_eq!(words.expand(text).unwrap(), want, "{text}");
+        }
+        assert!(
+            words.expand("${A").is_err()
+                && words.expand("${A#x}").is_err()
+                && words.expand("${}").is_err()
+        );
+    }
+
+    #[test]
+    fn quotes_group_and_single_ones_protect() {
+        assert_eq!(
+            split(r#"a 'b $c' "d e"f g\ h"#).unwrap(),
+            ["a", "b \\$c", "d ef", "g h"]
+        );
+        assert!(split("'a").is_err());
+        assert!(
+            has_heredoc("cat <<EOF") && has_heredoc("cat <<-'E'") && !has_heredoc("$((1 << 2))")
+        );
+    }
+}
