@@ -115,7 +115,7 @@ fn limit(wanted: &mut Value, sub: &str) {
     match sub {
         "" => drop(map.remove("status")),
         sub => {
-            map.retain(|k, _| k == sub || matches!(k.as_str(), "apiVersion" | "kind" | "metadata"))
+            map.retain(|k, _| k == sub || matches!(k.as_str(), "apiVersion" | "kind" | "metadata"));
         }
     }
 }
