@@ -69,6 +69,26 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
     }
 }
 
+/// Reads a file of procfs or cgroupfs, whose size stat(2) does not tell: in as few
+/// reads as the kernel gives.
+pub fn read_file(path: &std::path::Path) -> Result<String> {
+    const STEP: usize = 16 * 1024;
+    let file = crate::path::open(path, libc::O_RDONLY)?;
+    let mut data = vec![0; STEP];
+    let mut length = 0;
+    loop {
+        match read(std::os::fd::AsFd::as_fd(&file), &mut data[length..])? {
+            0 => break,
+            n => length += n,
+        }
+        if data.len() - length < STEP / 2 {
+            data.resize(data.len() + STEP, 0);
+        }
+    }
+    data.truncate(length);
+    Ok(String::from_utf8_lossy(&data).into_owned())
+}
+
 /// A pipe, both ends close-on-exec: (read, write).
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)

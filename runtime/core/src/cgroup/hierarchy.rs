@@ -81,7 +81,7 @@ pub fn unified_path(text: &str) -> Option<PathBuf> {
 
 fn read_own() -> Result<String> {
     let path = "/proc/self/cgroup";
-    std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))
+    Ok(rrun_sys::fd::read_file(Path::new(path))?)
 }
 
 /// `id:controllers:path` lines of v1 hierarchies that matter, as (controllers, path).
@@ -140,7 +140,7 @@ impl Mounts {
         }
         if self.info.is_none() {
             let path = "/proc/self/mountinfo";
-            let text = std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))?;
+            let text = rrun_sys::fd::read_file(Path::new(path))?;
             self.info = Some(text);
         }
         let info = self.info.as_deref().unwrap_or_default();

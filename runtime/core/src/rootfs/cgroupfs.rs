@@ -112,7 +112,7 @@ fn one(
 
 /// The v1 hierarchies of the machine, with the caller's cgroup in each.
 fn hierarchies() -> Result<Vec<Hierarchy>> {
-    let read = |path: &str| std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e));
+    let read = |path: &str| rrun_sys::fd::read_file(Path::new(path));
     let mountinfo = read("/proc/self/mountinfo")?;
     let own = read("/proc/self/cgroup")?;
     let mut list: Vec<Hierarchy> = Vec::new();
@@ -141,18 +141,16 @@ fn hierarchies() -> Result<Vec<Hierarchy>> {
     Ok(list)
 }
 
-/// Where the v1 hierarchy with `option` is mounted.
+/// Where the v1 hierarchy with `option` is mounted: of several places the
+/// shortest, since the container's own root may show the host's mounts again.
 fn mountpoint(mountinfo: &str, option: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
+    let places = mountinfo.lines().filter_map(|line| {
         let (left, right) = line.split_once(" - ")?;
         let mut right = right.split(' ');
-        if right.next() != Some("cgroup") {
+        if right.next() != Some("cgroup") || !right.nth(1)?.split(',').any(|o| o == option) {
             return None;
         }
-        let options = right.nth(1)?;
-        options
-            .split(',')
-            .any(|o| o == option)
-            .then(|| left.split(' ').nth(4).map(PathBuf::from))?
-    })
+        left.split(' ').nth(4)
+    });
+    places.min_by_key(|place| place.len()).map(PathBuf::from)
 }
