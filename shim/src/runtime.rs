@@ -151,7 +151,7 @@ impl Run {
         let what = said.unwrap_or(how);
         let status = Status::new(
             rrun_task_api::Code::Unknown,
-            format!("OCI runtime {} failed: {what}", self.command),
+            format!("OCI runtime {}", described(&self.command, &what)),
         );
         if what.contains("does not exist") && self.command != "create" && self.command != "exec" {
             return Status {
@@ -221,6 +221,15 @@ fn last_error(log: &[u8]) -> Option<String> {
         .map(|line| line.msg.trim().to_owned())
 }
 
+/// `<command> failed: <why>`, said once: rrun begins its own errors with `rrun <command> failed`.
+fn described(command: &str, what: &str) -> String {
+    let said = format!("{command} failed: ");
+    match what.split_once(&said) {
+        Some((program, why)) if !program.trim_end().contains(' ') => format!("{said}{why}"),
+        _ => format!("{said}{what}"),
+    }
+}
+
 /// The last line that a command printed.
 fn printed(fd: OwnedFd) -> Option<String> {
     let mut text = String::new();
@@ -276,6 +285,20 @@ not json
 "#;
         assert_eq!(last_error(log).as_deref(), Some("exec: \"x\": not found"));
         assert_eq!(last_error(b"{\"level\":\"info\",\"msg\":\"x\"}"), None);
+    }
+
+    #[test]
+    fn an_error_says_once_which_command_failed() {
+        assert_eq!(
+            described("create", "rrun create failed: no rootfs"),
+            "create failed: no rootfs"
+        );
+        assert_eq!(described("create", "no rootfs"), "create failed: no rootfs");
+        let inner = "exec a: create failed: x";
+        assert_eq!(
+            described("create", inner),
+            format!("create failed: {inner}")
+        );
     }
 
     #[test]
