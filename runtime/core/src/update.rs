@@ -4,7 +4,7 @@
 //! stays as it was given: a later update of the quota alone needs the period that
 //! is in force.
 
-use crate::cgroup::{Plan, Request};
+use crate::cgroup::{Manager, Plan, Request};
 use crate::container::{Container, Status};
 use crate::{Context, Error, Result, warning};
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
@@ -36,7 +36,7 @@ fn plan(container: &Container, resources: &LinuxResources) -> Result<Plan> {
     Plan::from_spec(&Request {
         id: &container.record.id,
         // Its directories are known; the plan's are not used.
-        path: Some(Path::new("/")),
+        path: (container.record.cgroup_manager == Manager::Cgroupfs).then_some(Path::new("/")),
         resources: Some(resources),
         manager: container.record.cgroup_manager,
         rootless: container.record.rootless,

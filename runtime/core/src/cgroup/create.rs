@@ -2,7 +2,9 @@
 
 use super::plan::{Plan, Unified};
 use super::write::{self, Write, get, put};
-use super::{Cgroup, Dir, Manager, cpu, cpuset, devices, freezer, memory, resources, tree};
+use super::{
+    Cgroup, Dir, Manager, cpu, cpuset, devices, freezer, memory, resources, systemd, tree,
+};
 use crate::{Context, Error, Result};
 use std::cell::OnceCell;
 use std::path::Path;
@@ -60,7 +62,7 @@ impl Plan {
     }
 
     /// Enables every controller of the machine for the container's cgroup.
-    fn enable(&self, unified: &Unified) -> Result<()> {
+    pub(super) fn enable(&self, unified: &Unified) -> Result<()> {
         let read = |dir: &Path| {
             get(dir, "cgroup.controllers")
                 .map_err(|e| Error::file("read", dir.join("cgroup.controllers"), e))
@@ -120,8 +122,12 @@ impl Plan {
 impl Cgroup {
     /// Makes the rest: v1 directories; systemd's unit around `pid`.
     pub fn complete(&mut self, plan: &Plan, pid: Option<i32>) -> Result<()> {
-        if self.manager != Manager::Cgroupfs {
-            let _ = pid;
+        if self.manager == Manager::Systemd {
+            let result = pid.map_or(Ok(()), |pid| self.complete_systemd(plan, pid));
+            return self.or_undo(result);
+        }
+        // Called before the clone already, where there is a user namespace.
+        if self.manager == Manager::Disabled || !self.legacy.is_empty() {
             return Ok(());
         }
         for legacy in &plan.legacy {
@@ -176,6 +182,9 @@ impl Cgroup {
     pub fn apply(&self, plan: &Plan) -> Result<()> {
         if let (Some(memory), Some(dir)) = (&plan.check, &self.unified) {
             memory::check(dir, memory)?;
+        }
+        if let Some((scope, user)) = self.scope() {
+            systemd::set(scope, &plan.writes, user)?;
         }
         self.write_all(plan, &plan.writes.iter().collect::<Vec<_>>())
     }

@@ -37,6 +37,7 @@ mod plan;
 mod rdma;
 mod resources;
 pub mod stats;
+mod systemd;
 mod tree;
 mod unified;
 mod write;
@@ -55,7 +56,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 /// Whether this build can ask systemd for cgroups.
-pub const SYSTEMD: bool = false;
+pub const SYSTEMD: bool = true;
 
 /// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +207,9 @@ impl Cgroup {
     /// Removes the directories, children first; what is not there is no error. Every
     /// directory is tried; the first error is returned.
     pub fn delete(&self) -> Result<()> {
+        if let Some((scope, user)) = self.scope() {
+            systemd::stop(scope, user)?;
+        }
         let dirs = self.legacy.iter().map(|dir| &dir.path).chain(&self.unified);
         dirs.map(|dir| tree::remove(dir)).fold(Ok(()), Result::and)
     }

@@ -2,6 +2,7 @@
 
 use super::devices::rules::Policy;
 use super::hierarchy::{self, Hierarchy, Layout};
+use super::systemd::Unit;
 use super::write::Write;
 use super::{Manager, Request, path, resources};
 use crate::{Error, Result};
@@ -43,6 +44,8 @@ pub struct Plan {
     pub(super) asked: bool,
     pub(super) rootless: bool,
     pub(super) unified: Option<Unified>,
+    /// What systemd is asked for.
+    pub(super) unit: Option<Unit>,
     pub(super) legacy: Vec<Legacy>,
     /// Limits, in order.
     pub writes: Vec<Write>,
@@ -60,11 +63,6 @@ impl Plan {
     pub fn from_spec(request: &Request<'_>) -> Result<Self> {
         if request.manager == Manager::Disabled {
             return Ok(Self::disabled(request));
-        }
-        if request.manager == Manager::Systemd && !super::SYSTEMD {
-            return Err(Error::Unsupported(
-                "the systemd cgroup manager is not there yet; use --cgroup-manager cgroupfs".into(),
-            ));
         }
         let layout = Layout::detect()?;
         Self::on(request, &layout, &hierarchy::own_unified)
@@ -87,12 +85,22 @@ impl Plan {
         plan.lax = Policy::is_lax(rules);
         match layout {
             Layout::Unified => {
-                plan.unified = Some(unified(Path::new(hierarchy::MOUNT), &inner, own)?);
+                plan.unified = if request.manager == Manager::Systemd {
+                    Some(plan.plan_unit(request, own)?)
+                } else {
+                    Some(unified(Path::new(hierarchy::MOUNT), &inner, own)?)
+                };
                 if let Some(resources) = request.resources {
                     plan.writes = resources::unified(resources)?;
                     let checked = |m: &&LinuxMemory| m.check_before_update() == Some(true);
                     plan.check = resources.memory().as_ref().filter(checked).copied();
                 }
+            }
+            Layout::Legacy { .. } if request.manager == Manager::Systemd => {
+                return Err(Error::Unsupported(
+                    "the systemd cgroup manager needs pure cgroup v2; use --cgroup-manager cgroupfs"
+                        .into(),
+                ));
             }
             Layout::Legacy {
                 hierarchies,
@@ -119,12 +127,41 @@ impl Plan {
             asked: request.path.is_some_and(|p| !p.as_os_str().is_empty()),
             rootless: request.rootless,
             unified: None,
+            unit: None,
             legacy: Vec::new(),
             writes: Vec::new(),
             devices: None,
             lax: true,
             check: None,
         }
+    }
+
+    /// The scope, and its directory; a user's systemd has its scopes below its own cgroup.
+    fn plan_unit(
+        &mut self,
+        request: &Request<'_>,
+        own: &dyn Fn() -> Result<PathBuf>,
+    ) -> Result<Unified> {
+        let unit = Unit::from_spec(request.path, request.id, request.rootless)?;
+        let mount = PathBuf::from(hierarchy::MOUNT);
+        let mut top = mount.clone();
+        if request.rootless && !rrun_sys::cred::is_root() {
+            let service = format!("user@{}.service", rrun_sys::cred::euid());
+            let own = own()?;
+            let manager = own
+                .ancestors()
+                .find(|a| a.ends_with(&service))
+                .ok_or_else(|| {
+                    Error::Unsupported(
+                        format!("this process is not below {service}: there is no systemd to ask")
+                            .into(),
+                    )
+                })?;
+            top.push(manager.strip_prefix("/").unwrap_or(manager));
+        }
+        let dir = unit.dir(&top)?;
+        self.unit = Some(unit);
+        Ok(Unified { mount, dir })
     }
 
     /// A machine without the devices controller cannot hold a container back from

@@ -1,0 +1,115 @@
+//! v2's files as properties of a systemd unit (systemd.resource-control(5)).
+
+use super::dbus::Value;
+use crate::cgroup::write::Write;
+
+/// CPUQuotaPerSecUSec is kept as a whole percentage, rounded up.
+const PERCENT: u64 = 10_000;
+
+/// The properties for `writes`; of a file that is written twice (`unified` after
+/// the rest) the last counts, as it does in the kernel.
+pub fn of(writes: &[Write]) -> Vec<(&'static str, Value)> {
+    let mut list: Vec<(&'static str, Value)> = Vec::new();
+    for write in writes {
+        for (name, value) in one(&write.file, write.value.trim()) {
+            list.retain(|(known, _)| *known != name);
+            list.push((name, value));
+        }
+    }
+    list
+}
+
+fn one(file: &str, value: &str) -> Vec<(&'static str, Value)> {
+    let number = || match value {
+        "max" => Some(u64::MAX),
+        text => text.parse().ok(),
+    };
+    let single = |name, value: Option<Value>| value.map(|v| (name, v)).into_iter().collect();
+    match file {
+        "memory.max" => single("MemoryMax", number().map(Value::U64)),
+        "memory.high" => single("MemoryHigh", number().map(Value::U64)),
+        "memory.low" => single("MemoryLow", number().map(Value::U64)),
+        "memory.min" => single("MemoryMin", number().map(Value::U64)),
+        "memory.swap.max" => single("MemorySwapMax", number().map(Value::U64)),
+        "pids.max" => single("TasksMax", number().map(|n| Value::U64(n.max(1)))),
+        "cpu.weight" => single("CPUWeight", number().map(Value::U64)),
+        "cpu.max" => quota(value),
+        "cpuset.cpus" => single("AllowedCPUs", bits(value).map(Value::Bytes)),
+        "cpuset.mems" => single("AllowedMemoryNodes", bits(value).map(Value::Bytes)),
+        // systemd knows nothing of the rest; the file is written.
+        _ => Vec::new(),
+    }
+}
+
+/// `QUOTA PERIOD`, microseconds.
+fn quota(value: &str) -> Vec<(&'static str, Value)> {
+    let (quota, period) = value.split_once(' ').unwrap_or((value, "100000"));
+    let Ok(period) = period.parse::<u64>() else {
+        return Vec::new();
+    };
+    let per_second = match quota.parse::<u64>() {
+        Ok(quota) if period > 0 => {
+            (quota.saturating_mul(1_000_000) / period).next_multiple_of(PERCENT)
+        }
+        _ => u64::MAX,
+    };
+    vec![
+        ("CPUQuotaPeriodUSec", Value::U64(period)),
+        ("CPUQuotaPerSecUSec", Value::U64(per_second)),
+    ]
+}
+
+/// `0-2,5` as bits, lowest first.
+fn bits(list: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    for part in list
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        // As many as the kernel can have (NR_CPUS).
+        let (first, last) = (first.parse::<usize>().ok()?, last.parse::<usize>().ok()?);
+        for bit in first..=last.min(8191) {
+            if bytes.len() <= bit / 8 {
+                bytes.resize(bit / 8 + 1, 0);
+            }
+            bytes[bit / 8] |= 1 << (bit % 8);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_write_of_a_file_counts() {
+        let writes = [
+            Write::new("memory.max", 100),
+            Write::new("io.max", "8:0 rbps=1"),
+            Write::new("memory.max", "max"),
+            Write::new("pids.max", 0),
+        ];
+        let expected = [
+            ("MemoryMax", Value::U64(u64::MAX)),
+            ("TasksMax", Value::U64(1)),
+        ];
+        assert_eq!(of(&writes), expected);
+    }
+
+    #[test]
+    fn quota_is_rounded_up_to_a_percent() {
+        let per_second = |text| quota(text)[1].1.clone();
+        assert_eq!(per_second("50000 100000"), Value::U64(500_000));
+        assert_eq!(per_second("50001 100000"), Value::U64(510_000));
+        assert_eq!(per_second("max 100000"), Value::U64(u64::MAX));
+    }
+
+    #[test]
+    fn processors_as_bits() {
+        assert_eq!(bits("0-2,9"), Some(vec![0b111, 0b10]));
+        assert_eq!(bits("x"), None);
+    }
+}
