@@ -268,8 +268,8 @@ fn run_config(config: &oci::Config) -> ImageConfig {
         working_dir: config.working_dir().clone().unwrap_or_default(),
         stop_signal: config.stop_signal().clone().unwrap_or_default(),
         // Sets in the document: they have no order of their own.
-        volumes: sorted(config.volumes()),
-        exposed_ports: sorted(config.exposed_ports()),
+        volumes: sorted(config.volumes().as_ref()),
+        exposed_ports: sorted(config.exposed_ports().as_ref()),
         labels: config
             .labels()
             .clone()
@@ -279,8 +279,8 @@ fn run_config(config: &oci::Config) -> ImageConfig {
     }
 }
 
-fn sorted(set: &Option<Vec<String>>) -> Vec<String> {
-    let mut list = set.clone().unwrap_or_default();
+fn sorted(set: Option<&Vec<String>>) -> Vec<String> {
+    let mut list = set.cloned().unwrap_or_default();
     list.sort();
     list
 }

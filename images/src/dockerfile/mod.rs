@@ -253,7 +253,9 @@ impl Plan {
             .chain(copies)
             .filter_map(|n| self.find(&n, stage))
             .collect();
-        uses.into_iter().for_each(|stage| self.need(stage));
+        for stage in uses {
+            self.need(stage);
+        }
     }
 
     /// Images of the store that the needed stages stand on or copy from, with their lines.

@@ -106,7 +106,7 @@ impl Stage {
     pub fn command(&self, command: &Command) -> Vec<String> {
         match command {
             Command::List(list) => list.clone(),
-            Command::Shell(text) => [self.shell.as_slice(), &[text.clone()]].concat(),
+            Command::Shell(text) => [self.shell.as_slice(), std::slice::from_ref(text)].concat(),
         }
     }
 

@@ -24,9 +24,10 @@ pub(super) fn build(store: &Store, plan: &Plan, options: &BuildOptions) -> Resul
         stages: Vec::new(),
     };
     for number in 0..=plan.target {
-        let stage = match plan.needed.contains(&number) {
-            true => Some(build.stage(number, &mut lease)?),
-            false => None,
+        let stage = if plan.needed.contains(&number) {
+            Some(build.stage(number, &mut lease)?)
+        } else {
+            None
         };
         build.stages.push(stage);
     }
