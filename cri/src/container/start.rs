@@ -46,7 +46,8 @@ pub async fn start(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Resu
 async fn create(daemon: &Daemon, client: &Client, record: &ContainerRecord) -> Result<()> {
     let config = record.config();
     let log = if record.log_path.is_empty() {
-        String::new()
+        // By way of the shim all the same, so that a client can attach.
+        "file:///dev/null".to_owned()
     } else {
         format!("cri-log://{}", escape(&record.log_path))
     };
