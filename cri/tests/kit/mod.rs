@@ -89,7 +89,8 @@ impl Cri {
     }
 
     pub async fn client(&self) -> Client {
-        RuntimeServiceClient::new(self.channel().await)
+        // A kubelet takes 16 MiB; tonic's own limit is 4 MiB.
+        RuntimeServiceClient::new(self.channel().await).max_decoding_message_size(16 << 20)
     }
 
     pub async fn channel(&self) -> Channel {

@@ -194,7 +194,11 @@ impl FieldRequirement {
         let equal = match at {
             Value::Null => self.value.is_empty(),
             Value::String(s) => *s == self.value,
-            other => *other == self.value,
+            // As text: a number equals the digits that a selector gives.
+            other => {
+                let text = other.to_string();
+                text == self.value
+            }
         };
         equal == self.equal
     }
