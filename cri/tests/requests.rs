@@ -8,6 +8,8 @@ use rrun_cri_api::v1;
 use rrun_tests::{Need, require};
 use tonic::Code;
 
+type Change = fn(&mut v1::ContainerConfig);
+
 #[tokio::test]
 async fn a_retry_finds_what_the_first_request_made() {
     require!(Need::Root);
@@ -88,7 +90,6 @@ async fn requests_that_cannot_be_right_are_refused_and_leave_nothing() {
     let cri = Cri::start();
     let mut client = cri.client().await;
     let pod = cri.run_pod(&mut client, "wrong").await;
-    type Change = fn(&mut v1::ContainerConfig);
     let cases: [(&str, Code, Change); 7] = [
         ("metadata.name", Code::InvalidArgument, |c| {
             c.metadata = None;

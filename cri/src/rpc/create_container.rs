@@ -93,6 +93,9 @@ async fn record(
             kind: "image",
             id: name,
         })?;
+    if !config.cdi_devices.is_empty() {
+        return Err(Error::Unimplemented("a container with CDI devices"));
+    }
     let mount_images = mount_images(daemon, &config.mounts).await?;
     let stop_signal = bundle::stop_signal(config.stop_signal(), &image.config.stop_signal)?;
     Ok(ContainerRecord {
