@@ -30,7 +30,7 @@ pub fn make(mount: &Mount, place: &Path) -> Result<OwnedFd> {
         .iter()
         .any(|(_, v)| v.as_ref().is_some_and(|v| v.len() > FSCONFIG_MAX));
     if kind == "overlay" {
-        return overlay(mount, source, data);
+        return overlay(mount, source, data, place);
     }
     if long {
         return classic(kind, source, data, mount, place);
@@ -67,37 +67,37 @@ fn set(fs: &FsContext, key: &str, value: Option<&str>) -> Result<()> {
 
 /// Overlay with its layers given one by one (`lowerdir+`, kernel 6.5): neither
 /// 255 bytes nor a page of options limit how many there are.
-fn overlay(mount: &Mount, source: &str, data: &[(String, Option<String>)]) -> Result<OwnedFd> {
+fn overlay(
+    mount: &Mount,
+    source: &str,
+    data: &[(String, Option<String>)],
+    place: &Path,
+) -> Result<OwnedFd> {
+    let source = if source.is_empty() { "overlay" } else { source };
+    match layered(mount, source, data) {
+        // Before 6.5 overlay takes any key and refuses it when the file system is created.
+        Err(error) if error.errno() == Some(path::EINVAL) => {
+            classic("overlay", source, data, mount, place)
+        }
+        made => made,
+    }
+}
+
+fn layered(mount: &Mount, source: &str, data: &[(String, Option<String>)]) -> Result<OwnedFd> {
     let fs = FsContext::open("overlay")?;
-    fs.set("source", if source.is_empty() { "overlay" } else { source })?;
+    fs.set("source", source)?;
     for (key, value) in data {
         match value.as_deref() {
-            Some(value) if key == "lowerdir" => lower(&fs, value)?,
+            Some(value) if key == "lowerdir" => {
+                for layer in split_layers(value) {
+                    directory(&fs, "lowerdir+", &layer)?;
+                }
+            }
             Some(value) if key == "upperdir" || key == "workdir" => directory(&fs, key, value)?,
             value => set(&fs, key, value)?,
         }
     }
     Ok(fs.mount(mount.attr.set)?)
-}
-
-fn lower(fs: &FsContext, layers: &str) -> Result<()> {
-    let layers = split_layers(layers);
-    for (index, layer) in layers.iter().enumerate() {
-        if let Err(error) = directory(fs, "lowerdir+", layer) {
-            // Before 6.5 the key is unknown: one string, if it fits.
-            if index == 0 {
-                let joined: Vec<String> = layers
-                    .iter()
-                    .map(|l| l.replace('\\', "\\\\").replace(':', "\\:"))
-                    .collect();
-                if fs.set("lowerdir", &joined.join(":")).is_ok() {
-                    return Ok(());
-                }
-            }
-            return Err(error);
-        }
-    }
-    Ok(())
 }
 
 /// Splits at ":" that no backslash escapes.
