@@ -206,6 +206,15 @@ fn explain(channel: &Channel, error: Error) -> Result<()> {
     }
 }
 
+/// What init may not open in its user namespace. A caller without privileges may not clone mounts
+/// either, and need not: its own ids are the ones that are mapped, so init opens them itself.
+fn trees_for_init(plan: &Plan) -> Result<rootfs::Trees> {
+    match rootfs::open_trees(plan) {
+        Err(error) if error.errno() == Some(path::EPERM) => Ok(rootfs::Trees::new()),
+        opened => opened,
+    }
+}
+
 fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> {
     let (ours, theirs) = sync::pair()?;
     let gate = if fifo {
@@ -217,7 +226,7 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
     };
     let user = plan.namespaces.user();
     let mut trees = if user {
-        rootfs::open_trees(plan)?
+        trees_for_init(plan)?
     } else {
         rootfs::Trees::new()
     };

@@ -69,8 +69,11 @@ pub fn clone_init(
         visit.make_time(&namespaces.time_offsets)?;
         inherited.in_time = true;
     }
-    // What the container may not see or trace must not be dumpable when it enters.
-    cred::set_dumpable(false)?;
+    // What the container may not see or trace must not be dumpable when it enters. A caller without
+    // privileges must still write init's maps, and files of an undumpable process are the host's
+    // root's: there init gives it up itself, once it is mapped.
+    let maps_own_child = namespaces.new & namespaces::USER != 0 && !cred::is_root();
+    cred::set_dumpable(maps_own_child)?;
     let joins_user = inherited
         .join
         .iter()
