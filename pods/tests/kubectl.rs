@@ -108,6 +108,7 @@ fn a_day_with_kubectl() {
     k.ok("get all --show-labels", "", "tier=front");
     k.ok("explain deployment.spec.strategy", "", "rollingUpdate");
     k.ok("api-resources", "", "endpointslices");
+    k.ok("auth can-i delete pods", "", "yes");
     k.ok("create configmap conf --from-literal=a=b", "", "created");
     k.ok("create secret generic s --from-literal=p=q", "", "created");
     k.ok("get secret s -o yaml", "", "p: cQ==");

@@ -108,6 +108,8 @@ pub struct Resource {
     pub columns: &'static [Column],
     /// Cells of a row, one for each column.
     pub row: fn(&Object) -> Vec<Value>,
+    /// For a kind that is asked and not kept: fills in the answer.
+    pub answer: Option<fn(&mut Value)>,
     /// Whether `metadata.generation` counts the changes of what is wanted.
     pub generation: bool,
     /// Rule of names.
@@ -144,6 +146,7 @@ impl Resource {
         fields: &[],
         columns: table::NAME_AGE,
         row: table::name_age,
+        answer: None,
         generation: false,
         name_rule: names::subdomain,
         prepare: |o| drop(o.as_object_mut().map(|m| m.remove("status"))),
@@ -163,7 +166,11 @@ impl Resource {
 
     /// Verbs on the objects themselves.
     pub fn verbs(&self) -> &'static [&'static str] {
-        VERBS
+        if self.answer.is_some() {
+            &["create"]
+        } else {
+            VERBS
+        }
     }
 
     /// All subresources.

@@ -16,7 +16,7 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 /// Groups other than the core one, each with its versions, in order.
 fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     let mut out: Vec<(&str, Vec<&str>)> = Vec::new();
-    for r in kinds::ALL.iter().filter(|r| !r.group.is_empty()) {
+    for r in kinds::served().filter(|r| !r.group.is_empty()) {
         match out.iter_mut().find(|(g, _)| *g == r.group) {
             Some((_, versions)) if versions.contains(&r.version) => {}
             Some((_, versions)) => versions.push(r.version),
@@ -84,10 +84,7 @@ fn group_value(group: &str, versions: &[&str]) -> Value {
 }
 
 fn of_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = Res> + 'a {
-    kinds::ALL
-        .iter()
-        .copied()
-        .filter(move |r| r.group == group && r.version == version)
+    kinds::served().filter(move |r| r.group == group && r.version == version)
 }
 
 fn group_discovery(group: &str, versions: &[&str]) -> Value {

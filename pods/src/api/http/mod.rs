@@ -116,6 +116,9 @@ async fn resource(cx: &Context, request: Request<Incoming>, target: Target) -> R
     }
     let headers = request.headers().clone();
     let accept = header(&headers, "accept");
+    if target.res.answer.is_some() && method == Method::GET {
+        return Err(not_allowed());
+    }
     if method == Method::GET || method == Method::HEAD {
         return match (target.name.as_str(), target.sub.as_str()) {
             ("", _) => read::list(cx, &target, &query, accept),
@@ -133,6 +136,14 @@ async fn resource(cx: &Context, request: Request<Incoming>, target: Target) -> R
         user_agent: header(&headers, "user-agent"),
         body: body::read(request.into_body()).await?,
     };
+    if let Some(fill) = target.res.answer {
+        let question = method == Method::POST && target.name.is_empty();
+        return if question {
+            write::answer(&target, &input, fill)
+        } else {
+            Err(not_allowed())
+        };
+    }
     match (method.as_str(), target.name.as_str(), target.sub.as_str()) {
         ("POST", "", "") => write::create(cx, &target, &input).await,
         ("PUT" | "PATCH", name, sub) if !name.is_empty() && writable(&target, sub) => {

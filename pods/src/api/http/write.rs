@@ -78,6 +78,18 @@ pub(super) async fn create(cx: &Context, t: &Target, input: &Input<'_>) -> Resul
     ))
 }
 
+/// A question, with its answer filled in.
+pub(super) fn answer(t: &Target, input: &Input<'_>, fill: fn(&mut Value)) -> Result<Answer> {
+    let mut review = input.object()?;
+    if !review.is_object() {
+        return Err(Status::bad_request("the object is not a JSON object"));
+    }
+    review["apiVersion"] = json!(t.res.api_version());
+    review["kind"] = json!(t.res.kind);
+    fill(&mut review);
+    Ok(json_answer(201, &review))
+}
+
 pub(super) async fn update(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
     let form = accept::form(input.accept)?;
     let mut object = input.object()?;

@@ -9,6 +9,7 @@ mod node;
 pub mod pod;
 pub mod podspec;
 mod replicaset;
+mod reviews;
 mod secret;
 mod service;
 mod serviceaccount;
@@ -22,6 +23,7 @@ pub use namespace::NAMESPACE;
 pub use node::NODE;
 pub use pod::POD;
 pub use replicaset::REPLICA_SET;
+pub use reviews::{SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW, SELF_SUBJECT_RULES_REVIEW};
 pub use secret::SECRET;
 pub use service::SERVICE;
 pub use serviceaccount::SERVICE_ACCOUNT;
@@ -45,11 +47,21 @@ pub static ALL: &[Res] = &[
     &SERVICE_ACCOUNT,
 ];
 
+/// Kinds that are asked and not kept.
+pub static REVIEWS: &[Res] = &[
+    &SELF_SUBJECT_REVIEW,
+    &SELF_SUBJECT_ACCESS_REVIEW,
+    &SELF_SUBJECT_RULES_REVIEW,
+];
+
+/// Everything that has a path.
+pub fn served() -> impl Iterator<Item = Res> {
+    ALL.iter().chain(REVIEWS).copied()
+}
+
 /// The kind that a path names.
 pub fn find(group: &str, version: &str, plural: &str) -> Option<Res> {
-    ALL.iter()
-        .copied()
-        .find(|r| r.plural == plural && r.group == group && r.version == version)
+    served().find(|r| r.plural == plural && r.group == group && r.version == version)
 }
 
 /// The kind that an object's `apiVersion` and `kind` name.
