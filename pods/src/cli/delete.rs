@@ -116,6 +116,17 @@ pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Resul
     }
 }
 
+/// Deletes one object, in the background and with its own grace. One that is gone is fine.
+pub async fn one(api: &Api, res: Res, path: &str, name: &str) -> anyhow::Result<()> {
+    let options = body(&json!({"propagationPolicy": "Background"}));
+    match api.call("DELETE", path, options).await {
+        Ok(_) => print(&format!("{} \"{name}\" deleted\n", label(res))),
+        Err(error) if is_missing(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
 fn label(res: Res) -> String {
     kinds::label(res, "").trim_end_matches('/').to_owned()
 }

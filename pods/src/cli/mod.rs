@@ -18,6 +18,7 @@ mod rollout;
 mod scale;
 mod set;
 mod top;
+mod up;
 mod wait;
 
 use std::ffi::OsString;
@@ -40,6 +41,7 @@ struct Program {
 }
 
 const EXAMPLES: &str = "Examples:
+  rrun-pods up                          run everything on this machine, rrun-cri included
   rrun-pods serve                       run the API, the scheduler, the controllers and the node agent
   rrun-pods apply -f web.yaml           create or change what a manifest says
   rrun-pods get pods -o wide            list pods
@@ -65,6 +67,10 @@ pub struct Global {
 enum Command {
     /// Serve the Kubernetes API and run what it is told of.
     Serve(Box<serve::Options>),
+    /// Run everything on this machine: rrun-cri, unless it runs, and `serve`.
+    Up(Box<up::Options>),
+    /// Remove every workload and Service.
+    Down(up::DownOptions),
     /// Create or change what manifests say.
     Apply(apply::Options),
     /// List objects, or show some.
@@ -104,6 +110,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             options.socket = program.global.socket;
             serve::run(&options).map(|()| ExitCode::SUCCESS)
         }
+        Command::Up(options) => {
+            up::run(*options, &program.global.socket).map(|()| ExitCode::SUCCESS)
+        }
         command => client(program.global, command),
     };
     done.unwrap_or_else(|error| {
@@ -125,7 +134,8 @@ fn client(global: Global, command: Command) -> anyhow::Result<ExitCode> {
 
 async fn dispatch(api: &Api, namespace: &str, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(_) => unreachable!("served by the caller"),
+        Command::Serve(_) | Command::Up(_) => unreachable!("served by the caller"),
+        Command::Down(options) => up::down(api, &options).await,
         Command::Exec(options) => return exec::exec(api, namespace, options).await,
         Command::Attach(options) => return exec::attach(api, namespace, options).await,
         Command::Apply(options) => apply::run(api, namespace, &options).await,

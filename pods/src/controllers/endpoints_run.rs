@@ -126,11 +126,21 @@ impl Controller for EndpointSlices {
                     .delete(&kinds::ENDPOINT_SLICE, &key.0, name, &options)
                     .await?;
             }
-            return Ok(None);
+            let old = self
+                .client
+                .delete(&kinds::ENDPOINTS, &key.0, &key.1, &options)
+                .await;
+            return match old {
+                Err(status) if status.code != 404 => Err(status),
+                _ => Ok(None),
+            };
         };
         let service: Service = object.typed().map_err(Status::internal)?;
         let pods = self.pods(&object)?;
-        let plan = plan(&service, &pods, &slices, None);
+        let stored = self.client.find(&kinds::ENDPOINTS, &key.0, &key.1);
+        let stored = stored.map(|o| o.typed().map_err(Status::internal));
+        let stored = stored.transpose()?;
+        let plan = plan(&service, &pods, &slices, stored.as_ref());
         for slice in &plan.put {
             self.put(&key.0, slice).await?;
         }
@@ -138,6 +148,18 @@ impl Controller for EndpointSlices {
             self.client
                 .delete(&kinds::ENDPOINT_SLICE, &key.0, name, &options)
                 .await?;
+        }
+        if let Some(wanted) = &plan.endpoints {
+            let wanted = serde_json::to_value(wanted).map_err(Status::internal)?;
+            if stored.is_some() {
+                self.client
+                    .update(&kinds::ENDPOINTS, &key.0, wanted)
+                    .await?;
+            } else {
+                self.client
+                    .create(&kinds::ENDPOINTS, &key.0, wanted)
+                    .await?;
+            }
         }
         Ok(None)
     }

@@ -1,4 +1,4 @@
-//! Asks the CRI for everything of one pod. What has ended does not change, and is asked once.
+//! Asks the CRI for everything of one pod.
 
 use std::collections::HashMap;
 
@@ -8,33 +8,49 @@ use super::cri::{Cri, Result};
 use super::runtime::Runtime;
 use super::termination;
 
-/// Statuses of containers that have ended, with their termination messages, by CRI id.
+/// Statuses of containers that have ended, with their termination messages, by CRI id: they do not
+/// change, and are read once.
 pub type Ended = HashMap<String, ContainerStatus>;
 
 /// Everything of the pod with this uid. `ended` is kept from one call to the next.
 pub async fn observe(cri: &Cri, uid: &str, ended: &mut Ended) -> Result<Runtime> {
-    let (sandboxes, containers) = tokio::try_join!(cri.sandboxes(Some(uid)), cri.containers(uid))?;
-    let mut statuses = Vec::with_capacity(containers.len());
-    ended.retain(|id, _| containers.iter().any(|c| c.id == *id));
-    for container in &containers {
-        if let Some(known) = ended.get(&container.id) {
-            statuses.push(known.clone());
-            continue;
-        }
-        let Some(mut status) = cri.container(&container.id).await? else {
+    let mut sandboxes: Vec<PodSandboxStatus> = Vec::new();
+    let mut containers: Vec<ContainerStatus> = Vec::new();
+    let mut told = true;
+    for sandbox in cri.sandboxes(Some(uid)).await? {
+        let Some(answer) = cri.sandbox(&sandbox.id).await? else {
             continue;
         };
+        // A runtime that stamps its answer tells the containers with it (KEP-3386).
+        told &= answer.timestamp != 0;
+        sandboxes.extend(answer.status);
+        containers.extend(answer.containers_statuses);
+    }
+    if !told {
+        containers = ask_each(cri, uid, ended).await?;
+    }
+    ended.retain(|id, _| containers.iter().any(|c| c.id == *id));
+    for status in &mut containers {
         if status.state() == ContainerState::ContainerExited {
-            status.message = termination::message(&status).unwrap_or_default();
-            ended.insert(container.id.clone(), status.clone());
-        }
-        statuses.push(status);
-    }
-    let mut found: Vec<PodSandboxStatus> = Vec::with_capacity(sandboxes.len());
-    for sandbox in &sandboxes {
-        if let Some(answer) = cri.sandbox(&sandbox.id).await? {
-            found.extend(answer.status);
+            let known = ended.entry(status.id.clone()).or_insert_with(|| {
+                let mut over = status.clone();
+                over.message = termination::message(status).unwrap_or_default();
+                over
+            });
+            status.clone_from(known);
         }
     }
-    Ok(Runtime::new(found, statuses))
+    Ok(Runtime::new(sandboxes, containers))
+}
+
+/// Of a runtime that does not tell containers with their sandbox.
+async fn ask_each(cri: &Cri, uid: &str, ended: &Ended) -> Result<Vec<ContainerStatus>> {
+    let mut statuses = Vec::new();
+    for container in cri.containers(uid).await? {
+        match ended.get(&container.id) {
+            Some(known) => statuses.push(known.clone()),
+            None => statuses.extend(cri.container(&container.id).await?),
+        }
+    }
+    Ok(statuses)
 }

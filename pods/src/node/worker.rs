@@ -193,19 +193,22 @@ impl Worker {
             Aim::End(reason) => *reason,
             _ => None,
         };
-        if exists && !self.tell(&runtime, ending, now).await {
+        let status = self.status(&runtime, ending, now);
+        let resting = self.rest.filter(|at| *at > now);
+        if resting.is_none() {
+            // Begun before the status is on the disk: healing does not wait for it.
+            for action in std::mem::take(&mut plan.actions) {
+                self.act(action, &runtime);
+            }
+        }
+        let changed = self.pod.status.as_ref() != Some(&status);
+        if exists && changed && !self.write(status).await {
             return Next::Away;
         }
         if matches!(aim, Aim::Go) && plan.ended {
             return self.clean_up(&runtime, exists).await;
         }
-        if let Some(at) = self.rest.filter(|at| *at > now) {
-            return Next::At(Some(at));
-        }
-        for action in plan.actions {
-            self.act(action, &runtime);
-        }
-        Next::At(plan.wake)
+        Next::At(resting.or(plan.wake))
     }
 
     /// Reads the pod anew. False where it is no longer in the API, which keeps what was known.
@@ -299,13 +302,8 @@ impl Worker {
         self.handles.retain(|_, handle| !handle.is_finished());
     }
 
-    /// Writes the status where it changed. False where that failed.
-    async fn tell(
-        &mut self,
-        runtime: &Runtime,
-        ending: Option<(&str, &str)>,
-        now: Timestamp,
-    ) -> bool {
+    /// The status that the pod should have.
+    fn status(&self, runtime: &Runtime, ending: Option<(&str, &str)>, now: Timestamp) -> PodStatus {
         let inputs = status::Inputs {
             pod: &self.pod,
             runtime,
@@ -315,13 +313,10 @@ impl Worker {
             ending,
             now: Timestamp::from_second(now.as_second()).unwrap_or(now),
         };
-        let status = status::status(&inputs);
-        if self.pod.status.as_ref() == Some(&status) {
-            return true;
-        }
-        self.write(status).await
+        status::status(&inputs)
     }
 
+    /// Stores the status. False where that failed.
     async fn write(&mut self, status: PodStatus) -> bool {
         let Ok(value) = serde_json::to_value(&status) else {
             return true;

@@ -2,6 +2,7 @@
 
 mod configmap;
 mod deployment;
+mod endpoints;
 mod endpointslice;
 mod event;
 mod namespace;
@@ -17,6 +18,7 @@ mod workload;
 
 pub use configmap::CONFIG_MAP;
 pub use deployment::DEPLOYMENT;
+pub use endpoints::ENDPOINTS;
 pub use endpointslice::ENDPOINT_SLICE;
 pub use event::EVENT;
 pub use namespace::NAMESPACE;
@@ -44,6 +46,7 @@ pub static ALL: &[Res] = &[
     &EVENT,
     &NODE,
     &ENDPOINT_SLICE,
+    &ENDPOINTS,
     &SERVICE_ACCOUNT,
 ];
 
@@ -92,5 +95,6 @@ typed! {
     api::core::v1::Event => EVENT,
     api::core::v1::Node => NODE,
     api::discovery::v1::EndpointSlice => ENDPOINT_SLICE,
+    api::core::v1::Endpoints => ENDPOINTS,
     api::core::v1::ServiceAccount => SERVICE_ACCOUNT,
 }
