@@ -44,7 +44,7 @@ pub fn run(options: Options, socket: &Path) -> anyhow::Result<()> {
         std::thread::spawn(move || apply(&files, &socket))
     });
     let mut serve_options = options.serve;
-    serve_options.socket = socket.to_owned();
+    socket.clone_into(&mut serve_options.socket);
     let served = serve::run(&serve_options);
     if let Some(child) = &mut cri {
         stop(child);
