@@ -72,6 +72,39 @@ fn ceil(nano: i128, unit: i128) -> Option<i64> {
     i64::try_from(rounded).ok()
 }
 
+/// Writes billionths as the shortest text that means the same: memory in powers of two, the rest in
+/// thousandths where it has a fraction.
+pub fn format_nano(nano: i128, resource: &str) -> String {
+    if nano % NANO != 0 {
+        // Finer than a thousandth is rounded up, as Kubernetes does.
+        let milli = nano.div_euclid(1_000_000) + i128::from(nano.rem_euclid(1_000_000) != 0);
+        return if milli % 1000 == 0 {
+            (milli / 1000).to_string()
+        } else {
+            format!("{milli}m")
+        };
+    }
+    let whole = nano / NANO;
+    let bytes = ["memory", "storage", "hugepages"]
+        .iter()
+        .any(|w| resource.contains(w));
+    if bytes && whole != 0 {
+        for (suffix, shift) in [
+            ("Ei", 60),
+            ("Pi", 50),
+            ("Ti", 40),
+            ("Gi", 30),
+            ("Mi", 20),
+            ("Ki", 10),
+        ] {
+            if whole % (1_i128 << shift) == 0 {
+                return format!("{}{suffix}", whole >> shift);
+            }
+        }
+    }
+    whole.to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +125,19 @@ mod tests {
         assert_eq!(value(&q(".5")), Some(1));
         for bad in ["", "Mi", "1.2.3", "1 Mi", "1KiB", "0x10", "e3"] {
             assert_eq!(value(&q(bad)), None, "{bad}");
+        }
+    }
+    #[test]
+    fn quantities_are_written_in_the_shortest_form() {
+        for (text, resource, short) in [
+            ("1250m", "cpu", "1250m"),
+            ("2000m", "cpu", "2"),
+            ("1024Ki", "requests.memory", "1Mi"),
+            ("1000", "memory", "1000"),
+            ("3", "pods", "3"),
+            ("0", "memory", "0"),
+        ] {
+            assert_eq!(format_nano(parse_nano(text).unwrap(), resource), short);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The Kubernetes API: kinds and their rules, verbs, and the HTTP face of both.
 
+pub(crate) mod admission;
 pub mod allocate;
 pub mod bootstrap;
 mod client;

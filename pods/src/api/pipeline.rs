@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::admission;
 use super::allocate::{self, Cidr};
 use super::client::{Patch, WriteOptions, watch_status};
 use super::decode;
@@ -24,7 +25,8 @@ pub(super) const RETRIES: usize = 8;
 pub(super) struct Api {
     store: Store,
     config: Config,
-    services: tokio::sync::Mutex<()>,
+    /// Held around writes that must not be made at once: addresses, quotas.
+    one_at_a_time: tokio::sync::Mutex<()>,
 }
 
 /// What the API needs to know of the machine.
@@ -43,7 +45,7 @@ impl Api {
         Self {
             store,
             config,
-            services: tokio::sync::Mutex::default(),
+            one_at_a_time: tokio::sync::Mutex::default(),
         }
     }
 
@@ -124,7 +126,15 @@ impl Api {
         self.check_namespace(res, &ns, &name)?;
         (res.prepare)(&mut object);
         (res.defaults)(&mut object);
-        let _alone = self.lock(res).await;
+        let request = admission::Request {
+            api: self,
+            res,
+            ns: &ns,
+            old: None,
+        };
+        admission::mutate(&request, &mut object)?;
+        (res.defaults)(&mut object);
+        let _alone = self.lock(res, &ns).await;
         let mut faults = Faults::default();
         if *res == kinds::SERVICE {
             let others = self.list(res, "", &Selector::all()).items;
@@ -141,6 +151,7 @@ impl Api {
         if !faults.is_empty() {
             return Err(Status::invalid(res, &name, faults.into_causes()));
         }
+        admission::check(&request, &object)?;
         if options.dry_run {
             return match self.get(res, &ns, &name) {
                 Ok(_) => Err(Status::already_exists(res, &name)),
@@ -151,10 +162,10 @@ impl Api {
             .await
     }
 
-    /// Addresses are given out under a lock; other kinds need none.
-    async fn lock(&self, res: Res) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        if *res == kinds::SERVICE {
-            Some(self.services.lock().await)
+    /// Addresses and places of a quota are given out under a lock; the rest needs none.
+    async fn lock(&self, res: Res, ns: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if admission::guarded(self, res, ns) {
+            Some(self.one_at_a_time.lock().await)
         } else {
             None
         }
@@ -320,7 +331,11 @@ impl Api {
         options: &WriteOptions,
         edit: impl Fn(&Object) -> Result<Value>,
     ) -> Result<Arc<Object>> {
-        let _alone = self.lock(res).await;
+        // A status takes no place of a quota.
+        let _alone = match sub {
+            "status" => None,
+            _ => self.lock(res, ns).await,
+        };
         for _ in 0..RETRIES {
             let old = self.get(res, ns, name)?;
             let mut new = self.prepare_update(res, sub, &old, edit(&old)?, options)?;
@@ -379,6 +394,13 @@ impl Api {
             keep(&mut new, was, "spec");
         }
         (res.defaults)(&mut new);
+        let request = admission::Request {
+            api: self,
+            res,
+            ns: old.namespace(),
+            old: Some(was),
+        };
+        admission::mutate(&request, &mut new)?;
         if *res == kinds::SERVICE {
             let others = self.list(res, "", &Selector::all()).items;
             let cidr = self.config.service_cidr;
@@ -391,11 +413,11 @@ impl Api {
         validate::meta::check(&new, res.name_rule, &mut faults);
         (res.validate)(&new, &mut faults);
         (res.validate_update)(was, &new, &mut faults);
-        if faults.is_empty() {
-            Ok(new)
-        } else {
-            Err(Status::invalid(res, old.name(), faults.into_causes()))
+        if !faults.is_empty() {
+            return Err(Status::invalid(res, old.name(), faults.into_causes()));
         }
+        admission::check(&request, &new)?;
+        Ok(new)
     }
 }
 

@@ -13,10 +13,12 @@ use super::status::{Cause, Result, Status};
 use crate::store::{Object, Selector};
 
 /// The `autoscaling/v1` Scale of a workload.
-pub(super) fn scale(o: &Object) -> Value {
-    let selector = Selector::from_label_selector(o.at("/spec/selector"))
-        .ok()
-        .flatten();
+pub(super) fn scale(res: Res, o: &Object) -> Value {
+    let pairs = *res == kinds::REPLICATION_CONTROLLER;
+    let selector = match o.at("/spec/selector") {
+        map if pairs => Selector::from_map(map),
+        other => Selector::from_label_selector(other).ok().flatten(),
+    };
     let mut meta = json!({"name": o.name(), "namespace": o.namespace(), "uid": o.uid(),
         "resourceVersion": o.resource_version().to_string()});
     meta["creationTimestamp"] = o.at("/metadata/creationTimestamp").clone();
@@ -38,7 +40,7 @@ impl Api {
     ) -> Result<Value> {
         let done = self
             .change(res, ns, name, "scale", options, |old| {
-                let view = scale(old);
+                let view = scale(res, old);
                 let new = match change {
                     ScaleChange::Replace(v) => v.clone(),
                     ScaleChange::Patch(p) => {
@@ -57,7 +59,7 @@ impl Api {
                 Ok(object)
             })
             .await?;
-        Ok(scale(&done))
+        Ok(scale(res, &done))
     }
 
     /// Binds a pod to a node.

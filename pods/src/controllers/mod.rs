@@ -16,7 +16,9 @@ pub mod objects;
 pub mod queue;
 pub mod replicaset;
 mod replicaset_run;
+pub mod resourcequota;
 
+use replicaset_run::{OfControllers, OfSets, ReplicaSets};
 use tokio::task::JoinHandle;
 
 use crate::api::Client;
@@ -25,10 +27,12 @@ use crate::events::Recorder;
 /// Starts every controller.
 pub fn start(client: &Client, events: &Recorder) -> Vec<JoinHandle<()>> {
     vec![
-        drive::spawn(client, replicaset_run::ReplicaSets::new(client, events)),
+        drive::spawn(client, ReplicaSets::<OfSets>::new(client, events)),
+        drive::spawn(client, ReplicaSets::<OfControllers>::new(client, events)),
         drive::spawn(client, deployment_run::Deployments::new(client, events)),
         drive::spawn(client, endpoints_run::EndpointSlices::new(client)),
         drive::spawn(client, gc_run::GarbageCollector::new(client)),
         drive::spawn(client, namespaces::Namespaces::new(client)),
+        drive::spawn(client, resourcequota::ResourceQuotas::new(client)),
     ]
 }

@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 
 use super::objects::{
-    availability, controller_of, is_active, is_controlled_by, is_ready, owner_reference,
-    ready_since, selects,
+    availability, controller_of, is_active, is_controlled_by, is_ready, ready_since, selects,
 };
 
 /// No more pods than this are made or removed in one look (kube-controller-manager's burst).
@@ -68,8 +67,7 @@ pub fn plan(set: &ReplicaSet, pods: &[Pod], failure: Option<&str>, now: Timestam
 }
 
 /// The pod that the set makes next, to be completed with a generated name.
-pub fn new_pod(set: &ReplicaSet) -> Pod {
-    let owner = owner_reference("apps/v1", "ReplicaSet", &set.metadata);
+pub fn new_pod(set: &ReplicaSet, owner: OwnerReference) -> Pod {
     let template = set.spec.as_ref().and_then(|s| s.template.clone());
     pod_of(template.unwrap_or_default(), &set.metadata, owner)
 }
@@ -284,6 +282,7 @@ mod tests {
 
 #[cfg(test)]
 mod property {
+    use super::super::objects::owner_reference;
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
@@ -349,7 +348,8 @@ mod property {
         for _ in 0..plan.create {
             if write() {
                 *made += 1;
-                let mut pod = new_pod(set);
+                let owner = owner_reference("apps/v1", "ReplicaSet", &set.metadata);
+                let mut pod = new_pod(set, owner);
                 pod.metadata.name = Some(format!("made-{made}"));
                 pods.push(pod);
             }

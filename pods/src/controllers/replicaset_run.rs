@@ -1,12 +1,15 @@
-//! Carries out the ReplicaSet's plan.
+//! Carries out the ReplicaSet's plan, which is the ReplicationController's too.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use serde::Deserialize as _;
 use serde_json::json;
 
 use super::drive::{Controller, Key, Mapper, all_in_namespace, itself, owner};
@@ -19,20 +22,59 @@ use crate::store::{Object, Selector};
 /// Writes that are under way at once, so that they share a commit.
 const AT_ONCE: usize = 16;
 
+/// What tells the two kinds apart.
+pub trait Flavour: Send + Sync + 'static {
+    /// As in managedFields and events.
+    const NAME: &'static str;
+    /// The kind.
+    const RES: Res;
+    /// The object as a ReplicaSet.
+    fn read(object: &Object) -> Result<ReplicaSet, Status>;
+}
+
+/// `apps/v1` `ReplicaSet`.
+pub enum OfSets {}
+
+impl Flavour for OfSets {
+    const NAME: &'static str = "replicaset-controller";
+    const RES: Res = &kinds::REPLICA_SET;
+
+    fn read(object: &Object) -> Result<ReplicaSet, Status> {
+        object.typed().map_err(Status::internal)
+    }
+}
+
+/// `v1` `ReplicationController`: the same but for a selector of plain pairs.
+pub enum OfControllers {}
+
+impl Flavour for OfControllers {
+    const NAME: &'static str = "replication-controller";
+    const RES: Res = &kinds::REPLICATION_CONTROLLER;
+
+    fn read(object: &Object) -> Result<ReplicaSet, Status> {
+        let mut value = object.value().clone();
+        let pairs = value["spec"]["selector"].take();
+        value["spec"]["selector"] = json!({"matchLabels": pairs});
+        ReplicaSet::deserialize(value).map_err(Status::internal)
+    }
+}
+
 /// See [`super::replicaset`].
-pub struct ReplicaSets {
+pub struct ReplicaSets<F> {
+    flavour: PhantomData<F>,
     client: Client,
     events: Recorder,
     /// Why pods could not be made or removed the last time.
     failures: Mutex<HashMap<Key, String>>,
 }
 
-impl ReplicaSets {
+impl<F: Flavour> ReplicaSets<F> {
     /// A controller that writes through `client`.
     pub fn new(client: &Client, events: &Recorder) -> Self {
         Self {
-            client: client.named("replicaset-controller"),
-            events: events.of("replicaset-controller"),
+            flavour: PhantomData,
+            client: client.named(F::NAME),
+            events: events.of(F::NAME),
             failures: Mutex::default(),
         }
     }
@@ -63,7 +105,7 @@ impl ReplicaSets {
 
     async fn execute(&self, set: &ReplicaSet, object: &Object, plan: &Plan) -> Result<(), Status> {
         let namespace = object.namespace();
-        let owner = owner_reference("apps/v1", "ReplicaSet", &set.metadata);
+        let owner = owner_of(F::RES, set);
         for name in &plan.adopt {
             let patch = json!({"metadata": {"ownerReferences": [owner]}});
             self.client
@@ -96,7 +138,7 @@ impl ReplicaSets {
 
     async fn create(&self, set: &ReplicaSet, object: &Object, count: usize) -> Result<(), Status> {
         let about = reference(object.value());
-        let pod = new_pod(set);
+        let pod = new_pod(set, owner_of(F::RES, set));
         let made = futures_util::stream::iter(0..count)
             .map(|_| self.client.create_as(object.namespace(), &pod))
             .buffer_unordered(AT_ONCE);
@@ -143,27 +185,31 @@ impl ReplicaSets {
     }
 }
 
-fn sets_of_pod(client: &Client, pod: &Object) -> Vec<Key> {
+fn owner_of(res: Res, set: &ReplicaSet) -> OwnerReference {
+    owner_reference(&res.api_version(), res.kind, &set.metadata)
+}
+
+fn sets_of_pod<F: Flavour>(client: &Client, pod: &Object) -> Vec<Key> {
     match pod.controller() {
-        Some(_) => owner(pod, "ReplicaSet").into_iter().collect(),
+        Some(_) => owner(pod, F::RES.kind).into_iter().collect(),
         // It may be adopted.
-        None => all_in_namespace(client, &kinds::REPLICA_SET, pod),
+        None => all_in_namespace(client, F::RES, pod),
     }
 }
 
-impl Controller for ReplicaSets {
-    const NAME: &'static str = "replicaset";
+impl<F: Flavour> Controller for ReplicaSets<F> {
+    const NAME: &'static str = F::NAME;
 
     fn watches(&self) -> Vec<(Res, Mapper)> {
-        vec![(&kinds::REPLICA_SET, itself), (&kinds::POD, sets_of_pod)]
+        vec![(F::RES, itself), (&kinds::POD, sets_of_pod::<F>)]
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Status> {
-        let Some(object) = self.client.find(&kinds::REPLICA_SET, &key.0, &key.1) else {
+        let Some(object) = self.client.find(F::RES, &key.0, &key.1) else {
             self.remember(key, None);
             return Ok(None);
         };
-        let set: ReplicaSet = object.typed().map_err(Status::internal)?;
+        let set = F::read(&object)?;
         let pods = self.pods(&key.0, object.uid())?;
         let plan = plan(
             &set,
@@ -176,7 +222,7 @@ impl Controller for ReplicaSets {
         if let Some(status) = &plan.status {
             let status = serde_json::to_value(status).map_err(Status::internal)?;
             self.client
-                .set_status(&kinds::REPLICA_SET, &key.0, &key.1, status)
+                .set_status(F::RES, &key.0, &key.1, status)
                 .await?;
         }
         done?;

@@ -43,7 +43,7 @@ pub(super) fn get(cx: &Context, t: &Target, query: &Query, accept: &str) -> Resu
 /// `GET …/scale`.
 pub(super) fn scale(cx: &Context, t: &Target) -> Result<Answer> {
     let object = cx.client.get(t.res, &t.ns, &t.name)?;
-    Ok(json(200, &subresources::scale(&object)))
+    Ok(json(200, &subresources::scale(t.res, &object)))
 }
 
 pub(super) fn list(cx: &Context, t: &Target, query: &Query, accept: &str) -> Result<Answer> {

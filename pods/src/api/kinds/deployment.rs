@@ -54,8 +54,7 @@ fn defaults(deployment: &mut Value) {
 
 fn validate(deployment: &Value, faults: &mut Faults) {
     let spec = &deployment["spec"];
-    workload::check(spec, faults);
-    faults.not_negative("spec.revisionHistoryLimit", &spec["revisionHistoryLimit"]);
+    workload::check(spec, "ReplicaSet", faults);
     let deadline = &spec["progressDeadlineSeconds"];
     faults.not_negative("spec.progressDeadlineSeconds", deadline);
     if let (Some(d), Some(ready)) = (

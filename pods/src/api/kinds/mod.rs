@@ -1,54 +1,71 @@
-//! The registry: one file per kind.
+//! The registry: one file per kind, and one row of [`ALL`].
+//!
+//! Everything else (paths, discovery, OpenAPI, tables, selectors, garbage collection, the commands)
+//! follows from the row. The shape of a kind is in `pods/schema/types.txt`.
 
 mod configmap;
 mod deployment;
 mod endpoints;
 mod endpointslice;
 mod event;
+mod lease;
+mod limitrange;
 mod namespace;
 mod node;
 pub mod pod;
 pub mod podspec;
+mod priorityclass;
 mod replicaset;
+mod replicationcontroller;
+mod resourcequota;
 mod reviews;
 mod secret;
 mod service;
 mod serviceaccount;
 mod workload;
 
-pub use configmap::CONFIG_MAP;
-pub use deployment::DEPLOYMENT;
-pub use endpoints::ENDPOINTS;
-pub use endpointslice::ENDPOINT_SLICE;
-pub use event::EVENT;
-pub use namespace::NAMESPACE;
-pub use node::NODE;
-pub use pod::POD;
-pub use replicaset::REPLICA_SET;
 pub use reviews::{SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW, SELF_SUBJECT_RULES_REVIEW};
-pub use secret::SECRET;
-pub use service::SERVICE;
-pub use serviceaccount::SERVICE_ACCOUNT;
 
 use k8s_openapi::api;
 
 use super::resource::Res;
 
-/// Every kind served, in the order of discovery.
-pub static ALL: &[Res] = &[
-    &POD,
-    &REPLICA_SET,
-    &DEPLOYMENT,
-    &SERVICE,
-    &NAMESPACE,
-    &CONFIG_MAP,
-    &SECRET,
-    &EVENT,
-    &NODE,
-    &ENDPOINT_SLICE,
-    &ENDPOINTS,
-    &SERVICE_ACCOUNT,
-];
+/// A type of k8s-openapi and the kind that it is.
+pub trait Typed: serde::Serialize + serde::de::DeserializeOwned {
+    /// The kind.
+    const RESOURCE: Res;
+}
+
+macro_rules! kinds {
+    ($($module:ident::$name:ident: $ty:ty,)*) => {
+        $(pub use $module::$name;)*
+
+        /// Every kind served, in the order of discovery.
+        pub static ALL: &[Res] = &[$(&$name),*];
+
+        $(impl Typed for $ty { const RESOURCE: Res = &$name; })*
+    };
+}
+
+kinds! {
+    pod::POD: api::core::v1::Pod,
+    replicaset::REPLICA_SET: api::apps::v1::ReplicaSet,
+    deployment::DEPLOYMENT: api::apps::v1::Deployment,
+    service::SERVICE: api::core::v1::Service,
+    namespace::NAMESPACE: api::core::v1::Namespace,
+    configmap::CONFIG_MAP: api::core::v1::ConfigMap,
+    secret::SECRET: api::core::v1::Secret,
+    event::EVENT: api::core::v1::Event,
+    node::NODE: api::core::v1::Node,
+    endpointslice::ENDPOINT_SLICE: api::discovery::v1::EndpointSlice,
+    endpoints::ENDPOINTS: api::core::v1::Endpoints,
+    serviceaccount::SERVICE_ACCOUNT: api::core::v1::ServiceAccount,
+    replicationcontroller::REPLICATION_CONTROLLER: api::core::v1::ReplicationController,
+    resourcequota::RESOURCE_QUOTA: api::core::v1::ResourceQuota,
+    limitrange::LIMIT_RANGE: api::core::v1::LimitRange,
+    lease::LEASE: api::coordination::v1::Lease,
+    priorityclass::PRIORITY_CLASS: api::scheduling::v1::PriorityClass,
+}
 
 /// Kinds that are asked and not kept.
 pub static REVIEWS: &[Res] = &[
@@ -72,29 +89,4 @@ pub fn find_kind(api_version: &str, kind: &str) -> Option<Res> {
     ALL.iter()
         .copied()
         .find(|r| r.kind == kind && r.api_version() == api_version)
-}
-
-/// A type of k8s-openapi and the kind that it is.
-pub trait Typed: serde::Serialize + serde::de::DeserializeOwned {
-    /// The kind.
-    const RESOURCE: Res;
-}
-
-macro_rules! typed {
-    ($($ty:ty => $res:ident),* $(,)?) => { $(impl Typed for $ty { const RESOURCE: Res = &$res; })* };
-}
-
-typed! {
-    api::core::v1::Pod => POD,
-    api::apps::v1::ReplicaSet => REPLICA_SET,
-    api::apps::v1::Deployment => DEPLOYMENT,
-    api::core::v1::Service => SERVICE,
-    api::core::v1::Namespace => NAMESPACE,
-    api::core::v1::ConfigMap => CONFIG_MAP,
-    api::core::v1::Secret => SECRET,
-    api::core::v1::Event => EVENT,
-    api::core::v1::Node => NODE,
-    api::discovery::v1::EndpointSlice => ENDPOINT_SLICE,
-    api::core::v1::Endpoints => ENDPOINTS,
-    api::core::v1::ServiceAccount => SERVICE_ACCOUNT,
 }

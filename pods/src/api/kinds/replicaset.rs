@@ -50,7 +50,7 @@ fn defaults(set: &mut Value) {
 }
 
 fn validate(set: &Value, faults: &mut Faults) {
-    workload::check(&set["spec"], faults);
+    workload::check(&set["spec"], "ReplicaSet", faults);
 }
 
 fn validate_update(old: &Value, new: &Value, faults: &mut Faults) {

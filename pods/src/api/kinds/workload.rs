@@ -1,4 +1,4 @@
-//! What Deployments and ReplicaSets share.
+//! What all kinds that make pods of a template share.
 
 use serde_json::{Value, json};
 
@@ -6,10 +6,18 @@ use super::podspec;
 use crate::api::validate::{Faults, items, meta, text};
 use crate::store::Selector;
 
-/// Faults of `spec.selector` and `spec.template` together.
-pub(super) fn check(spec: &Value, faults: &mut Faults) {
+/// Faults of `spec.selector` and `spec.template` of a kind whose pods run for ever.
+pub(super) fn check(spec: &Value, kind: &str, faults: &mut Faults) {
     faults.not_negative("spec.replicas", &spec["replicas"]);
     faults.not_negative("spec.minReadySeconds", &spec["minReadySeconds"]);
+    let limit = &spec["revisionHistoryLimit"];
+    faults.not_negative("spec.revisionHistoryLimit", limit);
+    matching(spec, kind, faults);
+    always(&spec["template"]["spec"], kind, faults);
+}
+
+/// Faults of `spec.selector` and `spec.template` together.
+pub(super) fn matching(spec: &Value, kind: &str, faults: &mut Faults) {
     let selector = &spec["selector"];
     if selector.is_null() {
         faults.required("spec.selector", "");
@@ -24,7 +32,7 @@ pub(super) fn check(spec: &Value, faults: &mut Faults) {
         faults.invalid(
             "spec.selector",
             selector,
-            "empty selector is invalid for deployment",
+            format!("empty selector is invalid for {}", noun(kind)),
         );
     }
     let template = &spec["template"];
@@ -40,12 +48,24 @@ pub(super) fn check(spec: &Value, faults: &mut Faults) {
             );
         }
     }
-    let restart = text(&template["spec"], "restartPolicy");
+}
+
+/// Upstream checks ReplicaSets by the rule of Deployments, and has one text for both.
+fn noun(kind: &str) -> String {
+    match kind {
+        "ReplicaSet" => "deployment".to_owned(),
+        other => other.to_lowercase(),
+    }
+}
+
+/// Pods that a controller replaces restart always, and have no deadline.
+pub(super) fn always(spec: &Value, kind: &str, faults: &mut Faults) {
+    let restart = text(spec, "restartPolicy");
     if restart != "Always" {
         faults.unsupported("spec.template.spec.restartPolicy", restart, &["Always"]);
     }
-    if !template["spec"]["activeDeadlineSeconds"].is_null() {
-        let detail = "activeDeadlineSeconds in ReplicaSet is not Supported";
+    if !spec["activeDeadlineSeconds"].is_null() {
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
         faults.forbidden("spec.template.spec.activeDeadlineSeconds", detail);
     }
 }

@@ -17,8 +17,6 @@ pub fn pod(pod: &mut Value) {
     let s = &mut pod["spec"];
     spec(s);
     default(s, "enableServiceLinks", true);
-    default(s, "priority", 0);
-    default(s, "preemptionPolicy", "PreemptLowerPriority");
     default(s, "serviceAccountName", "default");
     let account = s["serviceAccountName"].clone();
     default(s, "serviceAccount", account);
