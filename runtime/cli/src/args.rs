@@ -284,12 +284,20 @@ fn wants_help(name: &str, parser: &mut Parser) -> Result<Option<String>> {
 
 /// The name it was called by, where that is runc: who puts it in runc's place
 /// finds the name that is looked for.
-fn program_name() -> &'static str {
+pub fn program_name() -> &'static str {
     let called = std::env::args_os().next().map(PathBuf::from);
     match called.as_deref().and_then(std::path::Path::file_name) {
         Some(name) if name == "runc" => "runc",
         _ => "rrun",
     }
+}
+
+/// What is said when a container could not be started; callers of runc look for its name.
+pub fn failed(command: &str) -> String {
+    format!(
+        "{} {command} failed: unable to start container process",
+        program_name()
+    )
 }
 
 /// `--version`, in runc's format.

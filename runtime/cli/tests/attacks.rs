@@ -116,19 +116,65 @@ fn cve_2019_16884_nothing_is_mounted_over_parts_of_proc() {
 }
 
 #[test]
-fn cve_2019_19921_and_2023_28642_proc_and_sys_are_not_mounted_through_links() {
+fn cve_2019_19921_2023_27561_and_2023_28642_proc_and_sys_are_not_mounted_through_links() {
     require!(Need::Root);
     let rrun = Runtime::new();
-    for name in ["proc", "sys"] {
-        let bundle = shell("cat /proc/self/mounts");
+    let volume = tempfile::tempdir().unwrap();
+    fs::create_dir(volume.path().join("inner")).unwrap();
+    for (name, target) in [
+        ("proc", "elsewhere"),
+        ("sys", "elsewhere"),
+        // By way of a volume that another container may write to (CVE-2023-27561).
+        ("proc", "volume/inner"),
+        ("sys", "volume/inner"),
+    ] {
+        let mut bundle = shell("cat /proc/self/mounts");
         fs::create_dir(bundle.rootfs().join("elsewhere")).unwrap();
-        link(&bundle, name, "elsewhere");
+        link(&bundle, name, target);
+        bundle.config["mounts"].as_array_mut().unwrap().insert(
+            0,
+            json!({"destination": "/volume", "source": volume.path(), "options": ["bind"]}),
+        );
         let error = rrun.run(&bundle).fails();
         assert!(
             error.contains("must be mounted on ordinary directory"),
-            "{error}"
+            "{name} -> {target}: {error}"
         );
     }
+}
+
+#[test]
+fn cve_2023_25809_the_cgroups_of_others_are_not_writable_in_a_user_namespace() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    // Somebody else's cgroup, delegated to the ids that the container is mapped to.
+    let top = if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        "/sys/fs/cgroup"
+    } else {
+        "/sys/fs/cgroup/pids"
+    };
+    let name = format!("rrun-victim-{}", std::process::id());
+    let victim = std::path::Path::new(top).join(&name);
+    fs::create_dir(&victim).unwrap();
+    std::os::unix::fs::chown(&victim, Some(100_000), Some(100_000)).unwrap();
+    let script = format!(
+        "mkdir /sys/fs/cgroup/{name}/made /sys/fs/cgroup/pids/{name}/made 2>/dev/null && echo got in; \
+         for d in /sys/fs/cgroup/{name} /sys/fs/cgroup/*/{name}; do test -e $d && echo seen; done; true"
+    );
+    let mut bundle = shell(&script);
+    kit::add_user_namespace(&mut bundle);
+    // Neither a cgroup namespace nor read-only: what CVE-2023-25809 took.
+    add_mount(
+        &mut bundle,
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}),
+    );
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    for mount in mounts.iter_mut().filter(|m| m["destination"] == "/sys") {
+        *mount = json!({"destination": "/sys", "source": "/sys", "options": ["rbind", "ro"]});
+    }
+    let ran = rrun.run(&bundle);
+    fs::remove_dir(&victim).unwrap();
+    assert_eq!(ran.ok(), "");
 }
 
 #[test]
@@ -169,6 +215,55 @@ fn cve_2021_30465_and_2024_45310_mount_targets_stay_inside() {
     );
     rrun.run(&bundle);
     assert!(fs::read_dir(outside.path()).unwrap().next().is_none());
+}
+
+#[test]
+fn cve_2021_30465_a_volume_that_changes_meanwhile_leads_nowhere() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let outside = tempfile::tempdir().unwrap();
+    let volume = tempfile::tempdir().unwrap();
+    let source = tempfile::tempdir().unwrap();
+    let path = |name: &str| volume.path().join(name);
+    fs::create_dir(path("dir")).unwrap();
+    symlink(
+        format!("../../../../../../../../..{}", outside.path().display()),
+        path("link"),
+    )
+    .unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // "target" is a directory and a link out of the container by turns.
+            while !done.load(ordering) {
+                for other in ["dir", "link"] {
+                    let _ = fs::rename(path(other), path("target"));
+                    std::thread::yield_now();
+                    let _ = fs::rename(path("target"), path(other));
+                }
+            }
+        });
+        for _ in 0..20 {
+            let mut bundle = Bundle::new(&["true"]);
+            for (destination, from) in [
+                ("/volume", volume.path()),
+                ("/volume/target/made", source.path()),
+                ("/volume/target", source.path()),
+            ] {
+                add_mount(
+                    &mut bundle,
+                    json!({"destination": destination, "source": from, "options": ["bind"]}),
+                );
+            }
+            // It may fail, or win; what it may not is to reach out.
+            rrun.run(&bundle);
+        }
+        done.store(true, ordering);
+    });
+    assert!(fs::read_dir(outside.path()).unwrap().next().is_none());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounts.contains(outside.path().to_str().unwrap()));
 }
 
 #[test]

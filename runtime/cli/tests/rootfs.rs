@@ -223,3 +223,49 @@ fn joined_namespaces_are_shared() {
     let net = fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
     assert!(out.contains(net.to_str().unwrap()), "{out}");
 }
+
+#[test]
+fn mounts_on_a_shared_volume_reach_the_host_and_others_do_not() {
+    require!(Need::Root, Need::Program("unshare"));
+    let rrun = Runtime::new();
+    let volume = tempfile::tempdir().unwrap();
+    let dir = volume.path().to_str().unwrap();
+    for (rootfs, option, reaches) in [
+        ("rshared", "rshared", true),
+        ("shared", "rslave", false),
+        ("rslave", "rshared", false),
+        ("rprivate", "rshared", false),
+    ] {
+        let mut bundle = shell("mount -t tmpfs none /data/inner && mount -t tmpfs none /tmp");
+        let caps = json!(["CAP_SYS_ADMIN"]);
+        bundle.config["process"]["capabilities"] =
+            json!({"bounding": caps, "effective": caps, "permitted": caps});
+        bundle.config["linux"]["rootfsPropagation"] = rootfs.into();
+        add_mount(
+            &mut bundle,
+            json!({"destination": "/data", "source": dir, "options": ["rbind", option]}),
+        );
+        let bundle_dir = bundle.write().to_str().unwrap().to_owned();
+        // A mount namespace of the test's own stands for the host.
+        let script = format!(
+            "mount -t tmpfs none {dir} && mount --make-shared {dir} && mkdir {dir}/inner && \
+             {} --root {} run --bundle {bundle_dir} {} && cat /proc/self/mountinfo",
+            env!("CARGO_BIN_EXE_rrun"),
+            rrun.root().display(),
+            rrun.id()
+        );
+        let output = std::process::Command::new("unshare")
+            .args(["--mount", "--propagation", "shared", "sh", "-c", &script])
+            .output()
+            .unwrap();
+        let ran = kit::Ran::from(output);
+        let what = format!("rootfsPropagation {rootfs}, volume {option}: {ran:?}");
+        assert_eq!(ran.code, 0, "{what}");
+        assert_eq!(
+            ran.out.contains(&format!(" {dir}/inner ")),
+            reaches,
+            "{what}"
+        );
+        assert!(!ran.out.contains(&bundle_dir), "{what}");
+    }
+}

@@ -313,6 +313,7 @@ fn supervise(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), channel: &Channel) -> R
                 run_runtime_hooks(plan, pid)?;
                 channel.send(&Message::Go)?;
             }
+            Some(Message::Tree(index)) => rootfs::late::serve(plan, pid, channel, index)?,
             Some(Message::Limits) => {
                 limit(plan, pid)?;
                 channel.send(&Message::Go)?;
@@ -328,7 +329,9 @@ fn supervise(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), channel: &Channel) -> R
                 crate::notify::send_listener(seccomp, &state, pid, pidfd.as_fd(), number)?;
                 channel.send(&Message::Go)?;
             }
-            Some(Message::Error(text)) => return Err(Error::Remote(text)),
+            Some(Message::Error(text)) => {
+                return Err(Error::Remote(text)).context("error during container init");
+            }
             Some(other) => {
                 return Err(Error::Remote(format!(
                     "unexpected message {other:?} from init"

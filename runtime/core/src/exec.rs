@@ -1,6 +1,6 @@
 //! One more process in a container that runs.
 
-use crate::cgroup::Joiner;
+use crate::cgroup::{Cgroup, Joiner, SubCgroups};
 use crate::container::{Container, Status};
 use crate::init::process::{self as last, Prepared};
 use crate::plan::{Console, Namespaces, namespaces};
@@ -10,7 +10,7 @@ use oci_spec::runtime::{Linux, Process, Spec};
 use rrun_sys::process::{self, Clone};
 use rrun_sys::{cred, mount, ns, path, sched};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the command line says besides the process.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +19,8 @@ pub struct Options {
     pub console: Option<Console>,
     /// How many descriptors from 3 up the process inherits.
     pub preserve_fds: u32,
-    /// A cgroup below the container's (`--cgroup`).
-    pub cgroup: Option<String>,
+    /// Cgroups below the container's (`--cgroup`).
+    pub cgroup: SubCgroups,
     /// Execute in a paused container, where the process will wait (`--ignore-paused`).
     pub ignore_paused: bool,
 }
@@ -42,7 +42,9 @@ pub fn exec(
     let child = Child {
         init,
         flags: namespaces.new | namespaces.join.iter().fold(0, |all, (flag, _)| all | flag),
-        joiner: cgroup.exec_joiner(options.cgroup.as_deref())?,
+        joiner: cgroup
+            .exec_joiner(&options.cgroup)
+            .context("error adding pid to cgroups")?,
         console: connect_console(process, options)?,
         seccomp: compile_seccomp(container, spec)?,
         channel: theirs,
@@ -54,7 +56,8 @@ pub fn exec(
         ns::setns(child.init.as_fd(), namespaces::PID).context("join the pid namespace")?;
     }
     cred::set_dumpable(false)?;
-    let (pid, pidfd) = match process::clone3(0, cgroup.clone_fd())? {
+    let dirs = cgroup.exec_dirs(&options.cgroup, container.record.init_process_pid)?;
+    let (pid, pidfd) = match clone_into(&dirs, &cgroup)? {
         Clone::Child => child.main(process, spec.linux().as_ref()),
         Clone::Parent { pid, pidfd } => (pid, pidfd),
     };
@@ -72,6 +75,26 @@ pub fn exec(
         return Err(error);
     }
     Ok((pid, pidfd))
+}
+
+/// Clones into the first of the v2 cgroups `dirs` that takes a process.
+fn clone_into(dirs: &[PathBuf], cgroup: &Cgroup) -> Result<Clone> {
+    let mut first = None;
+    for dir in dirs {
+        let cloned = path::open(dir, path::O_RDONLY | path::O_DIRECTORY)
+            .and_then(|dir| process::clone3(0, Some(dir.as_fd())));
+        match cloned {
+            Ok(cloned) => return Ok(cloned),
+            Err(error) => {
+                first.get_or_insert(error);
+            }
+        }
+    }
+    match first {
+        // Of a hybrid machine the v2 hierarchy is an extra.
+        Some(error) if !cgroup.has_legacy() => Err(error).context("join the container's cgroup"),
+        _ => Ok(process::clone3(0, None)?),
+    }
 }
 
 fn not_running() -> Error {

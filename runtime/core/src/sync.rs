@@ -5,6 +5,8 @@
 //! parent                         init
 //!   ── Mapped ──────────────────▶      id maps are written (new user namespace only)
 //!   ── Cgroup ──────────────────▶      cgroups exist
+//!   ◀─────────────────── Tree ──       an id-mapped source that earlier mounts made
+//!   ── (a descriptor) ──────────▶
 //!   ◀────────────────── Hooks ──       namespaces and mounts are made, before pivot_root
 //!   ── Go ──────────────────────▶      prestart and createRuntime hooks have run
 //!   ◀───────────────── Limits ──       in a user namespace: rlimits, by the parent
@@ -31,6 +33,8 @@ pub enum Message {
     Hooks,
     /// Go on.
     Go,
+    /// Send the source of this mount (index in `mounts`), its ids mapped.
+    Tree(usize),
     /// Set the resource limits now; answered with Go.
     Limits,
     /// All set up.
@@ -101,6 +105,10 @@ impl Channel {
                 number = pid.to_string();
                 (b'p', number.as_str())
             }
+            Message::Tree(index) => {
+                number = index.to_string();
+                (b't', number.as_str())
+            }
             Message::Error(text) => (b'e', text.as_str()),
         };
         let mut data = vec![kind];
@@ -123,6 +131,7 @@ impl Channel {
             b'r' => Message::Ready,
             b'p' => Message::Pid(String::from_utf8_lossy(text).parse().unwrap_or(-1)),
             b'x' => Message::Limits,
+            b't' => Message::Tree(String::from_utf8_lossy(text).parse().unwrap_or(usize::MAX)),
             b'l' => Message::Listener(String::from_utf8_lossy(text).parse().unwrap_or(-1)),
             _ => Message::Error(String::from_utf8_lossy(text).into_owned()),
         }))

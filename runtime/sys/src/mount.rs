@@ -179,10 +179,25 @@ pub fn set_attr(fd: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> Result
 ///
 /// With "." for both, the old root ends up mounted over the new one and is at
 /// "." for the umount2 that follows (pivot_root(2), NOTES).
-pub fn pivot_root_here() -> Result<()> {
+///
+/// `shared`: mounts of the old root may be peers of others', to which the unmounting must not travel.
+pub fn pivot_root_here(shared: bool) -> Result<()> {
+    let old = if shared {
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+        let open = rustix::fs::open(c"/", flags, rustix::fs::Mode::empty());
+        Some(open.call("open", format_args!("/"))?)
+    } else {
+        None
+    };
     nix::unistd::pivot_root(c".", c".").call("pivot_root", format_args!(".\", \"."))?;
-    // The lookup of "." for umount2 climbs to the old root, stacked upon the new one. Nothing of
-    // that travels to the host: the caller has made the old tree a slave.
+    if let Some(old) = old {
+        let slave = MountAttr {
+            propagation: libc::MS_SLAVE,
+            ..MountAttr::default()
+        };
+        set_attr(old.as_fd(), true, &slave)?;
+    }
+    // The lookup of "." for umount2 climbs to the old root, stacked upon the new one.
     nix::mount::umount2(c".", nix::mount::MntFlags::MNT_DETACH)
         .call("umount2", format_args!("old root, MNT_DETACH"))?;
     nix::unistd::chdir(c"/").call("chdir", format_args!("/"))

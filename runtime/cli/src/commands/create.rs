@@ -1,6 +1,6 @@
 //! `rrun create`.
 
-use crate::args::Global;
+use crate::args::{self, Global};
 use crate::bundle::{Request, write_pid_file};
 use rrun_core::plan::Console;
 use rrun_core::{Context, Result, create};
@@ -11,7 +11,7 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     let console = request.console_socket.clone().map(Console::Path);
     let (plan, config) = request.plan(global, console)?;
     let created = create::create(&plan, &global.root, &config, true)
-        .context("rrun create failed: unable to start container process")?;
+        .with_context(|| args::failed("create"))?;
     let pid = created.container.record.init_process_pid;
     let told = request
         .pid_file

@@ -4,6 +4,7 @@ use crate::args::{self, Global};
 use crate::bundle::write_pid_file;
 use crate::foreground::{self, Terminal};
 use lexopt::{Arg, Parser};
+use rrun_core::cgroup::SubCgroups;
 use rrun_core::container::Container;
 use rrun_core::oci::{self, Process};
 use rrun_core::plan::Console;
@@ -30,7 +31,7 @@ struct Request {
     no_new_privs: bool,
     capabilities: Vec<String>,
     preserve_fds: u32,
-    cgroup: Option<String>,
+    cgroup: SubCgroups,
     ignore_paused: bool,
 }
 
@@ -58,7 +59,7 @@ impl Request {
                 Arg::Long("no-new-privs") => r.no_new_privs = args::switch(&mut parser)?,
                 Arg::Short('c') | Arg::Long("cap") => r.capabilities.push(args::text(&mut parser)?),
                 Arg::Long("preserve-fds") => r.preserve_fds = args::number(&mut parser)?,
-                Arg::Long("cgroup") => r.cgroup = Some(args::text(&mut parser)?),
+                Arg::Long("cgroup") => add_cgroup(&mut r.cgroup, &args::text(&mut parser)?)?,
                 Arg::Long("ignore-paused") => r.ignore_paused = args::switch(&mut parser)?,
                 Arg::Long("no-subreaper") => {
                     args::switch(&mut parser)?;
@@ -177,6 +178,26 @@ impl Request {
     }
 }
 
+/// One `--cgroup`: `PATH`, or `CONTROLLER[,CONTROLLER…]:PATH`, of which there may be several.
+fn add_cgroup(map: &mut SubCgroups, text: &str) -> Result<()> {
+    let invalid = |why: String| Error::Usage(format!("invalid --cgroup argument: {why}"));
+    let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+    if text.contains(':') && controllers.split(',').any(str::is_empty) {
+        return Err(invalid(format!("{text} (empty <controller> prefix)")));
+    }
+    if controllers.is_empty() && !map.is_empty() || map.contains_key("") {
+        return Err(invalid(format!("{text} (missing <controller>: prefix)")));
+    }
+    for controller in controllers.split(',') {
+        if map.insert(controller.to_owned(), path.to_owned()).is_some() {
+            return Err(invalid(format!(
+                "controller {controller} specified multiple times"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Runs one more process in a container. Exit status 255: it could not be started.
 pub fn run(global: &Global, parser: Parser) -> Result<u8> {
     let request = Request::parse(parser)?;
@@ -222,5 +243,38 @@ fn execute(global: &Global, request: &Request) -> Result<u8> {
     match signals {
         Some(signals) => foreground::wait(pid, &signals, terminal),
         None => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(args: &[&str]) -> Result<Vec<(String, String)>> {
+        let mut map = SubCgroups::new();
+        args.iter().try_for_each(|a| add_cgroup(&mut map, a))?;
+        Ok(map.into_iter().collect())
+    }
+
+    #[test]
+    fn cgroup_is_a_path_or_controllers_with_paths() {
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(parsed(&["/x"]).unwrap(), [pair("", "/x")]);
+        assert_eq!(
+            parsed(&["cpu,cpuacct:a", "memory:b:c"]).unwrap(),
+            [
+                pair("cpu", "a"),
+                pair("cpuacct", "a"),
+                pair("memory", "b:c")
+            ]
+        );
+        for wrong in [
+            &["a", "b"][..],
+            &["cpu:a", "b"],
+            &[":a"],
+            &["cpu:a", "cpu:b"],
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `rrun run`.
 
-use crate::args::Global;
+use crate::args::{self, Global};
 use crate::bundle::{Request, write_pid_file};
 use crate::foreground::{self, Terminal};
 use rrun_core::create::{self, Created};
@@ -41,8 +41,8 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
         }
         Some(foreground::signals()?)
     };
-    let failed = "rrun run failed: unable to start container process";
-    let created = create::create(&plan, &global.root, &config, false).context(failed)?;
+    let failed = || args::failed("run");
+    let created = create::create(&plan, &global.root, &config, false).with_context(failed)?;
     let terminal = match start(&created, &request, relay) {
         Ok(terminal) => terminal,
         Err(error) => {
@@ -52,7 +52,7 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
                 eprintln!("{}", error.chain());
                 return Ok(1);
             }
-            return Err(error).context(failed);
+            return Err(error).with_context(failed);
         }
     };
     let Some(signals) = signals else { return Ok(0) };

@@ -1,10 +1,11 @@
 //! Entering a cgroup, by the process itself.
 
-use super::{Cgroup, Dir, Plan, path};
+use super::{Cgroup, Dir, Plan, hierarchy, path};
 use crate::{Error, Result};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Open `tasks` (v1) files, for a single-threaded process to enter by writing `0`.
 #[derive(Debug)]
@@ -32,16 +33,33 @@ impl Plan {
     }
 }
 
+/// exec's `--cgroup`: a controller, or "" for all, to a path below the container's cgroup.
+pub type SubCgroups = BTreeMap<String, String>;
+
 impl Cgroup {
-    /// A joiner for one more process (exec); `sub` is exec's `--cgroup`.
-    pub fn exec_joiner(&self, sub: Option<&str>) -> Result<Joiner> {
+    /// A joiner for one more process (exec), into the v1 cgroups or what is below them.
+    pub fn exec_joiner(&self, sub: &SubCgroups) -> Result<Joiner> {
+        let known = self.paths();
+        if let Some(unknown) = sub
+            .keys()
+            .find(|c| !c.is_empty() && !known.contains_key(*c))
+        {
+            return Err(Error::Usage(format!(
+                "unknown controller {unknown} in --cgroup"
+            )));
+        }
         let open = |dir: &Dir| {
-            let file = sub
-                .map_or(dir.path.clone(), |sub| path::below(&dir.path, sub))
-                .join("tasks");
+            let below = dir.controllers.iter().find_map(|c| sub.get(c));
+            let below = below.or(sub.get("")).map_or("", String::as_str);
+            let file = match path::below(&dir.path, below) {
+                Ok(dir) => dir.join("tasks"),
+                Err(e) => return Some(Err(e)),
+            };
             match OpenOptions::new().write(true).open(&file) {
                 Ok(open) => Some(Ok((file, open))),
-                Err(_) if sub.is_none() && dir.controllers.iter().any(|c| c == "name=systemd") => {
+                Err(_)
+                    if below.is_empty() && dir.controllers.iter().any(|c| c == "name=systemd") =>
+                {
                     None
                 }
                 Err(e) => Some(Err(Error::file("open", file, e))),
@@ -49,6 +67,23 @@ impl Cgroup {
         };
         let files = self.legacy.iter().filter_map(open).collect::<Result<_>>()?;
         Ok(Joiner { files })
+    }
+
+    /// The v2 directories to clone one more process into, best first. A container that
+    /// gave its controllers to children has no place for processes in its own cgroup
+    /// (EBUSY), or has left it: then init's is the second.
+    pub fn exec_dirs(&self, sub: &SubCgroups, init: i32) -> Result<Vec<PathBuf>> {
+        let Some(own) = &self.unified else {
+            return Ok(Vec::new());
+        };
+        let below = sub.get("").map_or("", String::as_str);
+        let mut dirs = vec![path::below(own, below)?];
+        if sub.is_empty() && self.legacy.is_empty() {
+            let text = std::fs::read_to_string(format!("/proc/{init}/cgroup"));
+            let inits = text.ok().and_then(|t| hierarchy::unified_path(&t));
+            dirs.extend(inits.map(|path| path::unified(Path::new(hierarchy::MOUNT), &path, &path)));
+        }
+        Ok(dirs)
     }
 }
 

@@ -42,7 +42,7 @@ mod tree;
 mod unified;
 mod write;
 
-pub use join::Joiner;
+pub use join::{Joiner, SubCgroups};
 pub use plan::Plan;
 pub use write::{Rule, Write};
 
@@ -148,6 +148,11 @@ impl Cgroup {
         legacy
             .chain(self.unified.clone().map(|path| (String::new(), path)))
             .collect()
+    }
+
+    /// Whether it is in any v1 hierarchy.
+    pub fn has_legacy(&self) -> bool {
+        !self.legacy.is_empty()
     }
 
     /// Its directory in the v1 hierarchy of `controller`.

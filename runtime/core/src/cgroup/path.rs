@@ -6,6 +6,7 @@
 //!   processes cannot give controllers to children);
 //! - absent: the container id, as a relative path.
 
+use crate::{Error, Result};
 use std::path::{Component, Path, PathBuf};
 
 /// `path` without `.`, `..` and doubled slashes; `..` cannot climb above the
@@ -52,10 +53,22 @@ pub fn unified(mount: &Path, own: &Path, inner: &Path) -> PathBuf {
         .join(inner)
 }
 
-/// `sub` (exec's `--cgroup`) below `dir`, never outside it.
-pub fn below(dir: &Path, sub: &str) -> PathBuf {
-    let sub = clean(Path::new(sub));
-    dir.join(sub.strip_prefix("/").unwrap_or(&sub))
+/// `sub` (exec's `--cgroup`) below `dir`; a way out of it is refused.
+pub fn below(dir: &Path, sub: &str) -> Result<PathBuf> {
+    let mut path = dir.to_owned();
+    for part in Path::new(sub).components() {
+        match part {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir if path != dir => {
+                path.pop();
+            }
+            Component::ParentDir => {
+                return Err(Error::Usage(format!("bad sub cgroup path: {sub}")));
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(path)
 }
 
 #[cfg(test)]
@@ -66,8 +79,10 @@ mod tests {
     fn hostile_paths_stay_below_the_mount() {
         assert_eq!(clean(Path::new("../../etc")), Path::new("etc"));
         assert_eq!(clean(Path::new("/a/../../../b/./c")), Path::new("/b/c"));
-        assert_eq!(below(Path::new("/m/x"), "../../y"), Path::new("/m/x/y"));
-        assert_eq!(below(Path::new("/m/x"), "/y"), Path::new("/m/x/y"));
+        let below = |sub| below(Path::new("/m/x"), sub);
+        assert!(below("..").is_err() && below("a/../../y").is_err());
+        assert_eq!(below("/y/../z").unwrap(), Path::new("/m/x/z"));
+        assert_eq!(below("/").unwrap(), Path::new("/m/x"));
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn run(
     cred::set_parent_death_signal(9)?;
     channel.close_peer()?;
     enter_namespaces(plan, &mut inherited, channel)?;
-    let mut root = rootfs::build(plan, &mut inherited.trees)?;
+    let mut root = rootfs::build(plan, &mut inherited.trees, channel)?;
     run_create_hooks(plan, channel)?;
     let fifo = matches!(inherited.gate, Gate::Fifo(_));
     root.procfs_if(fifo || !plan.sysctls.is_empty() || process::needs_procfs(&plan.spec))?;

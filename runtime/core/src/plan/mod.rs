@@ -157,6 +157,12 @@ impl Plan {
         })
     }
 
+    /// Whether mounts of the host stay shared with it (`rootfsPropagation` shared), so that
+    /// what the container mounts on a shared bind mount is seen there.
+    pub fn shares_mounts(&self) -> bool {
+        self.propagation.0 == mounts::MS_SHARED && self.namespaces.has(namespaces::MOUNT)
+    }
+
     /// Whether the root file system is made read-only.
     pub fn readonly_root(&self) -> bool {
         self.spec

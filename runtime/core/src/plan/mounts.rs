@@ -61,6 +61,9 @@ pub struct Mount {
     pub source: Source,
     /// Attributes of the mount itself.
     pub attr: MountAttr,
+    /// Of a bind mount in a user namespace, whose source may have attributes that are locked
+    /// there: only what the options name. Locked ones that they do not name stay.
+    pub named_attr: MountAttr,
     /// Attributes of it and all below it (`rro` and the like).
     pub recursive_attr: MountAttr,
     /// Propagations in order: `MS_*` and whether recursive.
@@ -187,6 +190,7 @@ pub fn plan(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Re
         destination,
         source: Source::Remount,
         attr: MountAttr::default(),
+        named_attr: MountAttr::default(),
         recursive_attr: MountAttr::default(),
         propagation: Vec::new(),
         tmpcopyup: false,
@@ -200,6 +204,9 @@ pub fn plan(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Re
             "neither a type nor the option bind or rbind is given",
         )
     })?;
+    if matches!(planned.source, Source::Bind { .. }) {
+        (planned.attr, planned.named_attr) = bind_attributes(options);
+    }
     let maps = (
         mount.uid_mappings().as_deref(),
         mount.gid_mappings().as_deref(),
@@ -207,6 +214,44 @@ pub fn plan(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Re
     planned.idmap = idmap(&parsed, maps, &planned.source)
         .map_err(|why| Error::config(field("options"), why))?;
     Ok(planned)
+}
+
+/// Attributes that a user namespace may not take from a mount of its parent's (mount_namespaces(7)).
+const LOCKABLE: u64 = attr::RDONLY | attr::NOSUID | attr::NODEV | attr::NOEXEC;
+
+/// The attributes of a bind mount, whole and named. By runc's rule options make them anew, so that
+/// what is not named is off; without any the source's stay. Access times change only where
+/// one of their modes is named by an option that sets it.
+fn bind_attributes(options: &[String]) -> (MountAttr, MountAttr) {
+    let known = |option: &String| ATTRIBUTES.iter().find(|(name, ..)| name == option);
+    let mut named = MountAttr::default();
+    let mut timed = None;
+    for (name, set, clear) in options.iter().filter_map(known) {
+        match *name {
+            "noatime" | "strictatime" => timed = Some(*set),
+            "relatime" => timed = Some(0),
+            "nodiratime" => {
+                apply(&mut named, *set, 0);
+                timed = timed.or(Some(0));
+            }
+            "atime" | "norelatime" | "nostrictatime" | "diratime" => {}
+            _ => apply(&mut named, *set, *clear),
+        }
+    }
+    if options.iter().all(|option| known(option).is_none()) {
+        return (named, named);
+    }
+    if let Some(mode) = timed {
+        named.set |= mode;
+        named.clear |= attr::ATIME;
+        if named.set & attr::NODIRATIME == 0 {
+            named.clear |= attr::NODIRATIME;
+        }
+    }
+    named.clear |= attr::NOSYMFOLLOW & !named.set;
+    let mut whole = named;
+    whole.clear |= LOCKABLE & !named.set;
+    (whole, named)
 }
 
 /// Options that are not attributes.
@@ -354,6 +399,27 @@ mod tests {
         assert_eq!(m.propagation, [(MS_SLAVE, true)]);
         assert_eq!(m.data("mode"), Some("1777"));
         assert_eq!(m.data("size"), Some("1k"));
+    }
+
+    #[test]
+    fn options_of_a_bind_mount_make_its_attributes_anew() {
+        let bind = |options: &[&str]| {
+            let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+            bind_attributes(&options)
+        };
+        assert!(bind(&["rbind", "rprivate"]).0.is_empty());
+        let (whole, named) = bind(&["bind", "ro", "exec"]);
+        assert_eq!((whole.set, named.set), (attr::RDONLY, attr::RDONLY));
+        let others = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+        assert_eq!(whole.clear, others | attr::NOSYMFOLLOW);
+        assert_eq!(named.clear, attr::NOEXEC | attr::NOSYMFOLLOW);
+        let (whole, _) = bind(&["atime"]);
+        assert_eq!((whole.set, whole.clear & attr::ATIME), (0, 0));
+        let (whole, _) = bind(&["nodiratime"]);
+        assert_eq!(whole.set, attr::NODIRATIME);
+        assert_eq!(whole.clear & attr::ATIME, attr::ATIME);
+        let (whole, _) = bind(&["strictatime", "nodiratime"]);
+        assert_eq!(whole.set, attr::STRICTATIME | attr::NODIRATIME);
     }
 
     #[test]

@@ -5,10 +5,12 @@
 mod cgroupfs;
 mod copyup;
 pub mod devices;
+pub mod late;
 pub mod masks;
 pub mod mounts;
 
 use crate::plan::{Mount, Plan, Source, namespaces};
+use crate::sync::Channel;
 use crate::{Context, Error, Result};
 use rrun_sys::mount::{self, MountAttr};
 use rrun_sys::path;
@@ -102,8 +104,8 @@ fn namespaces_slave() -> u64 {
 /// Opens the sources of id-mapped mounts, and maps those that name their maps.
 pub fn open_mapped_trees(plan: &Plan, trees: &mut Trees) -> Result<()> {
     for m in plan.mounts.iter().filter(|m| m.idmap.is_some()) {
-        if !plan.namespaces.user() {
-            // Init has the right to map them itself, in their turn.
+        if !plan.namespaces.user() || late::is_late(plan, m) {
+            // Init has the right to map them itself, in their turn, or asks for them.
             continue;
         }
         let what = || format!("map ids of mounts[{}]", m.index);
@@ -174,11 +176,16 @@ fn map_tree(m: &Mount, tree: &OwnedFd, namespace: BorrowedFd<'_>) -> Result<()> 
 }
 
 /// Mounts the root and everything in it; devices included.
-pub fn build(plan: &Plan, trees: &mut Trees) -> Result<Root> {
+pub fn build(plan: &Plan, trees: &mut Trees, channel: &Channel) -> Result<Root> {
     let mut root = attach_root(plan, trees)?;
     for mount in &plan.mounts {
-        mount_one(plan, &mut root, mount, trees)
-            .with_context(|| format!("mount {}", describe(mount)))?;
+        let done = if late::is_late(plan, mount) {
+            late::fetch(mount, channel).map(|tree| drop(trees.insert(mount.index, tree)))
+        } else {
+            Ok(())
+        };
+        done.and_then(|()| mount_one(plan, &mut root, mount, trees))
+            .with_context(|| format!("error mounting {}", describe(mount)))?;
     }
     devices::make(plan, root.fd()).context("set up /dev")?;
     // createContainer hooks find the root here, and pivot_root needs it.
@@ -194,27 +201,45 @@ fn describe(mount: &Mount) -> String {
         Source::Remount => "remount".to_owned(),
     };
     format!(
-        "{what} on {} (mounts[{}])",
+        "{what} to rootfs at {} (mounts[{}])",
         mount.destination.display(),
         mount.index
     )
 }
 
+/// What the old root's mounts become before anything is mounted.
+fn separate(plan: &Plan) -> Result<()> {
+    use crate::plan::mounts::{MS_PRIVATE, MS_SLAVE};
+    let (flags, recursive) = plan.propagation;
+    let attr = |propagation| MountAttr {
+        propagation,
+        ..MountAttr::default()
+    };
+    if !plan.shares_mounts() {
+        // Whatever the root is to be in the end, from here on nothing may reach the host.
+        let keep = (flags, recursive) == (MS_PRIVATE, true);
+        let propagation = if keep { MS_PRIVATE } else { MS_SLAVE };
+        return mount::set_attr_at(c"/", true, &attr(propagation)).context("set propagation of /");
+    }
+    // The sources of bind mounts stay peers of the host's mounts: that is what was asked for. Not
+    // so the mount that the root is attached to, which pivot_root(2) refuses as well.
+    mount::set_attr_at(c"/", recursive, &attr(flags)).context("set propagation of /")?;
+    let rootfs =
+        std::fs::canonicalize(&plan.rootfs).map_err(|e| Error::file("resolve", &plan.rootfs, e))?;
+    for dir in rootfs.ancestors() {
+        let dir = path::open(dir, libc_path())?;
+        match mount::set_attr(dir.as_fd(), false, &attr(MS_PRIVATE)) {
+            // Not where a mount begins: further up.
+            Err(e) if e.is(path::EINVAL) => {}
+            result => return result.context("make the mount below the root private"),
+        }
+    }
+    Ok(())
+}
+
 fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
     if plan.namespaces.has(namespaces::MOUNT) {
-        // Whatever the root is to be in the end, from here on nothing may reach the host.
-        let private = crate::plan::mounts::MS_PRIVATE;
-        let keep = plan.propagation == (private, true);
-        let propagation = if keep {
-            private
-        } else {
-            crate::plan::mounts::MS_SLAVE
-        };
-        let attr = MountAttr {
-            propagation,
-            ..MountAttr::default()
-        };
-        mount::set_attr_at(c"/", true, &attr).context("set propagation of /")?;
+        separate(plan)?;
     }
     let what = || format!("mount root file system {}", plan.rootfs.display());
     let target = path::open(&plan.rootfs, libc_path()).with_context(what)?;
@@ -223,6 +248,14 @@ fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
         (None, Some(mount)) => mounts::make(mount, &plan.rootfs).with_context(what)?,
         (None, None) => mounts::clone_host(&plan.rootfs, true, false).with_context(what)?,
     };
+    if plan.shares_mounts() {
+        // What is mounted in the container must not appear in the host's copy of its root.
+        let attr = MountAttr {
+            propagation: crate::plan::mounts::MS_PRIVATE,
+            ..MountAttr::default()
+        };
+        mount::set_attr(tree.as_fd(), true, &attr).with_context(what)?;
+    }
     mount::attach(tree.as_fd(), target.as_fd()).with_context(what)?;
     Ok(Root {
         fd: tree,
@@ -270,7 +303,7 @@ pub fn enter(plan: &Plan, root: &Root) -> Result<()> {
         cover_kernel_mounts(plan).context("cover the host's proc and sysfs (--no-pivot)")?;
         return mount::move_root_here().context("move the root mount (--no-pivot)");
     }
-    mount::pivot_root_here().context("pivot_root")
+    mount::pivot_root_here(plan.shares_mounts()).context("pivot_root")
 }
 
 /// Without pivot_root the host's mounts stay below the container's root. A full

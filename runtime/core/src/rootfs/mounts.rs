@@ -163,14 +163,19 @@ pub fn mount(
             recursive,
             nofollow,
         } => {
-            let tree = if let Some(tree) = trees.remove(&mount.index) {
-                tree
-            } else {
-                let tree = clone_host(path, *recursive, *nofollow)?;
-                super::map_in_turn(mount, &tree)?;
-                tree
+            let clone = || clone_host(path, *recursive, *nofollow);
+            let tree = match trees.remove(&mount.index) {
+                // In this mount namespace attributes of the host's mounts are locked, as they should be
+                // for a user namespace; the parent's copy is for what may not be opened from here.
+                Some(tree) if mount.idmap.is_none() => clone().unwrap_or(tree),
+                Some(tree) => tree,
+                None => {
+                    let tree = clone()?;
+                    super::map_in_turn(mount, &tree)?;
+                    tree
+                }
             };
-            attributes(mount, tree.as_fd(), true)?;
+            bind_attributes(plan, mount, tree.as_fd())?;
             let make = match path::stat(tree.as_fd())?.kind {
                 Kind::Dir => Make::Dir,
                 _ => Make::File,
@@ -261,6 +266,20 @@ fn attributes(mount: &Mount, tree: BorrowedFd<'_>, plain: bool) -> Result<()> {
         mount::set_attr(tree, true, &mount.recursive_attr)?;
     }
     Ok(())
+}
+
+/// Those of a bind mount: anew; in a user namespace locked ones that nobody named stay.
+fn bind_attributes(plan: &Plan, mount: &Mount, tree: BorrowedFd<'_>) -> Result<()> {
+    match attributes(mount, tree, true) {
+        Err(error) if plan.namespaces.user() && error.errno() == Some(path::EPERM) => {
+            let named = Mount {
+                attr: mount.named_attr,
+                ..mount.clone()
+            };
+            attributes(&named, tree, true)
+        }
+        result => result,
+    }
 }
 
 fn propagate(mount: &Mount, tree: BorrowedFd<'_>) -> Result<()> {
