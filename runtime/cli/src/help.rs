@@ -19,6 +19,10 @@ COMMANDS:
     delete    remove a container
     list      list containers
     ps        list the processes of a container
+    mounts    add mounts to a running container, or remove them
+    checkpoint
+              save a running container with CRIU
+    restore   restore a container from a checkpoint
     pause     suspend all processes of a container
     resume    resume a paused container
     update    change the resource limits of a container
@@ -163,6 +167,8 @@ SIGNAL is a name or a number [SIGTERM].
 
 OPTIONS:
     -a, --all                to all its processes
+    -r, --regex              CONTAINER-ID is a regular expression: to each that
+                             matches
 
 EXAMPLES:
     rrun kill web
@@ -177,6 +183,7 @@ USAGE:
 
 OPTIONS:
     -f, --force              kill it first if it runs; no error if it does not exist
+    -r, --regex              CONTAINER-ID is a regular expression: each that matches
 
 EXAMPLES:
     rrun delete web

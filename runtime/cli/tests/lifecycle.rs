@@ -210,3 +210,29 @@ fn a_broken_configuration_names_its_field() {
     );
     assert!(std::fs::read_dir(rrun.root()).is_ok_and(|mut d| d.next().is_none()));
 }
+
+#[test]
+fn kill_and_delete_by_a_regular_expression() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let ids = [
+        rrun.start(&bundle),
+        rrun.start(&bundle),
+        rrun.start(&bundle),
+    ];
+    let pattern = format!("^({}|{})$", ids[0], ids[1]);
+    rrun.rrun(&["kill", "--regex", &pattern, "KILL"]).ok();
+    rrun.wait_for(&ids[0], "stopped");
+    rrun.wait_for(&ids[1], "stopped");
+    assert_eq!(rrun.state(&ids[2])["status"], "running");
+    rrun.rrun(&["delete", "--regex", &pattern]).ok();
+    rrun.rrun(&["state", &ids[0]]).fails();
+    // One that runs is no reason to leave the others.
+    let error = rrun.rrun(&["delete", "--regex", "."]).fails();
+    assert!(error.contains(&ids[2]), "{error}");
+    rrun.rrun(&["delete", "--force", "--regex", "."]).ok();
+    assert_eq!(rrun.rrun(&["list", "--quiet"]).ok(), "");
+    let error = rrun.rrun(&["delete", "--regex", "("]).fails();
+    assert!(error.contains("--regex"), "{error}");
+}

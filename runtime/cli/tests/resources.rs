@@ -241,3 +241,45 @@ fn missing_capability_is_named_and_left_out() {
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.err.contains("CAP_SYS_RESOURCE"), "{ran:?}");
 }
+
+#[test]
+fn network_devices_move_with_their_global_addresses() {
+    require!(Need::Root, Need::Network, Need::Program("ip"));
+    let ip = |args: &str| {
+        let output = std::process::Command::new("ip")
+            .args(args.split(' '))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "ip {args}: {output:?}");
+    };
+    let rrun = Runtime::new();
+    let host = format!("rv{}", std::process::id() % 1_000_000);
+    let peer = format!("{host}p");
+    ip(&format!("link add {host} type veth peer name {peer}"));
+    ip(&format!("link set {host} mtu 1400"));
+    ip(&format!(
+        "address add 169.254.77.1/24 dev {host} scope global"
+    ));
+    ip(&format!(
+        "address add 169.254.78.1/24 dev {host} scope link"
+    ));
+    let mut bundle = kit::shell("ip address show dev moved0");
+    bundle.config["linux"]["netDevices"] = serde_json::json!({host.as_str(): {"name": "moved0"}});
+    let ran = rrun.run(&bundle);
+    // The pair went with the container's network namespace.
+    if ran.code == 0 {
+        wait_until("the pair to go", Duration::from_secs(10), || {
+            !Path::new(&format!("/sys/class/net/{peer}")).exists()
+        });
+    } else {
+        ip(&format!("link del {peer}"));
+    }
+    let out = ran.ok();
+    assert!(
+        out.contains("169.254.77.1/24") && !out.contains("169.254.78.1"),
+        "{out}"
+    );
+    assert!(out.contains("mtu 1400") && out.contains("UP"), "{out}");
+    let error = rrun.run(&bundle).fails();
+    assert!(error.contains(&host), "{error}");
+}

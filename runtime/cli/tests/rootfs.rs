@@ -269,3 +269,59 @@ fn mounts_on_a_shared_volume_reach_the_host_and_others_do_not() {
         assert!(!ran.out.contains(&bundle_dir), "{what}");
     }
 }
+
+#[test]
+fn mounts_come_and_go_in_a_running_container() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    for user_namespace in [false, true] {
+        let mut bundle = rrun_tests::Bundle::new(&["sleep", "1000"]);
+        if user_namespace {
+            add_user_namespace(&mut bundle);
+            // There root is nobody who may make directories in this root file system.
+            for dir in ["added/dir", "fresh"] {
+                fs::create_dir_all(bundle.rootfs().join(dir)).unwrap();
+            }
+            fs::write(bundle.rootfs().join("one"), "").unwrap();
+        }
+        let id = rrun.start(&bundle);
+        let source = tempfile::tempdir().unwrap();
+        fs::write(source.path().join("file"), "added\n").unwrap();
+        // Nobody but root may open the way to it.
+        fs::set_permissions(
+            source.path(),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+        let file = source.path().join("file");
+        let list = json!([
+            {"destination": "/added/dir", "source": source.path(), "options": ["rbind", "ro"]},
+            {"destination": "/one", "source": file, "type": "bind"},
+            {"destination": "/fresh", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]},
+        ]);
+        let json_file = source.path().join("mounts.json");
+        fs::write(&json_file, list.to_string()).unwrap();
+        let json_file = json_file.to_str().unwrap();
+        rrun.rrun(&["mounts", "add", &id, json_file]).ok();
+        let look = "cat /added/dir/file /one; touch /fresh/x && ls /fresh; \
+                    touch /added/dir/x 2>&1; grep -c -E ' /(added/dir|one|fresh) ' /proc/self/mountinfo";
+        let out = rrun.rrun(&["exec", &id, "sh", "-c", look]).ok();
+        assert!(out.starts_with("added\nadded\nx\n"), "{out}");
+        assert!(out.contains("Read-only file system"), "{out}");
+        assert!(out.ends_with("\n3\n"), "{out}");
+        fs::write(json_file, json!({"mounts": list}).to_string()).unwrap();
+        rrun.rrun(&["mounts", "remove", &id, json_file]).ok();
+        let left = "grep -c -E ' /(added/dir|one|fresh) ' /proc/self/mountinfo; ls /added/dir";
+        assert_eq!(rrun.rrun(&["exec", &id, "sh", "-c", left]).ok(), "0\n");
+        let error = rrun.rrun(&["mounts", "remove", &id, json_file]).fails();
+        assert!(error.contains("/added/dir"), "{error}");
+        fs::write(
+            json_file,
+            r#"[{"destination":"/","source":"/etc","options":["bind"]}]"#,
+        )
+        .unwrap();
+        rrun.rrun(&["mounts", "add", &id, json_file]).fails();
+    }
+    let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!host.contains("/added/dir"), "{host}");
+}

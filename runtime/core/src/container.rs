@@ -76,6 +76,12 @@ pub struct Record {
     /// outlive its init.
     #[serde(default)]
     pub shares_pid_namespace: bool,
+    /// Its Intel RDT groups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<crate::rdt::Group>,
+    /// Whether it was restored from a checkpoint: then it has a time namespace of its own.
+    #[serde(default)]
+    pub restored: bool,
     /// Annotations of the configuration.
     #[serde(default)]
     pub annotations: Option<HashMap<String, String>>,
@@ -375,7 +381,12 @@ impl Container {
             }
             _ => Ok(()),
         };
-        cgroup.and(dir)?;
+        let rdt = self
+            .record
+            .rdt
+            .as_ref()
+            .map_or(Ok(()), crate::rdt::Group::remove);
+        cgroup.and(rdt).and(dir)?;
         if let Some(hooks) = spec.as_ref().and_then(|s| s.hooks().as_ref()) {
             let state = self.state(Status::Stopped).to_json();
             // The container is gone either way (runtime-spec, runtime.md#lifecycle, 13).

@@ -24,11 +24,30 @@ pub struct Created {
 }
 
 /// Everything that must be undone when a step fails.
-struct Undo<'a> {
+pub(crate) struct Undo<'a> {
     dir: &'a Path,
-    cgroup: Option<Cgroup>,
+    pub(crate) cgroup: Option<Cgroup>,
+    rdt: Option<crate::rdt::Group>,
     init: Option<(i32, OwnedFd)>,
     armed: bool,
+}
+
+impl<'a> Undo<'a> {
+    /// For a container whose directory has been made.
+    pub(crate) fn new(dir: &'a Path) -> Self {
+        Self {
+            dir,
+            cgroup: None,
+            rdt: None,
+            init: None,
+            armed: true,
+        }
+    }
+
+    /// Nothing failed.
+    pub(crate) fn disarm(mut self) {
+        self.armed = false;
+    }
 }
 
 impl Drop for Undo<'_> {
@@ -46,6 +65,9 @@ impl Drop for Undo<'_> {
         {
             crate::warning!("clean up the cgroup: {}", e.chain());
         }
+        if let Some(Err(e)) = self.rdt.as_ref().map(crate::rdt::Group::remove) {
+            crate::warning!("clean up the Intel RDT class: {}", e.chain());
+        }
         let _ = std::fs::remove_dir_all(self.dir);
     }
 }
@@ -55,28 +77,17 @@ impl Drop for Undo<'_> {
 /// without from [`Created::start`] (`run`).
 pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Created> {
     let dir = make_directory(root, &plan.id)?;
-    let mut undo = Undo {
-        dir: &dir,
-        cgroup: None,
-        init: None,
-        armed: true,
-    };
+    let mut undo = Undo::new(&dir);
     let (pid, pidfd, channel) = launch(plan, &dir, fifo, &mut undo)?;
     let mut record = record(plan, pid, undo.cgroup.as_ref().expect("launch set it"))?;
+    record.rdt.clone_from(&undo.rdt);
     write(&dir.join(container::CONFIG), config)?;
     let creating = dir.join(container::STATE_CREATING);
-    // Renamed twice, so that no reader sees half of it.
-    let half = dir.join(".state.json");
-    write(
-        &half,
-        &serde_json::to_vec(&record).expect("a record is plain data"),
-    )?;
-    std::fs::rename(&half, &creating).map_err(|e| Error::file("rename", &half, e))?;
+    write_record(&dir, &record, container::STATE_CREATING)?;
     supervise(plan, (pid, &pidfd), &channel)?;
     let state = dir.join(container::STATE);
     std::fs::rename(&creating, &state).map_err(|e| Error::file("rename", &creating, e))?;
-    undo.armed = false;
-    drop(undo);
+    undo.disarm();
     record.id.clone_from(&plan.id);
     let container = Container::load(root, &plan.id)?;
     Ok(Created {
@@ -116,7 +127,7 @@ impl Created {
 }
 
 /// Makes `<root>/<id>`; that it is not there yet is what reserves the id.
-fn make_directory(root: &Path, id: &str) -> Result<PathBuf> {
+pub(crate) fn make_directory(root: &Path, id: &str) -> Result<PathBuf> {
     crate::spec::validate_id(id)?;
     let dir = root.join(id);
     let make = |recursive: bool, path: &Path| {
@@ -141,7 +152,17 @@ fn make_directory(root: &Path, id: &str) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn write(path: &Path, data: &[u8]) -> Result<()> {
+/// Writes a container's record as `name`, which readers see whole or not at all.
+pub(crate) fn write_record(dir: &Path, record: &Record, name: &str) -> Result<()> {
+    let half = dir.join(".state.json");
+    write(
+        &half,
+        &serde_json::to_vec(record).expect("a record is plain data"),
+    )?;
+    std::fs::rename(&half, dir.join(name)).map_err(|e| Error::file("rename", &half, e))
+}
+
+pub(crate) fn write(path: &Path, data: &[u8]) -> Result<()> {
     std::fs::write(path, data).map_err(|e| Error::file("write", path, e))
 }
 
@@ -194,6 +215,9 @@ fn launch(
         .complete(&plan.cgroup, Some(pid))
         .context("create the cgroup")?;
     cgroup.limit(&plan.cgroup).context("set cgroup limits")?;
+    if let Some(rdt) = &plan.rdt {
+        undo.rdt = Some(rdt.execute(&crate::rdt::root()?, &plan.id, pid)?);
+    }
     ours.send(&Message::Cgroup).or_else(|e| explain(&ours, e))?;
     Ok((pid, pidfd, ours))
 }
@@ -220,6 +244,11 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
     let gate = if fifo {
         let fifo = dir.join(container::START_FIFO);
         path::mkfifo(&fifo, 0o622)?;
+        if plan.namespaces.user() {
+            // Whatever the umask says: init is another user when it opens it.
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o622);
+            std::fs::set_permissions(&fifo, mode).map_err(|e| Error::file("chmod", &fifo, e))?;
+        }
         Gate::Fifo(path::open(&fifo, path::O_PATH)?)
     } else {
         Gate::Channel
@@ -283,7 +312,7 @@ fn connect_console(plan: &Plan) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn record(plan: &Plan, pid: i32, cgroup: &Cgroup) -> Result<Record> {
+pub(crate) fn record(plan: &Plan, pid: i32, cgroup: &Cgroup) -> Result<Record> {
     let (start, _) = process::start_time(pid)
         .ok_or_else(|| Error::State("init ended early (killed, or out of memory)".into()))?;
     Ok(Record {
@@ -301,6 +330,8 @@ fn record(plan: &Plan, pid: i32, cgroup: &Cgroup) -> Result<Record> {
         rootfs: plan.rootfs.clone(),
         shares_pid_namespace: plan.namespaces.new & namespaces::PID == 0,
         annotations: plan.spec.annotations().clone(),
+        restored: false,
+        rdt: None,
     })
 }
 
@@ -314,6 +345,10 @@ fn supervise(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), channel: &Channel) -> R
                 channel.send(&Message::Go)?;
             }
             Some(Message::Tree(index)) => rootfs::late::serve(plan, pid, channel, index)?,
+            Some(Message::Devices) => {
+                crate::netdev::move_all(&plan.net_devices, pid)?;
+                channel.send(&Message::Go)?;
+            }
             Some(Message::Limits) => {
                 limit(plan, pid)?;
                 channel.send(&Message::Go)?;
@@ -366,7 +401,8 @@ fn creating(plan: &Plan, pid: i32) -> hooks::State<'_> {
     }
 }
 
-fn run_runtime_hooks(plan: &Plan, pid: i32) -> Result<()> {
+/// Runs prestart and createRuntime hooks with the state of a container whose init is `pid`.
+pub(crate) fn run_runtime_hooks(plan: &Plan, pid: i32) -> Result<()> {
     let Some(all) = plan.spec.hooks() else {
         return Ok(());
     };

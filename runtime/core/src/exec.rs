@@ -39,9 +39,16 @@ pub fn exec(
     let rlimits = rlimits::from_spec(process.rlimits().as_deref().unwrap_or_default())?;
     let (ours, theirs) = sync::pair()?;
     let cgroup = container.cgroup()?;
+    let restored = if container.record.restored {
+        namespaces::TIME
+    } else {
+        0
+    };
     let child = Child {
         init,
-        flags: namespaces.new | namespaces.join.iter().fold(0, |all, (flag, _)| all | flag),
+        flags: restored
+            | namespaces.new
+            | namespaces.join.iter().fold(0, |all, (flag, _)| all | flag),
         joiner: cgroup
             .exec_joiner(&options.cgroup)
             .context("error adding pid to cgroups")?,

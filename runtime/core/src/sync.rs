@@ -5,6 +5,8 @@
 //! parent                         init
 //!   ── Mapped ──────────────────▶      id maps are written (new user namespace only)
 //!   ── Cgroup ──────────────────▶      cgroups exist
+//!   ◀──────────────── Devices ──       interfaces move into its network namespace
+//!   ── Go ──────────────────────▶
 //!   ◀─────────────────── Tree ──       an id-mapped source that earlier mounts made
 //!   ── (a descriptor) ──────────▶
 //!   ◀────────────────── Hooks ──       namespaces and mounts are made, before pivot_root
@@ -29,6 +31,8 @@ pub enum Message {
     Mapped,
     /// The cgroups exist.
     Cgroup,
+    /// The network namespace is there: interfaces may move into it.
+    Devices,
     /// Hooks of the runtime's namespaces may run.
     Hooks,
     /// Go on.
@@ -94,6 +98,7 @@ impl Channel {
             Message::Mapped => (b'm', ""),
             Message::Cgroup => (b'c', ""),
             Message::Hooks => (b'h', ""),
+            Message::Devices => (b'd', ""),
             Message::Go => (b'g', ""),
             Message::Ready => (b'r', ""),
             Message::Limits => (b'x', ""),
@@ -127,6 +132,7 @@ impl Channel {
             b'm' => Message::Mapped,
             b'c' => Message::Cgroup,
             b'h' => Message::Hooks,
+            b'd' => Message::Devices,
             b'g' => Message::Go,
             b'r' => Message::Ready,
             b'p' => Message::Pid(String::from_utf8_lossy(text).parse().unwrap_or(-1)),

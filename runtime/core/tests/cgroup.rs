@@ -166,7 +166,11 @@ fn state_json_paths_open_the_same_cgroup() {
     let opened = Cgroup::open(Manager::Cgroupfs, &scene.cgroup.paths()).unwrap();
     assert_eq!(opened.paths(), scene.cgroup.paths());
     assert_eq!(opened.pids().unwrap(), [pid]);
-    assert!(opened.exec_joiner(None).is_ok());
+    assert!(
+        opened
+            .exec_joiner(&rrun_core::cgroup::SubCgroups::new())
+            .is_ok()
+    );
 }
 
 /// A device that the container may not use cannot be opened, one that it may can.

@@ -221,6 +221,20 @@ pub fn detach(path: &std::path::Path) -> Result<()> {
         .call("umount2", format_args!("{}, MNT_DETACH", path.display()))
 }
 
+/// Detaches the mount whose root `fd` is. `proc` is a procfs with the caller in it; the working
+/// directory is left in it.
+pub fn detach_fd(proc: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> Result<()> {
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    let own = c"thread-self/fd";
+    let dir = rustix::fs::openat(proc, own, flags, rustix::fs::Mode::empty());
+    rustix::process::fchdir(dir.call("open", format_args!("thread-self/fd"))?)
+        .call("fchdir", format_args!("thread-self/fd"))?;
+    let number = fd.as_raw_fd().to_string();
+    // The link is the kernel's own, and leads to the mount itself.
+    nix::mount::umount2(number.as_str(), nix::mount::MntFlags::MNT_DETACH)
+        .call("umount2", format_args!("descriptor {number}, MNT_DETACH"))
+}
+
 /// Moves the mount of the current directory over "/" and makes it the root
 /// (`--no-pivot`, for a root file system that is a ramfs).
 pub fn move_root_here() -> Result<()> {

@@ -77,6 +77,32 @@ pub fn send_datagram(path: &str, data: &[u8]) -> Result<()> {
     .call("sendmsg", format_args!("{path}"))
 }
 
+/// Receives one message, and a descriptor (SCM_RIGHTS, close-on-exec) if one comes with it.
+pub fn receive_with_fd(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(usize, Option<OwnedFd>)> {
+    use nix::sys::socket::{ControlMessageOwned, recvmsg};
+    use std::os::fd::FromRawFd;
+    let mut iov = [std::io::IoSliceMut::new(buffer)];
+    let mut space = nix::cmsg_space!([i32; 1]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)
+        .call("recvmsg", format_args!("a message"))?;
+    let length = message.bytes;
+    let mut passed = None;
+    for control in message.cmsgs().call("recvmsg", format_args!("a message"))? {
+        if let ControlMessageOwned::ScmRights(fds) = control
+            && let Some(&fd) = fds.first()
+        {
+            // SAFETY: the kernel has just installed this descriptor for this message, and
+            // the buffer has room for one: nobody else owns it.
+            passed = Some(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+    }
+    Ok((length, passed))
+}
+
 /// Receives one descriptor (SCM_RIGHTS), close-on-exec. EPIPE when the other side
 /// closed without sending one.
 pub fn receive_fd(socket: BorrowedFd<'_>) -> Result<OwnedFd> {

@@ -51,6 +51,13 @@ struct MemoryPolicy {
 }
 
 #[derive(Serialize)]
+struct IntelRdt {
+    enabled: bool,
+    schemata: bool,
+    monitoring: bool,
+}
+
+#[derive(Serialize)]
 struct MountExtensions {
     idmap: Enabled,
 }
@@ -64,7 +71,7 @@ struct Linux {
     seccomp: Seccomp,
     apparmor: Enabled,
     selinux: Enabled,
-    intel_rdt: Enabled,
+    intel_rdt: IntelRdt,
     memory_policy: MemoryPolicy,
     mount_extensions: MountExtensions,
     net_devices: Enabled,
@@ -199,7 +206,11 @@ fn features() -> Features {
             seccomp: seccomp(),
             apparmor: yes(),
             selinux: yes(),
-            intel_rdt: Enabled { enabled: false },
+            intel_rdt: IntelRdt {
+                enabled: true,
+                schemata: true,
+                monitoring: true,
+            },
             memory_policy: MemoryPolicy {
                 modes: &MEMORY_MODES,
                 flags: &MEMORY_FLAGS,

@@ -2,6 +2,7 @@
 //! `pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8>`, which
 //! returns the exit status.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod events;
@@ -10,8 +11,11 @@ mod features;
 mod hand_over;
 mod kill;
 mod list;
+mod matching;
+mod mounts;
 mod pause;
 mod ps;
+mod restore;
 mod resume;
 mod run;
 mod spec;
@@ -26,6 +30,7 @@ use rrun_core::{Error, Result};
 pub fn run(global: &Global, command: Command) -> Result<u8> {
     let parser = command.parser;
     match command.name.as_str() {
+        "checkpoint" => checkpoint::run(global, parser),
         "create" => create::run(global, parser),
         "delete" => delete::run(global, parser),
         "events" => events::run(global, parser),
@@ -33,8 +38,10 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         "features" => features::run(global, parser),
         "kill" => kill::run(global, parser),
         "list" => list::run(global, parser),
+        "mounts" => mounts::run(global, parser),
         "pause" => pause::run(global, parser),
         "ps" => ps::run(global, parser),
+        "restore" => restore::run(global, parser),
         "resume" => resume::run(global, parser),
         "run" => run::run(global, parser),
         "spec" => spec::run(global, parser),
@@ -56,10 +63,13 @@ pub fn enters_container(name: &str) -> bool {
 /// Help of the commands that are not in `help.rs`.
 pub fn help(name: &str) -> Option<&'static str> {
     Some(match name {
+        "checkpoint" => checkpoint::HELP,
         "events" => events::HELP,
         "features" => features::HELP,
+        "mounts" => mounts::HELP,
         "pause" => pause::HELP,
         "ps" => ps::HELP,
+        "restore" => restore::HELP,
         "resume" => resume::HELP,
         "spec" => spec::HELP,
         "update" => update::HELP,

@@ -33,6 +33,8 @@ OPTIONS:
     --cpuset-mems LIST          memory nodes
     --blkio-weight WEIGHT       10 to 1000
     --pids-limit COUNT          tasks; -1 is unlimited
+    --l3-cache-schema SCHEMA    Intel RDT: cache, as L3:0=f
+    --mem-bw-schema SCHEMA      Intel RDT: memory bandwidth, as MB:0=20
 
 EXAMPLES:
     rrun update --memory 256M --memory-swap 256M --pids-limit 100 first
@@ -48,6 +50,8 @@ struct Request {
     cpu: LinuxCpu,
     io: LinuxBlockIo,
     pids: Option<i64>,
+    l3_cache: Option<String>,
+    bandwidth: Option<String>,
 }
 
 impl Request {
@@ -106,10 +110,13 @@ impl Request {
                 self.pids = Some(number(name, value)?);
                 return Ok(());
             }
-            "l3-cache-schema" | "mem-bw-schema" => {
-                return Err(Error::Unsupported(
-                    format!("--{name}: Intel RDT is not there yet").into(),
-                ));
+            "l3-cache-schema" => {
+                self.l3_cache = Some(value.to_owned());
+                return Ok(());
+            }
+            "mem-bw-schema" => {
+                self.bandwidth = Some(value.to_owned());
+                return Ok(());
             }
             _ => {
                 return Err(Error::Usage(format!(
@@ -216,6 +223,10 @@ pub fn run(global: &Global, parser: Parser) -> Result<u8> {
     };
     let container = Container::load(&global.root, id)?;
     update::update(&container, &request.resources()?)?;
+    if request.l3_cache.is_some() || request.bandwidth.is_some() {
+        let (cache, bandwidth) = (request.l3_cache.as_deref(), request.bandwidth.as_deref());
+        rrun_core::rdt::update(&container, cache, bandwidth)?;
+    }
     Ok(0)
 }
 

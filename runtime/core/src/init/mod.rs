@@ -85,6 +85,10 @@ fn run(
     cred::set_parent_death_signal(9)?;
     channel.close_peer()?;
     enter_namespaces(plan, &mut inherited, channel)?;
+    if !plan.net_devices.is_empty() {
+        channel.send(&Message::Devices)?;
+        channel.expect(&Message::Go)?;
+    }
     let mut root = rootfs::build(plan, &mut inherited.trees, channel)?;
     run_create_hooks(plan, channel)?;
     let fifo = matches!(inherited.gate, Gate::Fifo(_));

@@ -83,6 +83,10 @@ pub struct Plan {
     pub propagation: (u64, bool),
     /// The container's cgroup.
     pub cgroup: cgroup::Plan,
+    /// Intel RDT.
+    pub rdt: Option<crate::rdt::Plan>,
+    /// Interfaces that move into the container.
+    pub net_devices: Vec<crate::netdev::NetDevice>,
     /// `net.ipv4.x` as path below /proc/sys, and value; sorted.
     pub sysctls: Vec<(PathBuf, String)>,
     /// The command line's part.
@@ -140,6 +144,7 @@ impl Plan {
             rootless,
         })?;
         let sysctls = sysctls(&spec, &namespaces)?;
+        let net_devices = crate::netdev::from_spec(&spec, namespaces.has(namespaces::NET))?;
         Ok(Self {
             id: id.to_owned(),
             bundle: bundle.to_owned(),
@@ -151,6 +156,8 @@ impl Plan {
             setup_dev,
             propagation,
             cgroup,
+            rdt: crate::rdt::Plan::from_spec(&spec)?,
+            net_devices,
             sysctls,
             options,
             spec,

@@ -58,6 +58,16 @@ fn unified(mount: &Mount) -> Result<OwnedFd> {
     }
 }
 
+/// What a container without a cgroup namespace sees of v1: the directory below its mount of type
+/// `cgroup`, and the caller's cgroup that is bound there.
+pub fn binds() -> Result<Vec<(String, PathBuf)>> {
+    let bind = |h: Hierarchy| {
+        let inside = h.cgroup.strip_prefix("/").unwrap_or(&h.cgroup).to_owned();
+        (h.name, h.mountpoint.join(inside))
+    };
+    Ok(hierarchies()?.into_iter().map(bind).collect())
+}
+
 /// A v1 hierarchy as it is mounted on the host.
 struct Hierarchy {
     /// Name of its directory, as "cpu,cpuacct" or "systemd".

@@ -2,7 +2,7 @@
 //! init process, in the new mount namespace, and addresses everything by
 //! descriptors below [`Root`].
 
-mod cgroupfs;
+pub mod cgroupfs;
 mod copyup;
 pub mod devices;
 pub mod late;
@@ -130,7 +130,7 @@ pub fn open_mapped_trees(plan: &Plan, trees: &mut Trees) -> Result<()> {
 }
 
 /// Maps the ids of `tree`, if `m` wants that and nobody has done it.
-fn map_in_turn(m: &Mount, tree: &OwnedFd) -> Result<()> {
+pub(crate) fn map_in_turn(m: &Mount, tree: &OwnedFd) -> Result<()> {
     let Some(idmap) = &m.idmap else { return Ok(()) };
     let Some((uids, gids)) = &idmap.maps else {
         let field = format!("mounts[{}].uidMappings", m.index);

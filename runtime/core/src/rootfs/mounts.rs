@@ -175,14 +175,7 @@ pub fn mount(
                     tree
                 }
             };
-            bind_attributes(plan, mount, tree.as_fd())?;
-            let make = match path::stat(tree.as_fd())?.kind {
-                Kind::Dir => Make::Dir,
-                _ => Make::File,
-            };
-            let target = path::make_in_root(root, &mount.destination, make)?;
-            mount::attach(tree.as_fd(), target.as_fd())?;
-            propagate(mount, tree.as_fd())?;
+            place(plan, root, mount, &tree)?;
             Ok(None)
         }
         Source::Filesystem { kind, .. } => {
@@ -217,6 +210,18 @@ pub fn mount(
             Ok((kind == "proc" && mount.destination == Path::new("/proc")).then_some(tree))
         }
     }
+}
+
+/// Attaches `tree`, whose root may be a file, at the destination, with the attributes of a bind mount.
+pub fn place(plan: &Plan, root: BorrowedFd<'_>, mount: &Mount, tree: &OwnedFd) -> Result<()> {
+    bind_attributes(plan, mount, tree.as_fd())?;
+    let make = match path::stat(tree.as_fd())?.kind {
+        Kind::Dir => Make::Dir,
+        _ => Make::File,
+    };
+    let target = path::make_in_root(root, &mount.destination, make)?;
+    mount::attach(tree.as_fd(), target.as_fd())?;
+    propagate(mount, tree.as_fd())
 }
 
 /// A tmpfs without a mode takes on that of the directory it covers.
