@@ -84,7 +84,7 @@ pub enum Error {
         got: u64,
     },
     /// A layer was refused. The entry is empty where the stream itself is broken.
-    #[error("layer {layer}{}: {why}", entry_text(entry))]
+    #[error("{}{}: {why}", layer_text(layer), entry_text(entry))]
     Layer {
         /// Digest of the layer as fetched.
         layer: String,
@@ -134,6 +134,14 @@ pub enum Error {
         /// Those that the index lists.
         available: String,
     },
+    /// The machine's policy does not allow the image.
+    #[error("{image} is not allowed here: {why}")]
+    Rejected {
+        /// The reference.
+        image: String,
+        /// Which rule, or what its signatures lack.
+        why: String,
+    },
     /// Something that exists in the standards and is refused here.
     #[error("{what} is not supported: {why}")]
     Unsupported {
@@ -158,6 +166,15 @@ pub enum Error {
     /// A worker ended without a result.
     #[error("internal: {0}")]
     Worker(String),
+}
+
+/// An archive that a Dockerfile adds is no layer yet.
+fn layer_text(layer: &str) -> String {
+    if layer.is_empty() {
+        "the archive".to_owned()
+    } else {
+        format!("layer {layer}")
+    }
 }
 
 fn entry_text(entry: &str) -> String {

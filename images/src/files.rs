@@ -35,6 +35,23 @@ pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::rename(&temp, path).at("rename to", path)
 }
 
+/// The same as [`write_durable`] for what only the owner may read. A link is followed, as other
+/// tools do with the files that people keep elsewhere.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let temp = write_temp(&target, &[], false)?;
+    let written = fs::set_permissions(&temp, fs::Permissions::from_mode(0o600))
+        .and_then(|()| File::options().write(true).open(&temp))
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&temp, &target));
+    if written.is_err() {
+        let _ = fs::remove_file(&temp);
+    }
+    written.at("write", &target)?;
+    sync_dir(target.parent().expect("a file has a directory"))
+}
+
 fn write_temp(path: &Path, bytes: &[u8], sync: bool) -> Result<PathBuf> {
     let name = path
         .file_name()
@@ -50,6 +67,25 @@ fn write_temp(path: &Path, bytes: &[u8], sync: bool) -> Result<PathBuf> {
     }
     written.at("write", &temp)?;
     Ok(temp)
+}
+
+/// A directory that only its owner may enter, made where it is not there. One of somebody else
+/// is left as it is: what is below has its own protection or is not ours to write.
+pub(crate) fn create_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).at("create", parent)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        other => return other.at("create", path),
+    }
+    let meta = fs::metadata(path).at("stat", path)?;
+    let user = rustix::process::geteuid();
+    if meta.mode() & 0o077 != 0 && (user.is_root() || meta.uid() == user.as_raw()) {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).at("chmod", path)?;
+    }
+    Ok(())
 }
 
 /// Makes the names in a directory durable.

@@ -12,6 +12,9 @@ mod dockerfile;
 mod draft;
 mod error;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod image;
 mod install;
 mod manifest;
@@ -25,6 +28,7 @@ mod push;
 mod reference;
 mod registry;
 mod store;
+mod trust;
 mod unpack;
 pub mod users;
 
@@ -40,6 +44,7 @@ pub use options::{Credentials, PullOptions, RegistryOptions};
 pub use platform::Platform;
 pub use progress::{Progress, ProgressSink};
 pub use reference::Reference;
-pub use store::{CheckReport, OverlayRootfs, Problem, Store};
+pub use registry::{Referrer, login, logout, referrers};
+pub use store::{Change, ChangeKind, CheckReport, OverlayRootfs, Problem, Store};
 pub use unpack::Limits;
 pub use users::UserIds;

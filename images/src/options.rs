@@ -52,6 +52,11 @@ pub struct RegistryOptions {
     /// Directory of mirrors and connection settings in containerd's format
     /// (`<registry>/hosts.toml`); `plain_http` and `ca_files` are not asked where it has a file.
     pub hosts_dir: Option<std::path::PathBuf>,
+    /// Mirrors, rewrites and blocks in the containers format (`registries.conf`, version 2), asked
+    /// where `hosts_dir` has no file for the registry. `None` reads what this machine has:
+    /// `$CONTAINERS_REGISTRIES_CONF`, else `~/.config/containers/registries.conf`, else
+    /// `/etc/containers/registries.conf`, each with `registries.conf.d`.
+    pub registries_conf: Option<std::path::PathBuf>,
 }
 
 /// How to pull.
@@ -66,6 +71,9 @@ pub struct PullOptions {
     /// Layers are kept unpacked only. Without it the store holds them as fetched too, so that
     /// `push` and `save` need no registry.
     pub discard_blobs: bool,
+    /// Which images are taken (`policy.json` of the containers tools). `None` is what this machine
+    /// has: `~/.config/containers/policy.json`, else `/etc/containers/policy.json`, else all are.
+    pub policy: Option<std::path::PathBuf>,
     /// Layers fetched at the same time; 0 is the default of 4.
     pub parallel: usize,
 }

@@ -3,13 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
 use hyper::body::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::install::{Installed, install};
 use crate::manifest::{self, Config, Descriptor, Document, Manifest, OCI_MANIFEST};
-use crate::registry::{BlobStream, Remote};
+use crate::registry::{BlobSource, LARGE, Remote};
 use crate::store::{Lease, Record};
+use crate::trust::Policy;
 use crate::{
     Digest, Error, ImageId, Layer, Platform, Progress, ProgressSink, PullOptions, Reference,
     Result, Store,
@@ -38,10 +41,12 @@ impl Store {
         options: &PullOptions,
         progress: Arc<dyn ProgressSink>,
     ) -> Result<ImageId> {
+        let policy = Policy::load(options.policy.as_deref())?;
+        policy.check_name(reference)?;
         let client = Remote::connect(reference, &options.registry).await?;
         let mut lease = Lease::new(self)?;
         let resolved = self
-            .resolve(&client, reference, options, &mut lease)
+            .resolve(&client, reference, options, &policy, &mut lease)
             .await?;
         let layers = resolved.manifest.layers_with(&resolved.config);
         progress.progress(Progress::Resolved {
@@ -72,6 +77,7 @@ impl Store {
         client: &Arc<Remote>,
         reference: &Reference,
         options: &PullOptions,
+        policy: &Policy,
         lease: &mut Lease,
     ) -> Result<Resolved> {
         let name = reference.to_string();
@@ -92,6 +98,9 @@ impl Store {
         let Document::Manifest(manifest) = document else {
             return Err(Error::document(name, "indexes nested too deep"));
         };
+        let manifest_digest = Digest::of(&bytes);
+        let digests = [first_digest.clone(), manifest_digest.clone()];
+        policy.check(reference, &digests, client).await?;
         manifest
             .layers
             .iter()
@@ -102,7 +111,6 @@ impl Store {
         let config = Config::parse(&name, &config_bytes)?;
         manifest.check_against(&name, &config)?;
         check_platform(&name, &config, &wanted, options.platform.is_some())?;
-        let manifest_digest = Digest::of(&bytes);
         lease.add([&first_digest, &manifest_digest, &manifest.config.digest])?;
         for bytes in [&first[..], &bytes, &config_bytes] {
             self.put_document(bytes)?;
@@ -137,6 +145,11 @@ impl Store {
             options.parallel
         };
         let permits = Arc::new(Semaphore::new(parallel));
+        // Connections that no layer uses are shared out among the large ones.
+        let missing =
+            |l: &&Layer| l.compressed_size >= LARGE && !self.has_blob(&l.digest, l.compressed_size);
+        let large = layers.iter().filter(missing).count();
+        let connections = parallel / large.max(1);
         let mut tasks = tokio::task::JoinSet::new();
         let mut done: Option<tokio::sync::oneshot::Receiver<()>> = None;
         for (i, layer) in layers.iter().enumerate() {
@@ -149,6 +162,7 @@ impl Store {
                 limits: options.limits.clone(),
                 keep: !options.discard_blobs,
                 permits: Arc::clone(&permits),
+                connections,
                 progress: Arc::clone(progress),
             };
             let layer = layer.digest.clone();
@@ -204,12 +218,51 @@ struct LayerTask {
     limits: crate::Limits,
     keep: bool,
     permits: Arc<Semaphore>,
+    /// Connections for this layer, if it is large.
+    connections: usize,
     progress: Arc<dyn ProgressSink>,
 }
 
 impl LayerTask {
     /// Returns true where the layer was there before.
     async fn run(&self, below: Option<tokio::sync::oneshot::Receiver<()>>) -> Result<bool> {
+        let below = async move {
+            match below {
+                Some(below) => below.await.is_ok(),
+                None => true,
+            }
+        };
+        let below = below.boxed().shared();
+        let mut from = 0;
+        match self.attempt(below.clone(), &mut from).await {
+            // What an earlier attempt kept may be bad, after a power cut that took its end: it is
+            // gone now, and all is fetched once more.
+            Err(
+                error @ (Error::DigestMismatch { .. }
+                | Error::SizeMismatch { .. }
+                | Error::Layer { .. }),
+            ) if from > 0 => {
+                self.progress.progress(Progress::Retry {
+                    layer: self
+                        .layers
+                        .last()
+                        .expect("a task has a layer")
+                        .digest
+                        .clone(),
+                    why: format!("what was kept is no good: {error}"),
+                });
+                self.attempt(below, &mut from).await
+            }
+            other => other,
+        }
+    }
+
+    /// `began` becomes the first byte that was fetched.
+    async fn attempt(
+        &self,
+        below: Shared<BoxFuture<'static, bool>>,
+        began: &mut u64,
+    ) -> Result<bool> {
         let layer = self.layers.last().expect("a task has a layer").clone();
         let (pieces, source) = mpsc::channel::<Result<Bytes>>(PIECES);
         let (start, started) = tokio::sync::oneshot::channel::<u64>();
@@ -241,14 +294,12 @@ impl LayerTask {
         let fetch = async {
             // Nothing is fetched where the store has the layer, or it is being made meanwhile.
             let Ok(from) = started.await else { return };
+            *began = from;
             let _permit = self.permits.acquire().await;
             self.fetch(&layer, from, pieces).await;
         };
         let wait = async {
-            let ready = match below {
-                Some(below) => below.await.is_ok(),
-                None => true,
-            };
+            let ready = below.await;
             let _ = below_done.send(ready);
         };
         let (unpacked, (), ()) = tokio::join!(unpack, fetch, wait);
@@ -260,7 +311,8 @@ impl LayerTask {
     /// Sends the layer's bytes from `from` on, or the error that ended them.
     async fn fetch(&self, layer: &Layer, from: u64, pieces: mpsc::Sender<Result<Bytes>>) {
         let (digest, size) = (layer.digest.clone(), layer.compressed_size);
-        let mut stream = BlobStream::new(Arc::clone(&self.client), digest.clone(), size, from);
+        let client = Arc::clone(&self.client);
+        let mut stream = BlobSource::new(client, digest.clone(), size, from, self.connections);
         let told = |count| Progress::Bytes {
             layer: digest.clone(),
             count,

@@ -76,7 +76,7 @@ impl Store {
         for digest in blobs {
             let (client, permits) = (Arc::clone(client), Arc::clone(&permits));
             let (path, from) = (self.blob_path(&digest), from.clone());
-            let progress = Arc::clone(progress);
+            let (progress, sessions) = (Arc::clone(progress), self.ingest_dir());
             tasks.spawn(async move {
                 let _permit = permits.acquire().await;
                 let (sink, layer) = (Arc::clone(&progress), digest.clone());
@@ -87,7 +87,7 @@ impl Store {
                     });
                 });
                 let existed = client
-                    .push_blob(&digest, &path, from.as_deref(), on_bytes)
+                    .push_blob(&digest, &path, from.as_deref(), &sessions, on_bytes)
                     .await?;
                 progress.progress(Progress::Done {
                     layer: digest,

@@ -408,3 +408,177 @@ fn two_pulls_at_once_fetch_each_layer_once() {
     client.has(&name);
     assert_eq!(double.count(&big), 1);
 }
+
+/// One layer of 20 MiB that does not compress.
+fn large() -> Vec<Blob> {
+    let mut state = 1u64;
+    let noise: Vec<u8> = (0..20 << 20)
+        .map(|_| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .collect();
+    vec![plain(
+        Tar::default().raw(b"noise", b'0', b"", &noise, 0o644).end(),
+    )]
+}
+
+/// Pulls an image of one large layer and gives the ranges that were asked for.
+fn pull_large(
+    handler: impl Fn(&Content, &kit::double::Request) -> Reply + Send + Sync + 'static,
+) -> Vec<String> {
+    let content = Content::new(&large());
+    let big = content.layers[0].to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&asked);
+    let double = Double::start(move |request| {
+        if request.path.ends_with(&big) {
+            let range = request.headers.get("range").cloned().unwrap_or_default();
+            seen.lock().unwrap().push(range);
+        }
+        handler(&content, request)
+    });
+    let client = Client::new();
+    let name = format!("{}/app:1", double.host);
+    client.pull(&name).unwrap();
+    assert!(client.store.check().unwrap().problems.is_empty());
+    asked.lock().unwrap().clone()
+}
+
+#[test]
+fn a_large_layer_comes_in_ranges_beside_each_other() {
+    require!(Need::Root);
+    let running = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&most);
+    let asked = pull_large(move |content, request| {
+        let now = running.fetch_add(1, Ordering::SeqCst) + 1;
+        seen.fetch_max(now, Ordering::SeqCst);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        running.fetch_sub(1, Ordering::SeqCst);
+        content.answer(request)
+    });
+    assert_eq!(asked.len(), 6, "{asked:?}");
+    assert!(
+        asked.iter().any(|range| range == "bytes=0-4194303"),
+        "{asked:?}"
+    );
+    assert!(most.load(Ordering::SeqCst) > 1);
+}
+
+#[test]
+fn a_broken_range_goes_on_where_it_stopped() {
+    require!(Need::Root);
+    let breaks = AtomicUsize::new(0);
+    let asked = pull_large(move |content, request| {
+        let reply = content.answer(request);
+        let second = request
+            .headers
+            .get("range")
+            .is_some_and(|r| r == "bytes=4194304-8388607");
+        if second && breaks.fetch_add(1, Ordering::SeqCst) == 0 {
+            reply.cut(1_000_000)
+        } else {
+            reply
+        }
+    });
+    assert!(
+        asked.iter().any(|range| range == "bytes=5194304-8388607"),
+        "{asked:?}"
+    );
+}
+
+#[test]
+fn a_registry_without_ranges_gives_a_large_layer_whole() {
+    require!(Need::Root);
+    let asked = pull_large(|content, request| {
+        let mut plain = content.answer(request);
+        if plain.status == 206 {
+            let blob = request.path.rsplit('/').next().unwrap();
+            plain = Reply::new(200, content.blobs[blob].clone());
+        }
+        plain
+    });
+    assert_eq!(asked.last().map(String::as_str), Some(""), "{asked:?}");
+}
+
+#[test]
+fn a_registry_that_dies_is_an_error_that_says_all() {
+    let content = Content::new(&image());
+    let big = content.layers[0].to_string();
+    let layer = big.clone();
+    let double = Double::start(move |request| {
+        let reply = content.answer(request);
+        if request.path.ends_with(&big) {
+            reply.cut(0)
+        } else {
+            reply
+        }
+    });
+    let client = Client::new();
+    let error = client
+        .pull(&format!("{}/team/app:1", double.host))
+        .unwrap_err();
+    let text = error.to_string();
+    for part in [
+        double.host.as_str(),
+        "team/app",
+        layer.as_str(),
+        "5 attempts",
+    ] {
+        assert!(text.contains(part), "{text}: no {part}");
+    }
+    client.has_nothing();
+}
+
+#[test]
+fn what_was_kept_and_is_bad_is_fetched_anew() {
+    require!(Need::Root);
+    let content = Content::new(&image());
+    let big = content.layers[0].clone();
+    let double = Double::start(move |request| content.answer(request));
+    let client = Client::new();
+    // As a power cut leaves it: the length is there, the bytes are not.
+    let partial = client
+        .store
+        .root()
+        .join(format!("ingest/{}.partial", big.hex()));
+    std::fs::write(partial, vec![0; 100]).unwrap();
+    let name = format!("{}/app:1", double.host);
+    client.pull(&name).unwrap();
+    client.has(&name);
+    assert!(client.retries.lock().unwrap()[0].contains("no good"));
+}
+
+#[test]
+fn a_mirror_of_registries_conf_is_asked_first_and_the_registry_next() {
+    require!(Need::Root);
+    let content = Content::new(&image());
+    let documents = content.clone();
+    let mirror = Double::start(move |request| {
+        assert!(request.path.starts_with("/v2/hub/app/"), "{}", request.path);
+        if request.path.contains("/blobs/") {
+            return Reply::new(404, "");
+        }
+        documents.answer(request)
+    });
+    let origin = Double::start(move |request| content.answer(request));
+    let mut client = Client::new();
+    let conf = client.store.root().join("../registries.conf");
+    std::fs::write(
+        &conf,
+        format!(
+            "[[registry]]\nprefix = \"{0}\"\nlocation = \"{0}\"\n[[registry.mirror]]\nlocation = \"{1}/hub\"\n",
+            origin.host, mirror.host
+        ),
+    )
+    .unwrap();
+    client.options.registry.registries_conf = Some(conf);
+    let name = format!("{}/app:1", origin.host);
+    client.pull(&name).unwrap();
+    client.has(&name);
+    assert_eq!(origin.count("/manifests/"), 0);
+    assert!(mirror.count("/manifests/") > 0 && origin.count("/blobs/") >= 3);
+}

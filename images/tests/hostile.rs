@@ -298,3 +298,101 @@ fn bombs_are_refused_within_bounds() {
     );
     assert!(text.to_string().contains("extension header"), "{text}");
 }
+
+#[test]
+fn links_of_earlier_layers_lead_nowhere() {
+    require!(Need::Root);
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().to_str().unwrap();
+    // The link is in the layer below: each layer is a tree of its own, so the upper one makes a
+    // directory, and a file in it, and nothing is followed.
+    let below = plain(Tar::default().symlink("data", target).end());
+    let above = plain(Tar::default().file("data/file", "x").end());
+    let dir = tempfile::tempdir().unwrap();
+    layout(
+        &dir.path().join("layout"),
+        "example.org/a:1",
+        &[below, above],
+    );
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    store
+        .load(&dir.path().join("layout"), None, &Limits::default())
+        .unwrap();
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    let image = store.inspect("example.org/a:1").unwrap();
+    let file = store.read_file(&image, "data/file", 9).unwrap();
+    assert_eq!(file.as_deref(), Some(&b"x"[..]));
+    let flat = dir.path().join("flat");
+    store.unpack_flat("example.org/a:1", &flat).unwrap();
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+    let hard = plain(Tar::default().hard("stolen", "data/passwd").end());
+    fs::write(outside.path().join("passwd"), "secret").unwrap();
+    let below = plain(Tar::default().symlink("data", target).end());
+    let text = refused(&[below, hard], &Limits::default()).to_string();
+    assert!(text.contains("\"stolen\""), "{text}");
+}
+
+#[test]
+fn odd_names_are_kept_byte_for_byte() {
+    require!(Need::Root);
+    use std::os::unix::ffi::OsStrExt;
+    let long = [b'n'; 255];
+    let tar = Tar::default()
+        .raw(b"caf\xe9", b'0', b"", b"latin", 0o644)
+        .pax(&[("path", &long[..])])
+        .file("x", "long")
+        .file("new\nline", "1")
+        .end();
+    let dir = tempfile::tempdir().unwrap();
+    layout(&dir.path().join("layout"), "example.org/a:1", &[plain(tar)]);
+    let store = Store::open(&dir.path().join("store")).unwrap();
+    store
+        .load(&dir.path().join("layout"), None, &Limits::default())
+        .unwrap();
+    let flat = dir.path().join("flat");
+    store.unpack_flat("example.org/a:1", &flat).unwrap();
+    let mut names: Vec<Vec<u8>> = fs::read_dir(&flat)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().as_bytes().to_vec())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [b"caf\xe9".to_vec(), b"new\nline".to_vec(), long.to_vec()]
+    );
+    assert!(store.check().unwrap().problems.is_empty());
+}
+
+#[test]
+fn entries_beyond_the_bound_are_refused_by_number() {
+    require!(Need::Root);
+    let mut tar = Tar::default();
+    for i in 0..20_000 {
+        tar = tar.file(&format!("d{}/{i}", i % 50), "");
+    }
+    let bad = gzip(&tar.end());
+    let limits = Limits {
+        layer_entries: 19_999,
+        ..Limits::default()
+    };
+    let text = refused(&[bad], &limits).to_string();
+    assert!(text.contains("more than 19999 entries"), "{text}");
+}
+
+#[test]
+fn a_file_that_says_it_is_larger_than_the_layer_is_refused() {
+    require!(Need::Root);
+    // The header promises a terabyte (a sparse bomb's way to say it); 5 bytes come.
+    let tar = Tar::default()
+        .pax(&[("size", b"1099511627776")])
+        .file("big", "12345");
+    let text = refused(&[gzip(&tar.end())], &Limits::default()).to_string();
+    assert!(
+        text.contains("\"big\"") && text.contains("ends inside"),
+        "{text}"
+    );
+    let sparse: (&str, &[u8]) = ("GNU.sparse.realsize", b"1099511627776");
+    let tar = Tar::default().pax(&[sparse]).file("sparse", "");
+    let text = refused(&[gzip(&tar.end())], &Limits::default()).to_string();
+    assert!(text.contains("sparse"), "{text}");
+}

@@ -9,12 +9,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use rrun_images::Store;
 
 /// Pulls, makes, keeps and pushes container images.
 #[derive(Parser)]
 #[command(name = "rrun-image", version, max_term_width = 100)]
-struct Cli {
+pub(crate) struct Cli {
     /// Directory of the image store
     #[arg(
         long,
@@ -33,10 +32,7 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.debug);
-    match Store::open(&cli.store)
-        .map_err(Into::into)
-        .and_then(|store| cli.command.run(&store))
-    {
+    match cli.command.run(&cli.store) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("rrun-image: {error:#}");

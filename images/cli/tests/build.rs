@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use kit::Tool;
+use kit::{Tool, outside};
 use rrun_tests::{Need, require};
 
 /// Writes files of a build context.
@@ -181,7 +181,7 @@ fn mistakes_are_named_with_their_line() {
         ),
         ("FROM scratch\nCOPY link /\n", "line 2", "not there"),
         ("FROM scratch\nRUN true\n", "line 2", "nothing was copied"),
-        ("FROM scratch\nADD a.tar /\n", "line 2", "archive"),
+        ("FROM scratch\nADD a.tar /\n", "line 2", "wrong checksum"),
         (
             "FROM scratch\nCOPY a a.tar /x\n",
             "line 2",
@@ -310,4 +310,55 @@ fn run_writes_a_layer_once() {
     );
     assert_eq!(fs::read_dir(tool.path("store/build")).unwrap().count(), 0);
     assert_eq!(fs::read_dir(tool.path("store/rootfs")).unwrap().count(), 0);
+}
+
+#[test]
+fn archives_are_added_unpacked_with_their_owners() {
+    require!(Need::Root, Need::Program("tar"));
+    let tool = Tool::new();
+    let context = context(
+        &tool,
+        &[("Dockerfile", ""), ("tree/bin/tool", "one"), ("plain", "2")],
+    );
+    let tree = format!("{context}/tree");
+    std::os::unix::fs::symlink("tool", format!("{tree}/bin/link")).unwrap();
+    let archive = format!("{context}/root.tar.gz");
+    outside(
+        "tar",
+        &[
+            "-C",
+            &tree,
+            "--owner=7",
+            "--group=8",
+            "--mode=0750",
+            "-czf",
+            &archive,
+            ".",
+        ],
+    );
+    let text = "FROM scratch\nADD root.tar.gz plain /opt/\n";
+    fs::write(format!("{context}/Dockerfile"), text).unwrap();
+    tool.ok(&["build", &context, "--tag", "example.org/added:1", "-q"]);
+    let flat = tool.path("flat");
+    let name = "example.org/added:1";
+    tool.ok(&[
+        "unpack",
+        "--flat",
+        "--rootfs-only",
+        name,
+        flat.to_str().unwrap(),
+    ]);
+    let tool_file = flat.join("opt/bin/tool");
+    assert_eq!(fs::read_to_string(&tool_file).unwrap(), "one");
+    assert_eq!(
+        fs::read_link(flat.join("opt/bin/link")).unwrap(),
+        Path::new("tool")
+    );
+    assert_eq!(fs::read_to_string(flat.join("opt/plain")).unwrap(), "2");
+    let meta = fs::metadata(tool_file).unwrap();
+    assert_eq!(
+        (meta.uid(), meta.gid(), meta.mode() & 0o7777),
+        (7, 8, 0o750)
+    );
+    assert!(!flat.join("opt/root.tar.gz").exists());
 }

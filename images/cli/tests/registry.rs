@@ -433,3 +433,116 @@ fn mirrors_are_asked_in_turn() {
     ]);
     assert!(bad.contains("example.org/hosts.toml"), "{bad}");
 }
+
+/// Sends 33 MiB that do not compress: more than goes in one request.
+fn build_large(tool: &Tool, tag: &str) {
+    let dir = tool.path("large");
+    fs::create_dir_all(&dir).unwrap();
+    outside(
+        "sh",
+        &[
+            "-c",
+            &format!("head -c 34603008 /dev/urandom > {}/noise", dir.display()),
+        ],
+    );
+    tool.ok(&["build-layers", dir.to_str().unwrap(), "--tag", tag]);
+}
+
+#[test]
+fn a_large_layer_is_pushed_in_pieces_and_taken_over_by_another_repository() {
+    require!(Need::Root, Need::Program("docker-registry"));
+    let (tool, registry) = (Tool::new(), Registry::start());
+    let name = format!("{}/team/large:1", registry.host());
+    build_large(&tool, &name);
+    tool.ok(&["push", "--quiet", &name]);
+    let left = fs::read_dir(tool.path("store/ingest")).unwrap().count();
+    assert_eq!(left, 0, "a finished upload keeps no session");
+    let other = format!("{}/other/large:1", registry.host());
+    let json = tool.ok(&["push", "--json", &name, &other]);
+    assert!(
+        !json.contains(r#""bytes""#) || json.contains("existed"),
+        "{json}"
+    );
+    tool.ok(&["remove", &name]);
+    tool.ok(&["prune", "--all"]);
+    tool.ok(&["pull", "--quiet", &other]);
+    tool.ok(&["check"]);
+}
+
+#[test]
+fn a_login_is_verified_kept_and_forgotten() {
+    require!(Need::Root, Need::Program("docker-registry"));
+    let (tool, registry) = (Tool::new(), Registry::start());
+    let file = tool.path("auth.json");
+    let login = tool
+        .command(&["login", &registry.host(), "-u", "user", "--password-stdin"])
+        .env("REGISTRY_AUTH_FILE", &file)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .map(|mut child| {
+            use std::io::Write;
+            child.stdin.take().unwrap().write_all(b"secret\n").unwrap();
+            child.wait().unwrap()
+        });
+    assert!(login.unwrap().success());
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(
+        text.contains(&registry.host()) && text.contains("dXNlcjpzZWNyZXQ="),
+        "{text}"
+    );
+    assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    let logout = |file: &Path| {
+        tool.command(&["logout", &registry.host()])
+            .env("REGISTRY_AUTH_FILE", file)
+            .output()
+            .unwrap()
+    };
+    assert!(logout(&file).status.success());
+    assert!(!logout(&file).status.success());
+    assert!(
+        !fs::read_to_string(&file)
+            .unwrap()
+            .contains("dXNlcjpzZWNyZXQ=")
+    );
+}
+
+#[test]
+fn referrers_are_listed_also_where_the_registry_knows_only_tags() {
+    require!(Need::Root, Need::Program("docker-registry"));
+    let (tool, registry) = (Tool::new(), Registry::start());
+    let name = format!("{}/app:1", registry.host());
+    tool.build(&name);
+    let digest = tool.ok(&["push", "--quiet", &name]);
+    assert_eq!(tool.ok(&["referrers", "--json", &name]), "[]");
+    // The fall-back tag, put there as a client of the older specification would.
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":7,"artifactType":"application/spdx+json"}}]}}"#
+    );
+    let file = tool.path("index.json");
+    fs::write(&file, index).unwrap();
+    let url = format!(
+        "http://{}/v2/app/manifests/sha256-{}",
+        registry.host(),
+        &digest[7..]
+    );
+    let kind = "Content-Type: application/vnd.oci.image.index.v1+json";
+    let body = format!("@{}", file.display());
+    outside(
+        "curl",
+        &[
+            "-sSf",
+            "-X",
+            "PUT",
+            "-H",
+            kind,
+            "--data-binary",
+            &body,
+            &url,
+        ],
+    );
+    assert!(
+        tool.ok(&["referrers", &name])
+            .contains("application/spdx+json")
+    );
+}

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::ignore::{Ignore, matches_path};
-use crate::Compression;
 use crate::pack::LayerWriter;
 
 /// A tree that COPY takes from: the build context, or the files of a stage.
@@ -39,16 +38,24 @@ impl Item {
         self.path.join("/")
     }
 
-    /// True for what Docker's ADD would unpack: tar, also compressed.
+    /// What is in a directory, whatever its name.
+    pub fn directory(from: &Path, to: &Path) -> Self {
+        Self {
+            from: from.to_owned(),
+            path: Vec::new(),
+            to: to.to_owned(),
+            contents: true,
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.from
+    }
+
+    /// True for what Docker's ADD unpacks: tar, also compressed. A compressed file that is no tar
+    /// is copied as it is, as Docker does.
     pub fn is_archive(&self) -> bool {
-        use std::io::Read;
-        let mut start = Vec::new();
-        let read =
-            fs::File::open(&self.from).and_then(|file| file.take(512).read_to_end(&mut start));
-        let compressed = Compression::sniff(&start) != Compression::None
-            || start.starts_with(b"BZh")
-            || start.starts_with(b"\xfd7zXZ");
-        read.is_ok() && !self.contents && (compressed || start.get(257..262) == Some(b"ustar"))
+        !self.contents && crate::unpack::is_archive(&self.from)
     }
 }
 

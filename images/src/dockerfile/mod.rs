@@ -319,6 +319,12 @@ pub fn default_runtime() -> PathBuf {
         .unwrap_or_else(|| Path::new("rrun").to_owned())
 }
 
+/// For the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn parse_text(text: &str) {
+    let _ = parse::parse(text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

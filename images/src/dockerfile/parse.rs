@@ -68,10 +68,18 @@ pub(super) struct Line {
 /// Reads a Dockerfile. Variables stay in; they are known when the line is reached.
 pub(super) fn parse(text: &str) -> Result<Vec<Line>, Mistake> {
     let mut lines = Vec::new();
-    for (number, text) in logical_lines(text)? {
+    for Logical {
+        number,
+        text,
+        script,
+    } in logical_lines(text)?
+    {
         let bad = |why: String| Mistake { line: number, why };
         let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((&text, ""));
-        let instruction = instruction(&keyword.to_ascii_uppercase(), rest.trim()).map_err(bad)?;
+        let instruction = match script {
+            Some(script) => Instruction::Run(Command::Shell(script)),
+            None => instruction(&keyword.to_ascii_uppercase(), rest.trim()).map_err(bad)?,
+        };
         let first_from = lines
             .iter()
             .any(|l: &Line| matches!(l.instruction, Instruction::From { .. }));
@@ -100,11 +108,20 @@ pub(super) fn parse(text: &str) -> Result<Vec<Line>, Mistake> {
     })
 }
 
-/// Joins what a backslash continues; takes comments and empty lines out.
-fn logical_lines(text: &str) -> Result<Vec<(usize, String)>, Mistake> {
-    let mut lines: Vec<(usize, String)> = Vec::new();
+/// An instruction's whole line.
+struct Logical {
+    number: usize,
+    text: String,
+    /// What a RUN with here-documents gives to the shell.
+    script: Option<String>,
+}
+
+/// Joins what a backslash continues; takes comments and empty lines out; reads here-documents.
+fn logical_lines(text: &str) -> Result<Vec<Logical>, Mistake> {
+    let mut lines: Vec<Logical> = Vec::new();
     let mut open: Option<(usize, String)> = None;
-    for (i, raw) in text.lines().enumerate() {
+    let mut raw_lines = text.lines().enumerate();
+    while let Some((i, raw)) = raw_lines.next() {
         let number = i + 1;
         let trimmed = raw.trim();
         let directive = trimmed.strip_prefix('#').map(|rest| rest.replace(' ', ""));
@@ -132,12 +149,72 @@ fn logical_lines(text: &str) -> Result<Vec<(usize, String)>, Mistake> {
         if goes_on {
             open = Some((start, whole));
         } else {
-            lines.push((start, whole.trim().to_owned()));
+            let mut rest = raw_lines.by_ref().map(|(_, line)| line);
+            let script = script(&whole, &mut rest).map_err(|why| Mistake { line: start, why })?;
+            lines.push(logical(start, &whole, script));
         }
     }
-    lines.extend(open.map(|(start, whole)| (start, whole.trim().to_owned())));
-    lines.retain(|(_, line)| !line.is_empty());
+    lines.extend(open.map(|(start, whole)| logical(start, &whole, None)));
+    lines.retain(|line| !line.text.is_empty());
     Ok(lines)
+}
+
+fn logical(number: usize, whole: &str, script: Option<String>) -> Logical {
+    Logical {
+        number,
+        text: whole.trim().to_owned(),
+        script,
+    }
+}
+
+/// The script of a RUN with here-documents: the document where it stands alone, else the command
+/// with its documents, which the shell reads itself.
+fn script(line: &str, rest: &mut dyn Iterator<Item = &str>) -> Result<Option<String>, String> {
+    let (keyword, command) = line
+        .trim()
+        .split_once(char::is_whitespace)
+        .unwrap_or((line, ""));
+    let documents = words::heredocs(command.trim());
+    if !keyword.eq_ignore_ascii_case("run")
+        || documents.is_empty()
+        || command.trim().starts_with("--")
+    {
+        return Ok(None);
+    }
+    let alone = documents.len() == 1 && documents[0].alone;
+    let mut script = if alone {
+        String::new()
+    } else {
+        format!("{}\n", command.trim())
+    };
+    for document in documents {
+        loop {
+            let Some(line) = rest.next() else {
+                return Err(format!(
+                    "its here-document has no end: {} is missing",
+                    document.end
+                ));
+            };
+            let inner = if document.tabs {
+                line.trim_start_matches('\t')
+            } else {
+                line
+            };
+            let ends = inner == document.end;
+            if !(ends && alone) {
+                // The shell takes the tabs out itself.
+                script.push_str(if alone { inner } else { line });
+                script.push('\n');
+            }
+            if ends {
+                break;
+            }
+        }
+    }
+    if alone && script.starts_with("#!") {
+        return Err("a here-document with #! is not supported: leave that line out".to_owned());
+    }
+    Ok(Some(script))
 }
 
 fn instruction(keyword: &str, rest: &str) -> Result<Instruction, String> {
@@ -145,7 +222,7 @@ fn instruction(keyword: &str, rest: &str) -> Result<Instruction, String> {
         return Err(format!("{keyword} needs an argument"));
     }
     if rest.starts_with("<<") || (matches!(keyword, "RUN" | "COPY") && words::has_heredoc(rest)) {
-        return Err("here-documents are not supported".to_owned());
+        return Err("here-documents are supported by RUN only".to_owned());
     }
     Ok(match keyword {
         "FROM" => from(rest)?,
@@ -397,6 +474,29 @@ mod tests {
         let check = one("HEALTHCHECK --interval=1m30s --retries=2 CMD true").unwrap();
         let want = serde_json::json!({"Interval": 90_000_000_000u64, "Retries": 2, "Test": ["CMD-SHELL", "true"]});
         assert_eq!(check, Instruction::Healthcheck(want));
+    }
+
+    #[test]
+    fn here_documents_of_run_are_scripts() {
+        let shell = |text: &str| Instruction::Run(Command::Shell(text.into()));
+        assert_eq!(
+            one("RUN <<EOF\n# kept\necho $A\n\n  two\\\nEOF").unwrap(),
+            shell("# kept\necho $A\n\n  two\\\n")
+        );
+        assert_eq!(one("RUN <<-E\n\techo a\n\tE").unwrap(), shell("echo a\n"));
+        assert_eq!(
+            one("RUN cat <<'A' > /f && true\nx\nA").unwrap(),
+            shell("cat <<'A' > /f && true\nx\nA\n")
+        );
+        assert!(one("RUN <<EOF\necho a").unwrap_err().why.contains("EOF"));
+        assert!(
+            one("RUN <<EOF\n#!/bin/python\nEOF")
+                .unwrap_err()
+                .why
+                .contains("#!")
+        );
+        let after = parse("FROM scratch\nRUN <<E\nFROM x\nE\nCMD a").unwrap();
+        assert_eq!((after.len(), after[2].number), (3, 5));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::{BuildOptions, Failed, Plan, run};
 use crate::merged::Merged;
 use crate::pack::Look;
 use crate::store::Lease;
-use crate::{Compression, Image, ImageId, Layer, Result, Store, files};
+use crate::{Compression, Image, ImageId, Layer, Limits, Result, Store, files, unpack};
 
 /// Makes the stages of a plan and names the image.
 pub(super) fn build(store: &Store, plan: &Plan, options: &BuildOptions) -> Result<ImageId> {
@@ -312,7 +312,9 @@ impl Build<'_> {
         let to_directory = slash || merged.is_directory(&real);
         let at = Path::new("/").join(std::ffi::OsStr::from_bytes(&real.join(&b'/')));
         let items = tree.items(&copy.sources, &at, to_directory)?;
-        refuse_archives(copy, &items)?;
+        let (archives, items): (Vec<Item>, Vec<Item>) = items
+            .into_iter()
+            .partition(|item| copy.add && item.is_archive());
         let owner = match &copy.chown {
             Some(chown) => {
                 let ids = self.store.user_of(&Image::of_draft(&stage.draft), chown)?;
@@ -321,6 +323,13 @@ impl Build<'_> {
             }
             None => None,
         };
+        for archive in &archives {
+            let layer = self.add_archive(&merged, &real, archive, owner, lease)?;
+            self.push(stage, lease, layer, &line.text)?;
+        }
+        if items.is_empty() {
+            return Ok(());
+        }
         let itself = to_directory || items.iter().any(Item::is_directory);
         let layer = self.store.pack(
             lease,
@@ -332,6 +341,37 @@ impl Build<'_> {
             },
         )?;
         self.push(stage, lease, layer, &line.text)
+    }
+
+    /// ADD of an archive: what is in it, with the owners and modes that it gives, as a layer.
+    fn add_archive(
+        &self,
+        merged: &Merged,
+        real: &[Vec<u8>],
+        archive: &Item,
+        owner: Option<(u32, u32)>,
+        lease: &mut Lease,
+    ) -> Result<Layer, Failed> {
+        let scratch = files::Scratch::new(self.store.build_dir().join(lease.reserve()?))?;
+        let mode = unpack::Mode::overlay(self.store.is_rootless());
+        let limits = Limits::default();
+        let named = |why: String| Failed::Step(format!("{}: {why}", archive.name()));
+        unpack::archive(archive.path(), scratch.path(), mode, &limits)
+            .map_err(|error| named(error.to_string()))?;
+        let tree = Tree {
+            root: scratch.path().to_owned(),
+            ignore: Ignore::default(),
+        };
+        let at = Path::new("/").join(std::ffi::OsStr::from_bytes(&real.join(&b'/')));
+        let items = [Item::directory(scratch.path(), &at)];
+        let look = Look {
+            owner,
+            ..self.look(None, None)
+        };
+        Ok(self.store.pack(lease, self.compression(), look, |packer| {
+            merged.pack_parents(real, true, owner.unwrap_or((0, 0)), packer)?;
+            tree.pack(&items, packer)
+        })?)
     }
 
     /// What COPY takes from.
@@ -369,15 +409,4 @@ fn add_once(list: &mut Vec<String>, item: String) {
     if !list.contains(&item) {
         list.push(item);
     }
-}
-
-/// Docker's ADD unpacks archives; to copy one in silence would be another image.
-fn refuse_archives(copy: &Copy, items: &[Item]) -> Result<(), Failed> {
-    for item in items.iter().filter(|_| copy.add) {
-        if item.is_archive() {
-            let why = "ADD of an archive is not supported: COPY it, or unpack it in a RUN";
-            return Err(Failed::Step(format!("{}: {why}", item.name())));
-        }
-    }
-    Ok(())
 }

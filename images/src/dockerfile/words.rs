@@ -57,6 +57,44 @@ pub(super) fn has_heredoc(text: &str) -> bool {
     })
 }
 
+/// The start of a here-document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Heredoc {
+    /// The line that ends it.
+    pub end: String,
+    /// `<<-`: tabs at the start of its lines are left out.
+    pub tabs: bool,
+    /// Nothing but this is on the line.
+    pub alone: bool,
+}
+
+/// The here-documents that a command line announces, in order.
+pub(super) fn heredocs(text: &str) -> Vec<Heredoc> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("<<") {
+        let after = &rest[at + 2..];
+        let word = after.strip_prefix('-').unwrap_or(after);
+        let tabs = word.len() < after.len();
+        let quote = word.chars().next().filter(|c| matches!(c, '"' | '\''));
+        let inner = &word[usize::from(quote.is_some())..];
+        let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let end = inner.find(|c| !good(c)).unwrap_or(inner.len());
+        let closed = quote.is_none_or(|quote| inner[end..].starts_with(quote));
+        let starts = inner.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if starts && closed {
+            let behind = &inner[end + usize::from(quote.is_some())..];
+            found.push(Heredoc {
+                end: inner[..end].to_owned(),
+                tabs,
+                alone: text[..text.len() - rest.len() + at].is_empty() && behind.trim().is_empty(),
+            });
+        }
+        rest = inner.get(end..).unwrap_or_default();
+    }
+    found
+}
+
 impl Words<'_> {
     /// Replaces `$name`, `${name}`, `${name:-word}` and `${name:+word}`; `\$` is a dollar.
     pub fn expand(&self, text: &str) -> Result<String, String> {
@@ -149,5 +187,20 @@ mod tests {
         assert!(
             has_heredoc("cat <<EOF") && has_heredoc("cat <<-'E'") && !has_heredoc("$((1 << 2))")
         );
+    }
+
+    #[test]
+    fn here_documents_are_found() {
+        let one = |text: &str| heredocs(text).pop().unwrap();
+        let want = |end: &str, tabs, alone| Heredoc {
+            end: end.to_owned(),
+            tabs,
+            alone,
+        };
+        assert_eq!(one("<<EOF"), want("EOF", false, true));
+        assert_eq!(one("<<-'E_1' "), want("E_1", true, true));
+        assert_eq!(one("cat <<\"A\" > f"), want("A", false, false));
+        assert_eq!(heredocs("cat <<A - <<B").len(), 2);
+        assert!(heredocs("echo $((1 << 2)) <<'A").is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
@@ -40,8 +40,7 @@ pub(super) fn find(registry: &str, repository: &str) -> Result<Credentials> {
             continue;
         }
         let what = path.display().to_string();
-        let config: ConfigFile = serde_json::from_slice(&files::read_limited(&path, FILE_LIMIT)?)
-            .map_err(|error| Error::document(&what, error))?;
+        let config = read(&path)?;
         if let Some(credentials) = of_file(&what, &config, registry, repository)? {
             return Ok(credentials);
         }
@@ -73,15 +72,35 @@ fn paths() -> Vec<PathBuf> {
     paths
 }
 
-/// The names under which a registry may be listed, the most exact first.
-fn names(registry: &str, repository: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut path = format!("{registry}/{repository}");
-    while let Some((parent, _)) = path.rsplit_once('/') {
-        names.push(path.clone());
-        path = parent.to_owned();
+/// Where a login is written: the first file that is read.
+pub(super) fn default_file() -> PathBuf {
+    paths().swap_remove(0)
+}
+
+/// The helper that a file names for a registry.
+pub(super) fn helper_of(path: &Path, registry: &str) -> Result<Option<String>> {
+    if !path.exists() {
+        return Ok(None);
     }
-    names.push(registry.to_owned());
+    let config = read(path)?;
+    let names = registry_names(registry);
+    let own = names.iter().find_map(|name| config.cred_helpers.get(name));
+    let all = Some(&config.creds_store).filter(|name| !name.is_empty());
+    Ok(own.or(all).cloned())
+}
+
+fn read(path: &Path) -> Result<ConfigFile> {
+    let what = path.display().to_string();
+    let bytes = files::read_limited(path, FILE_LIMIT)?;
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(ConfigFile::default());
+    }
+    serde_json::from_slice(&bytes).map_err(|error| Error::document(what, error))
+}
+
+/// The names of a registry itself.
+pub(super) fn registry_names(registry: &str) -> Vec<String> {
+    let mut names = vec![registry.to_owned()];
     names.extend([format!("https://{registry}"), format!("http://{registry}")]);
     if registry == "docker.io" {
         let hub = [
@@ -91,6 +110,18 @@ fn names(registry: &str, repository: &str) -> Vec<String> {
         ];
         names.extend(hub.map(str::to_owned));
     }
+    names
+}
+
+/// The names under which a registry may be listed, the most exact first.
+fn names(registry: &str, repository: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut path = format!("{registry}/{repository}");
+    while let Some((parent, _)) = path.rsplit_once('/') {
+        names.push(path.clone());
+        path = parent.to_owned();
+    }
+    names.extend(registry_names(registry));
     names
 }
 
@@ -171,33 +202,9 @@ struct HelperAnswer {
 /// Runs `docker-credential-<helper> get`.
 fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
     let program = format!("docker-credential-{helper}");
-    let path = PathBuf::from(&program);
-    if helper.contains('/') {
-        return Err(Error::document(
-            program,
-            "the name of a credential helper has no /",
-        ));
-    }
-    let mut child = Command::new(&program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .at("run", &path)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A helper that does not read has its own reasons, which its status tells.
-        let _ = stdin.write_all(server.as_bytes());
-    }
-    let output = child.wait_with_output().at("run", &path)?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        if text.contains("credentials not found") {
-            return Ok(None);
-        }
-        let why = format!("get {server}: {}: {}", output.status, text.trim());
-        return Err(Error::document(program, why));
-    }
+    let Some(text) = tell_helper(helper, "get", server)? else {
+        return Ok(None);
+    };
     let answer: HelperAnswer =
         serde_json::from_str(&text).map_err(|error| Error::document(program, error))?;
     Ok(Some(match answer.username.as_str() {
@@ -207,6 +214,38 @@ fn ask_helper(helper: &str, server: &str) -> Result<Option<Credentials>> {
             password: answer.secret,
         },
     }))
+}
+
+/// Runs `docker-credential-<helper> <verb>` and gives what it prints; `None` where it has no
+/// credentials.
+pub(super) fn tell_helper(helper: &str, verb: &str, input: &str) -> Result<Option<String>> {
+    let program = format!("docker-credential-{helper}");
+    let path = PathBuf::from(&program);
+    if helper.contains('/') {
+        let why = "the name of a credential helper has no /";
+        return Err(Error::document(program, why));
+    }
+    let mut child = Command::new(&program)
+        .arg(verb)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .at("run", &path)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A helper that does not read has its own reasons, which its status tells.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output().at("run", &path)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(Some(text));
+    }
+    if text.contains("credentials not found") {
+        return Ok(None);
+    }
+    let why = format!("{verb}: {}: {}", output.status, text.trim());
+    Err(Error::document(program, why))
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Manifests and blobs from a registry.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, CONTENT_RANGE, RANGE};
 use http::{Method, StatusCode};
@@ -16,6 +17,9 @@ use crate::{Digest, Error, Result};
 
 /// A connection that gives nothing for this long is broken off and the rest asked for anew.
 const STALL: Duration = Duration::from_secs(30);
+/// So is one that gives less than this in a minute: a byte now and then is no transfer.
+const LEAST: u64 = 64 << 10;
+const WINDOW: Duration = Duration::from_mins(1);
 
 impl Client {
     /// The bytes of a manifest or index, verified where the identifier is a digest.
@@ -87,9 +91,14 @@ pub(crate) struct BlobStream {
     digest: Digest,
     size: u64,
     at: u64,
+    /// Where it ends: the size, or the end of a range.
+    end: u64,
     body: Option<Answer>,
-    /// Attempts since the last byte came.
+    /// Attempts since [`LEAST`] came, of which this much is there.
     attempts: u32,
+    progress: u64,
+    /// When the rate was looked at last, and where that was.
+    window: (Instant, u64),
     /// Why the transfer broke last, once.
     broken: Option<String>,
 }
@@ -103,10 +112,18 @@ impl BlobStream {
             digest,
             size,
             at: from,
+            end: size,
             body: None,
             attempts: 0,
+            progress: 0,
+            window: (Instant::now(), from),
             broken: None,
         }
+    }
+
+    /// Ends before byte `end`. [`Error::Unsupported`] from a registry that knows no ranges.
+    pub fn up_to(self, end: u64) -> Self {
+        Self { end, ..self }
     }
 
     /// Why the transfer was taken up again, since this was asked last.
@@ -116,13 +133,14 @@ impl BlobStream {
 
     /// The next piece, or `None` when the blob is whole.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        while self.at < self.size {
-            let error = match self.piece().await {
+        while self.at < self.end {
+            let error = match self.limited_piece().await {
                 Ok(bytes) => return Ok(Some(bytes)),
                 Err(Broken::Final(error)) => error,
                 Err(Broken::Again(why)) => {
                     self.body = None;
                     self.attempts += 1;
+                    self.progress = 0;
                     if self.attempts < self.client().attempts {
                         self.broken = Some(why);
                         tokio::time::sleep(pause(self.attempts)).await;
@@ -155,12 +173,22 @@ impl BlobStream {
         format!("blob {} of {}", self.digest, self.client().repository)
     }
 
+    /// A registry that drips is given up as one that breaks off is.
+    async fn limited_piece(&mut self) -> Result<Bytes, Broken> {
+        if self.body.is_none() && self.attempts >= self.client().attempts {
+            let why = format!("less than {LEAST} bytes in a minute, again and again");
+            return Err(again(why));
+        }
+        self.piece().await
+    }
+
     async fn piece(&mut self) -> Result<Bytes, Broken> {
         let body = match &mut self.body {
             Some(body) => body,
             none => {
                 let client = &self.remote.clients[self.place];
-                let body = open(client, &self.digest, self.size, self.at).await?;
+                let body = open(client, &self.digest, self.size, self.at..self.end).await?;
+                self.window = (Instant::now(), self.at);
                 none.insert(body)
             }
         };
@@ -176,13 +204,23 @@ impl BlobStream {
             if bytes.is_empty() {
                 continue;
             }
-            let left = self.size - self.at;
+            let left = self.end - self.at;
             if bytes.len() as u64 > left {
                 bytes.truncate(left as usize);
                 self.body = None;
             }
             self.at += bytes.len() as u64;
-            self.attempts = 0;
+            self.progress += bytes.len() as u64;
+            if self.progress >= LEAST {
+                self.attempts = 0;
+            }
+            if too_slow(&mut self.window, self.at, Instant::now()) {
+                // What came is taken; the next piece comes over a new connection.
+                self.body = None;
+                self.attempts += 1;
+                self.progress = 0;
+                self.broken = Some(format!("less than {LEAST} bytes in a minute"));
+            }
             return Ok(bytes);
         }
     }
@@ -193,6 +231,16 @@ impl BlobStream {
             let _ = tokio::time::timeout(Duration::from_millis(100), body.frame()).await;
         }
     }
+}
+
+/// Looks at the rate once in a [`WINDOW`].
+fn too_slow(window: &mut (Instant, u64), at: u64, now: Instant) -> bool {
+    if now.duration_since(window.0) < WINDOW {
+        return false;
+    }
+    let came = at - window.1;
+    *window = (now, at);
+    came < LEAST
 }
 
 enum Broken {
@@ -210,20 +258,30 @@ fn again(why: impl Into<String>) -> Broken {
     Broken::Again(why.into())
 }
 
-/// Asks for a blob from byte `at` on. A registry that does not know ranges gives it from its
-/// start, and what is there already is read over.
-async fn open(client: &Client, digest: &Digest, size: u64, at: u64) -> Result<Answer, Broken> {
+/// Asks for a part of a blob. A registry that does not know ranges gives it from its start, and
+/// what is there already is read over.
+async fn open(
+    client: &Client,
+    digest: &Digest,
+    size: u64,
+    part: Range<u64>,
+) -> Result<Answer, Broken> {
+    let (at, last) = (part.start, part.end - 1);
+    let to_end = part.end == size;
     let path = client.path(&format!("blobs/{digest}"));
-    let mut call = Call::new(
-        Method::GET,
-        &path,
-        format!("blob {digest} of {}", client.repository),
-    );
-    if at > 0 {
-        call = call.header(RANGE, format!("bytes={at}-"));
+    let what = format!("blob {digest} of {}", client.repository);
+    let mut call = Call::new(Method::GET, &path, what);
+    match (at, to_end) {
+        (0, true) => {}
+        (_, true) => call = call.header(RANGE, format!("bytes={at}-")),
+        (_, false) => call = call.header(RANGE, format!("bytes={at}-{last}")),
     }
     let answer = client.call(&call).await?;
     match answer.status() {
+        StatusCode::OK if !to_end => {
+            let what = format!("{}: a range of {}", client.registry, call.what);
+            Err(Error::unsupported(what, "it gave the whole").into())
+        }
         StatusCode::OK => {
             let mut body = answer.into_body();
             let length = hyper::body::Body::size_hint(&body).exact();
@@ -241,8 +299,8 @@ async fn open(client: &Client, digest: &Digest, size: u64, at: u64) -> Result<An
         }
         StatusCode::PARTIAL_CONTENT => {
             let range = super::header(answer.headers(), &CONTENT_RANGE).unwrap_or_default();
-            if range != format!("bytes {at}-{}/{size}", size - 1) {
-                let why = format!("asked for bytes {at}-{} of {size}, got {range:?}", size - 1);
+            if range != format!("bytes {at}-{last}/{size}") {
+                let why = format!("asked for bytes {at}-{last} of {size}, got {range:?}");
                 return Err(client.failed(&call.what, why).into());
             }
             Ok(answer.into_body())
@@ -269,4 +327,23 @@ async fn skip(body: &mut Answer, mut bytes: u64) -> Result<(), Broken> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_drips_is_noticed() {
+        let start = Instant::now();
+        let mut window = (start, 0);
+        assert!(!too_slow(&mut window, 1, start + Duration::from_secs(59)));
+        assert!(too_slow(&mut window, 100, start + Duration::from_secs(60)));
+        assert!(!too_slow(&mut window, 101, start + Duration::from_secs(61)));
+        assert!(!too_slow(
+            &mut window,
+            LEAST + 100,
+            start + Duration::from_secs(121)
+        ));
+    }
 }

@@ -25,6 +25,10 @@ pub(super) struct Host {
     /// The URL's path replaces `/v2`.
     pub override_path: bool,
     pub headers: Vec<(String, String)>,
+    /// In place of the reference's, where registries.conf says so.
+    pub repository: Option<String>,
+    /// Not the registry itself.
+    pub mirror: bool,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +114,11 @@ fn parse(text: &str, registry: &str, base: &Path) -> Result<Vec<Host>, String> {
         let settings: Settings = table
             .try_into()
             .map_err(|error| format!("host {url:?}: {}", error.message()))?;
-        hosts.push(host(url, settings, base)?);
+        let mirror = host(url, settings, base)?;
+        hosts.push(Host {
+            mirror: true,
+            ..mirror
+        });
     }
     let server = match (file.server, registry) {
         (Some(server), _) => server,
@@ -159,6 +167,8 @@ fn host(url: String, settings: Settings, base: &Path) -> Result<Host, String> {
         override_path: settings.override_path,
         headers: headers.collect(),
         url,
+        repository: None,
+        mirror: false,
     })
 }
 

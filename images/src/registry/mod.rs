@@ -5,10 +5,16 @@ mod challenge;
 mod credentials;
 mod fetch;
 mod hosts;
+mod login;
 mod no_verify;
+mod proxy;
 mod push;
+mod ranges;
+mod referrers;
+mod registries;
 mod remote;
 mod transport;
+mod upload;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +28,9 @@ use auth::Auth;
 use transport::{Answer, Origin, RequestBody, TlsSettings, Transport, empty};
 
 pub(crate) use fetch::BlobStream;
+pub use login::{login, logout};
+pub(crate) use ranges::{BlobSource, LARGE};
+pub use referrers::{Referrer, referrers};
 pub(crate) use remote::Remote;
 
 use crate::{Credentials, Error, Reference, RegistryOptions, Result};
@@ -69,6 +78,8 @@ pub(crate) struct Call<'a> {
     pub what: String,
     /// `pull` or `pull,push`.
     pub actions: &'static str,
+    /// One attempt only: the caller knows what to do next.
+    pub once: bool,
 }
 
 impl<'a> Call<'a> {
@@ -80,6 +91,7 @@ impl<'a> Call<'a> {
             body: None,
             what,
             actions: "pull",
+            once: false,
         }
     }
 
@@ -147,12 +159,12 @@ impl Client {
             .parse()
             .map_err(|_| bad("the host of hosts.toml is no URL"))?;
         let origin = Origin::of(&url).ok_or_else(|| bad("the host of hosts.toml is no URL"))?;
+        let repository = host.repository.clone();
+        let repository = repository.unwrap_or_else(|| reference.repository().to_owned());
         let credentials = match &options.credentials {
             // Credentials that were given are for the registry, not for its mirrors.
-            Credentials::FromFiles => {
-                credentials::find(&origin.authority(), reference.repository())?
-            }
-            _ if mirror => credentials::find(&origin.authority(), reference.repository())?,
+            Credentials::FromFiles => credentials::find(&origin.authority(), &repository)?,
+            _ if mirror => credentials::find(&origin.authority(), &repository)?,
             other => other.clone(),
         };
         let path = url.path().trim_end_matches('/');
@@ -163,20 +175,25 @@ impl Client {
         };
         Ok(Self {
             registry: origin.authority(),
-            repository: reference.repository().to_owned(),
+            repository,
             plain: if origin.tls {
                 Vec::new()
             } else {
                 vec![origin.authority()]
             },
             transport: Transport::new(&TlsSettings {
-                ca_files: host.ca.clone(),
+                ca_files: if host.repository.is_some() {
+                    options.ca_files.clone()
+                } else {
+                    host.ca.clone()
+                },
                 client: host.client.clone(),
                 skip_verify: host.skip_verify,
             })?,
             auth: Auth::new(credentials),
             prefix,
-            query: if mirror {
+            // Only what containerd's format names is known to understand it.
+            query: if mirror && host.repository.is_none() {
                 format!("?ns={}", reference.registry())
             } else {
                 String::new()
@@ -231,7 +248,7 @@ impl Client {
                 Failure::Again(why, asked) => (why, asked),
             };
             let pause = asked.unwrap_or_else(|| pause(attempt));
-            if attempt >= self.attempts || pause > LONGEST_PAUSE {
+            if call.once || attempt >= self.attempts || pause > LONGEST_PAUSE {
                 let what = format!("{} {} ({attempt} attempts)", call.method, call.what);
                 return Err(Error::Registry {
                     registry: self.registry.clone(),
@@ -252,7 +269,11 @@ impl Client {
     }
 
     async fn attempt(&self, call: &Call<'_>) -> Result<Response<Answer>, Failure> {
-        let scope = format!("repository:{}:{}", self.repository, call.actions);
+        let scope = if call.actions.is_empty() {
+            String::new()
+        } else {
+            format!("repository:{}:{}", self.repository, call.actions)
+        };
         let (mut origin, mut target) = self.resolve(&self.origin, call.target)?;
         let mut challenged = false;
         let mut redirects = 0;
@@ -502,6 +523,12 @@ fn percent_encode(text: &str) -> String {
         }
     }
     encoded
+}
+
+/// For the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn parse_challenges(text: &str) -> usize {
+    challenge::parse(text).len()
 }
 
 #[cfg(test)]

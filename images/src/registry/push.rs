@@ -7,8 +7,10 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderName, Method, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame};
+use tokio::io::AsyncReadExt;
 
 use super::transport::{RequestBody, full};
+use super::upload::{self, Upload};
 use super::{Call, Client, header, percent_encode};
 use crate::{Digest, Error, Result};
 
@@ -32,40 +34,52 @@ impl Client {
         }
     }
 
-    fn pushing<'a>(&self, method: Method, path: &'a str, what: &str) -> Call<'a> {
+    pub(super) fn pushing<'a>(&self, method: Method, path: &'a str, what: &str) -> Call<'a> {
         let mut call = Call::new(method, path, format!("{what} of {}", self.repository));
         call.actions = ACTIONS;
         call
     }
 
     /// Uploads a blob from a file, unless the registry has it or can take it from another
-    /// repository (`from`). Returns true where nothing was sent.
+    /// repository (`from`). Returns true where nothing was sent. `sessions` keeps what a broken
+    /// upload of a large blob goes on from.
     pub async fn push_blob(
         &self,
         digest: &Digest,
         file: &Path,
         from: Option<&str>,
+        sessions: &Path,
         on_bytes: OnBytes,
     ) -> Result<bool> {
         if self.has_blob(digest).await? {
             return Ok(true);
         }
+        let size = upload::size_of(file)?;
+        if size > upload::PIECE {
+            if let Some(from) = from
+                && self.start_upload(digest, Some(from)).await?.is_none()
+            {
+                return Ok(true);
+            }
+            let place = format!("{}/{}", self.registry, self.repository);
+            let place = Digest::of(place.as_bytes());
+            let session = format!("{}.{}.partial", digest.hex(), &place.hex()[..16]);
+            let upload = Upload {
+                digest,
+                file,
+                size,
+                session: sessions.join(session),
+                on_bytes: Arc::clone(&on_bytes),
+            };
+            if self.upload_pieces(&upload).await? {
+                return Ok(false);
+            }
+        }
         let Some(location) = self.start_upload(digest, from).await? else {
             return Ok(true);
         };
-        let separator = if location.contains('?') { '&' } else { '?' };
-        let target = format!(
-            "{location}{separator}digest={}",
-            percent_encode(digest.as_str())
-        );
-        let size = std::fs::metadata(file)
-            .map_err(|source| Error::File {
-                verb: "stat",
-                path: file.to_owned(),
-                source,
-            })?
-            .len();
-        let body = || Ok(file_body(std::fs::File::open(file)?, Arc::clone(&on_bytes)));
+        let target = upload::with_digest(&location, digest);
+        let body = || piece_body(std::fs::File::open(file)?, 0, size, Arc::clone(&on_bytes));
         let mut call = self
             .pushing(Method::PUT, &target, &format!("upload of blob {digest}"))
             .header(CONTENT_TYPE, "application/octet-stream")
@@ -140,11 +154,17 @@ impl Client {
     }
 }
 
-/// A file in pieces, read off the runtime's threads.
-fn file_body(file: std::fs::File, on_bytes: OnBytes) -> RequestBody {
-    let file = tokio::fs::File::from_std(file);
+/// A part of a file, read off the runtime's threads.
+pub(super) fn piece_body(
+    mut file: std::fs::File,
+    from: u64,
+    length: u64,
+    on_bytes: OnBytes,
+) -> std::io::Result<RequestBody> {
+    use std::io::Seek;
+    file.seek(std::io::SeekFrom::Start(from))?;
+    let file = tokio::fs::File::from_std(file).take(length);
     let pieces = futures_util::stream::try_unfold((file, on_bytes), |(mut file, on_bytes)| async {
-        use tokio::io::AsyncReadExt;
         let mut buffer = vec![0; CHUNK];
         let n = file.read(&mut buffer).await?;
         if n == 0 {
@@ -154,5 +174,5 @@ fn file_body(file: std::fs::File, on_bytes: OnBytes) -> RequestBody {
         on_bytes(n as u64);
         Ok(Some((Frame::data(Bytes::from(buffer)), (file, on_bytes))))
     });
-    BodyExt::boxed(StreamBody::new(Box::pin(pieces)))
+    Ok(BodyExt::boxed(StreamBody::new(Box::pin(pieces))))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::body::Bytes;
 
-use super::{BlobStream, Client, hosts};
+use super::{BlobStream, Client, hosts, registries};
 use crate::{Digest, Error, Reference, RegistryOptions, Result};
 
 /// The places of one repository, mirrors first and the registry itself last.
@@ -15,14 +15,16 @@ pub(crate) struct Remote {
 impl Remote {
     /// Reads the mirrors' settings. Nothing is asked yet, but loopback registries, for TLS.
     pub async fn connect(reference: &Reference, options: &RegistryOptions) -> Result<Arc<Self>> {
-        let hosts = match &options.hosts_dir {
+        let mut hosts = match &options.hosts_dir {
             Some(dir) => hosts::read(dir, reference.registry())?,
             None => Vec::new(),
         };
+        if hosts.is_empty() {
+            hosts = registries::read(options.registries_conf.as_deref(), reference)?;
+        }
         let mut clients = Vec::new();
-        let last = hosts.len().saturating_sub(1);
-        for (i, host) in hosts.iter().enumerate() {
-            let client = Client::at_host(reference, options, host, i < last)?;
+        for host in &hosts {
+            let client = Client::at_host(reference, options, host, host.mirror)?;
             clients.push(Arc::new(client));
         }
         if clients.is_empty() {
@@ -80,7 +82,7 @@ impl Remote {
             .clients
             .first()
             .map_or(String::new(), |client| client.registry.clone());
-        let why = format!("hosts.toml gives no host that can {what}");
+        let why = format!("hosts.toml or registries.conf gives no host that can {what}");
         Error::Registry {
             registry,
             what: what.to_owned(),

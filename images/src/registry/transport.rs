@@ -19,6 +19,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::proxy::{self, Proxies, Proxy};
 use crate::error::FileContext;
 use crate::{Error, Result};
 
@@ -101,6 +102,7 @@ type Idle = Arc<Mutex<HashMap<Origin, Vec<SendRequest<RequestBody>>>>>;
 pub(super) struct Transport {
     tls: Arc<rustls::ClientConfig>,
     idle: Idle,
+    proxies: Proxies,
 }
 
 /// How a server proves itself, and we to it.
@@ -146,6 +148,7 @@ impl Transport {
         Ok(Self {
             tls: Arc::new(tls),
             idle: Idle::default(),
+            proxies: Proxies::from_env(),
         })
     }
 
@@ -160,9 +163,13 @@ impl Transport {
             .parse()
             .map_err(|_| format!("{authority} is not a host"))?;
         request.headers_mut().insert(http::header::HOST, host);
+        let proxy = self.proxies.choose(origin)?;
+        if let Some(proxy) = proxy.as_ref().filter(|_| !origin.tls) {
+            address_proxy(&mut request, proxy, &authority)?;
+        }
         let mut sender = match self.idle_connection(origin) {
             Some(sender) => sender,
-            None => self.connect(origin).await?,
+            None => self.connect(origin, proxy.as_ref()).await?,
         };
         let answer = timeout(ANSWER, sender.send_request(request))
             .await
@@ -186,15 +193,25 @@ impl Transport {
         None
     }
 
-    async fn connect(&self, origin: &Origin) -> Result<SendRequest<RequestBody>, String> {
-        let address = (origin.host.as_str(), origin.port);
-        let stream = timeout(CONNECT, TcpStream::connect(address))
+    async fn connect(
+        &self,
+        origin: &Origin,
+        proxy: Option<&Proxy>,
+    ) -> Result<SendRequest<RequestBody>, String> {
+        let direct = (origin.host.as_str(), origin.port);
+        let address = proxy.map_or(direct, |proxy| (proxy.host.as_str(), proxy.port));
+        let mut stream = timeout(CONNECT, TcpStream::connect(address))
             .await
             .map_err(|_| format!("no connection within {} s", CONNECT.as_secs()))?
             .map_err(|error| format!("connect: {error}"))?;
         let _ = stream.set_nodelay(true);
         if !origin.tls {
             return handshake(stream).await;
+        }
+        if let Some(proxy) = proxy {
+            timeout(CONNECT, proxy::tunnel(&mut stream, proxy, origin))
+                .await
+                .map_err(|_| format!("proxy: no answer within {} s", CONNECT.as_secs()))??;
         }
         let name = ServerName::try_from(origin.host.clone())
             .map_err(|_| format!("{} is not a name for TLS", origin.host))?;
@@ -205,6 +222,23 @@ impl Transport {
             .map_err(|error| format!("TLS: {error}"))?;
         handshake(stream).await
     }
+}
+
+/// Without TLS the proxy reads the request itself and wants the whole URL (RFC 9112, 3.2.2).
+fn address_proxy(
+    request: &mut Request<RequestBody>,
+    proxy: &Proxy,
+    authority: &str,
+) -> Result<(), String> {
+    let bad = || format!("{authority} is not a host");
+    let uri = format!("http://{authority}{}", request.uri());
+    *request.uri_mut() = uri.parse().map_err(|_| bad())?;
+    if let Some(login) = &proxy.authorization {
+        let login = login.parse().map_err(|_| bad())?;
+        let headers = request.headers_mut();
+        headers.insert(http::header::PROXY_AUTHORIZATION, login);
+    }
+    Ok(())
 }
 
 async fn handshake<S>(stream: S) -> Result<SendRequest<RequestBody>, String>

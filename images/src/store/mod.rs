@@ -23,12 +23,14 @@ mod gc;
 mod index;
 mod layers;
 mod lease;
+mod mounts;
 mod rootfs;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 pub use check::{CheckReport, Problem};
+pub use mounts::{Change, ChangeKind};
 pub use rootfs::OverlayRootfs;
 
 pub(crate) use index::{Index, Record};
@@ -55,6 +57,11 @@ pub(crate) const DOCUMENT_LIMIT: u64 = 4 << 20;
 impl Store {
     /// Opens the store below `root`, and makes it where there is none. What a killed process
     /// left half-made is removed.
+    ///
+    /// The root is its owner's alone (mode 0700): layers hold programs that are set-user-id, with
+    /// whatever weakness their version has, and no other user of the machine may reach them
+    /// (CVE-2021-41103 was that in containerd). An overlay mount needs no way through it for the
+    /// container's processes: its layers are resolved once, by who mounts.
     pub fn open(root: &Path) -> Result<Self> {
         let dirs = [
             "build",
@@ -67,6 +74,7 @@ impl Store {
             "trash",
             "locks",
         ];
+        files::create_private(root)?;
         for dir in dirs {
             let path = root.join(dir);
             fs::create_dir_all(&path).at("create", &path)?;

@@ -112,6 +112,11 @@ impl Store {
             &serde_json::to_vec(&record).expect("the record is plain"),
         )?;
         let rootfs = self.overlay_of(&record);
+        // What a container's root writes may be set-user-id too. A directory that its owner made
+        // keeps the mode it was given.
+        if !record.dir.exists() {
+            files::create_private(&record.dir)?;
+        }
         make_upper(&rootfs).inspect_err(|_| drop(fs::remove_file(&path)))?;
         Ok(rootfs)
     }

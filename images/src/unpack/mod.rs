@@ -15,11 +15,12 @@ mod pipeline;
 mod stream;
 mod write;
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub(crate) use pipeline::{Job, Keep, run};
 
-use crate::{Error, Result, Usage};
+use crate::{Compression, Error, Result, Usage};
 
 /// Bounds against hostile layers. A layer beyond one is refused with the entry named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,3 +105,58 @@ fn file_error(verb: &'static str, path: &Path, source: std::io::Error) -> Error 
         source,
     }
 }
+
+/// Reads a file as an archive, by what it starts with.
+fn archive_reader(path: &Path) -> std::io::Result<Box<dyn std::io::BufRead>> {
+    use std::io::{BufRead, BufReader};
+    let mut file = BufReader::with_capacity(stream::BUFFER, std::fs::File::open(path)?);
+    Ok(match Compression::sniff(file.fill_buf()?) {
+        Compression::Gzip => {
+            let inflated = flate2::bufread::MultiGzDecoder::new(file);
+            Box::new(BufReader::with_capacity(stream::BUFFER, inflated))
+        }
+        Compression::Zstd => {
+            let inflated = zstd::stream::read::Decoder::with_buffer(file)?;
+            Box::new(BufReader::with_capacity(stream::BUFFER, inflated))
+        }
+        Compression::None => Box::new(file),
+    })
+}
+
+/// Whether a file is an archive that [`archive`] unpacks, or one that only others can.
+pub(crate) fn is_archive(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = archive_reader(path).and_then(|file| file.take(512).read_to_end(&mut start));
+    let foreign = start.starts_with(b"BZh") || start.starts_with(b"\xfd7zXZ");
+    read.is_ok() && (foreign || start.get(257..262) == Some(b"ustar"))
+}
+
+/// Unpacks an archive's entries into an empty directory.
+pub(crate) fn archive(path: &Path, fs: &Path, mode: Mode, limits: &Limits) -> Result<()> {
+    let reader = archive_reader(path).map_err(|source| file_error("read", path, source))?;
+    write_archive(fs, mode, limits, reader)?
+        .finish(&[])
+        .map(drop)
+}
+
+/// Writes the entries of an archive.
+pub(crate) fn write_archive(
+    fs: &Path,
+    mode: Mode,
+    limits: &Limits,
+    archive: impl std::io::BufRead,
+) -> Result<Written> {
+    let root = finish::open_root(fs).map_err(|source| file_error("open", fs, source))?;
+    let writer = write::Writer::new(root, mode, limits);
+    let writer = writer.map_err(|source| file_error("open", fs, source))?;
+    let left = writer.write_all(archive);
+    Ok(Written {
+        layer: String::new(),
+        fs: fs.to_owned(),
+        mode,
+        left: left.map_err(|refused| layer_error("", &refused))?,
+    })
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) use pipeline::inflate_all;

@@ -195,6 +195,22 @@ fn decoder(mut reader: ChannelReader) -> io::Result<Box<dyn Read>> {
     })
 }
 
+/// All of a compressed stream up to `limit` bytes, for the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn inflate_all(pieces: &[&[u8]], limit: u64) -> io::Result<Vec<u8>> {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(pieces.len());
+    for piece in pieces {
+        sender
+            .send(Bytes::copy_from_slice(piece))
+            .expect("the channel has room for all");
+    }
+    drop(sender);
+    let mut bytes = Vec::new();
+    let reader = decoder(ChannelReader::new(receiver))?;
+    reader.take(limit).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn hash_buffers(buffers: &Receiver<Bytes>) -> Digest {
     let mut hasher = Hasher::default();
     while let Ok(buffer) = buffers.recv() {

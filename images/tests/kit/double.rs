@@ -175,17 +175,15 @@ impl Content {
         else {
             return Reply::new(404, r#"{"errors":[{"code":"BLOB_UNKNOWN"}]}"#);
         };
-        let from = request.headers.get("range").map(|range| {
-            range
-                .trim_start_matches("bytes=")
-                .trim_end_matches('-')
-                .parse::<usize>()
-                .unwrap()
+        let range = request.headers.get("range").map(|range| {
+            let (from, to) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+            let last = to.parse().unwrap_or(blob.len() - 1);
+            (from.parse::<usize>().unwrap(), last)
         });
-        match from {
-            Some(from) => Reply::new(206, blob[from..].to_vec()).header(
+        match range {
+            Some((from, last)) => Reply::new(206, blob[from..=last].to_vec()).header(
                 "Content-Range",
-                format!("bytes {from}-{}/{}", blob.len() - 1, blob.len()),
+                format!("bytes {from}-{last}/{}", blob.len()),
             ),
             None => Reply::new(200, blob.clone()),
         }

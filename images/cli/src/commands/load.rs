@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use rrun_images::{Limits, Reference, Store};
+use rrun_images::{Reference, Store};
 
+use super::limits::LimitArgs;
 use crate::text::say;
 
 #[derive(clap::Args)]
@@ -12,11 +13,13 @@ pub struct Load {
     /// Name for the image, where the file has none or another is wanted
     #[arg(long, short)]
     tag: Option<Reference>,
+    #[command(flatten)]
+    limits: LimitArgs,
 }
 
 impl Load {
     pub fn run(&self, store: &Store) -> Result<()> {
-        for id in store.load(&self.input, self.tag.as_ref(), &Limits::default())? {
+        for id in store.load(&self.input, self.tag.as_ref(), &self.limits.limits())? {
             say(id);
         }
         Ok(())

@@ -3,13 +3,20 @@
 mod build;
 mod build_layers;
 mod check;
+mod completion;
+mod diff;
 mod history;
 mod inspect;
+mod limits;
 mod list;
 mod load;
+mod login;
+mod logout;
+mod mount;
 mod prune;
 mod pull;
 mod push;
+mod referrers;
 mod registry;
 mod release;
 mod remove;
@@ -17,6 +24,7 @@ mod save;
 mod tag;
 mod unpack;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -48,12 +56,27 @@ pub enum Command {
     Save(save::Save),
     /// Read images from a file
     Load(load::Load),
+    /// Verify credentials at a registry and keep them, where podman and docker do
+    Login(login::Login),
+    /// Forget a registry's credentials
+    Logout(logout::Logout),
     /// Verify all that the store has
     Check(check::Check),
     /// Make a runtime bundle of an image, for `rrun run -b BUNDLE ID`
     Unpack(unpack::Unpack),
     /// End a bundle made by unpack: drop its writable layer
     Release(release::Release),
+    /// Mount an image on a directory, read-only, to look into it
+    Mount(mount::Mount),
+    /// End a mount
+    #[command(visible_alias = "umount")]
+    Unmount(mount::Unmount),
+    /// Show what a container wrote on a bundle made by unpack
+    Diff(diff::Diff),
+    /// List what refers to an image at its registry: signatures, bills of materials
+    Referrers(referrers::Referrers),
+    /// Write a completion script for a shell
+    Completion(completion::Completion),
     /// Make an image from a Dockerfile
     Build(build::Build),
     /// Make an image from directories, one layer each
@@ -61,24 +84,32 @@ pub enum Command {
 }
 
 impl Command {
-    /// Runs the command.
-    pub fn run(&self, store: &Store) -> Result<ExitCode> {
+    /// Runs the command on the store below `root`, which only those open that need it.
+    pub fn run(&self, root: &Path) -> Result<ExitCode> {
+        let store = || Store::open(root);
         match self {
-            Self::Pull(command) => command.run(store)?,
-            Self::Push(command) => command.run(store)?,
-            Self::List(command) => command.run(store)?,
-            Self::Inspect(command) => command.run(store)?,
-            Self::History(command) => command.run(store)?,
-            Self::Tag(command) => command.run(store)?,
-            Self::Remove(command) => command.run(store)?,
-            Self::Prune(command) => command.run(store)?,
-            Self::Save(command) => command.run(store)?,
-            Self::Load(command) => command.run(store)?,
-            Self::Check(command) => command.run(store)?,
-            Self::Unpack(command) => command.run(store)?,
-            Self::Release(command) => command.run(store)?,
-            Self::Build(command) => command.run(store)?,
-            Self::BuildLayers(command) => command.run(store)?,
+            Self::Pull(command) => command.run(&store()?)?,
+            Self::Push(command) => command.run(&store()?)?,
+            Self::List(command) => command.run(&store()?)?,
+            Self::Inspect(command) => command.run(&store()?)?,
+            Self::History(command) => command.run(&store()?)?,
+            Self::Tag(command) => command.run(&store()?)?,
+            Self::Remove(command) => command.run(&store()?)?,
+            Self::Prune(command) => command.run(&store()?)?,
+            Self::Save(command) => command.run(&store()?)?,
+            Self::Load(command) => command.run(&store()?)?,
+            Self::Login(command) => command.run()?,
+            Self::Logout(command) => command.run()?,
+            Self::Check(command) => command.run(&store()?)?,
+            Self::Unpack(command) => command.run(&store()?)?,
+            Self::Release(command) => command.run(&store()?)?,
+            Self::Mount(command) => command.run(&store()?)?,
+            Self::Unmount(command) => command.run(&store()?)?,
+            Self::Diff(command) => command.run(&store()?)?,
+            Self::Referrers(command) => command.run()?,
+            Self::Completion(command) => command.run(),
+            Self::Build(command) => command.run(&store()?)?,
+            Self::BuildLayers(command) => command.run(&store()?)?,
         }
         Ok(ExitCode::SUCCESS)
     }

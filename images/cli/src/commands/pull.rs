@@ -1,6 +1,7 @@
 use anyhow::Result;
 use rrun_images::{Platform, PullOptions, Reference, Store};
 
+use super::limits::LimitArgs;
 use super::registry::RegistryArgs;
 use crate::progress::ProgressArgs;
 
@@ -17,6 +18,11 @@ pub struct Pull {
     /// Layers fetched at the same time
     #[arg(long, default_value_t = 4, value_name = "N")]
     parallel: usize,
+    /// Which images to take (policy.json of the containers tools); the machine's own by default
+    #[arg(long, value_name = "FILE")]
+    policy: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    limits: LimitArgs,
     #[command(flatten)]
     registry: RegistryArgs,
     #[command(flatten)]
@@ -30,7 +36,8 @@ impl Pull {
             platform: self.platform.clone(),
             discard_blobs: self.discard_blobs,
             parallel: self.parallel,
-            ..PullOptions::default()
+            policy: self.policy.clone(),
+            limits: self.limits.limits(),
         };
         let sink = self.progress.sink("pulling");
         let id = super::block_on(store.pull(&self.image, &options, sink))?;

@@ -16,6 +16,9 @@ pub struct RegistryArgs {
     /// Mirrors in containerd's format: DIR/<registry>/hosts.toml
     #[arg(long, value_name = "DIR", env = "RRUN_IMAGE_HOSTS_DIR")]
     hosts_dir: Option<PathBuf>,
+    /// Mirrors, rewrites and blocks in the containers format; the machine's own by default
+    #[arg(long, value_name = "FILE")]
+    registries_conf: Option<PathBuf>,
     /// Log in as USER:PASSWORD; without it docker's and podman's files are read
     #[arg(
         long,
@@ -49,6 +52,7 @@ impl RegistryArgs {
             plain_http: self.plain_http.clone(),
             ca_files: self.ca_file.clone(),
             hosts_dir: self.hosts_dir.clone(),
+            registries_conf: self.registries_conf.clone(),
         })
     }
 }

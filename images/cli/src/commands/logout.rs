@@ -1,0 +1,24 @@
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::text::say;
+
+#[derive(clap::Args)]
+pub struct Logout {
+    /// Registry, as host or host:port
+    registry: String,
+    /// File that login wrote
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<PathBuf>,
+}
+
+impl Logout {
+    pub fn run(&self) -> Result<()> {
+        if !rrun_images::logout(&self.registry, self.authfile.as_deref())? {
+            bail!("not logged in to {}", self.registry);
+        }
+        say(format!("logged out of {}", self.registry));
+        Ok(())
+    }
+}

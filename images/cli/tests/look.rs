@@ -1,0 +1,94 @@
+//! Looking into images and containers, and who else may.
+#![allow(clippy::unwrap_used)]
+
+mod kit;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+
+use kit::Tool;
+use rrun_tests::{Need, require};
+
+#[test]
+fn an_image_is_mounted_read_only_and_without_privileges() {
+    require!(Need::Root);
+    let tool = Tool::new();
+    tool.build("example.org/app:1");
+    let target = tool.path("mnt");
+    fs::create_dir(&target).unwrap();
+    let at = target.to_str().unwrap();
+    tool.ok(&["mount", "example.org/app:1", at]);
+    assert_eq!(fs::read_to_string(target.join("bin/tool")).unwrap(), "one");
+    assert!(fs::write(target.join("new"), "x").is_err());
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let line = mounts.lines().find(|line| line.contains(at)).unwrap();
+    assert!(line.contains("ro,nosuid,nodev"), "{line}");
+    tool.ok(&["remove", "example.org/app:1"]);
+    assert!(target.join("etc/passwd").exists(), "its layers stay");
+    tool.ok(&["unmount", at]);
+    assert!(!target.join("etc").exists());
+    assert!(tool.fails(&["unmount", at]).contains("no image"));
+    tool.ok(&["prune"]);
+    assert_eq!(fs::read_dir(tool.path("store/layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_diff_shows_what_a_container_wrote() {
+    require!(Need::Root);
+    let tool = Tool::new();
+    tool.build("example.org/app:1");
+    let bundle = tool.path("box");
+    tool.ok(&["unpack", "example.org/app:1", bundle.to_str().unwrap()]);
+    let upper = bundle.join("overlay/upper");
+    fs::create_dir_all(upper.join("etc")).unwrap();
+    fs::write(upper.join("etc/passwd"), "changed").unwrap();
+    fs::write(upper.join("etc/new"), "new").unwrap();
+    fs::create_dir(upper.join("bin")).unwrap();
+    kit::outside(
+        "mknod",
+        &[upper.join("bin/tool").to_str().unwrap(), "c", "0", "0"],
+    );
+    assert_eq!(
+        tool.ok(&["diff", "box"]),
+        "C /bin\nD /bin/tool\nC /etc\nA /etc/new\nC /etc/passwd"
+    );
+    tool.ok(&["release", "box"]);
+    assert!(tool.fails(&["diff", "box"]).contains("box"));
+}
+
+/// A set-user-id program of an image, with whatever weakness its version has, must not be there
+/// for the other users of the machine.
+#[test]
+fn cve_2021_41103_other_users_reach_no_layer_and_no_container() {
+    require!(Need::Root, Need::Program("setpriv"));
+    let tool = Tool::new();
+    fs::set_permissions(tool.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    // A store of an older version was open to all.
+    let store = tool.path("store");
+    fs::create_dir(&store).unwrap();
+    fs::set_permissions(&store, fs::Permissions::from_mode(0o755)).unwrap();
+    tool.build("example.org/app:1");
+    let bundle = tool.path("box");
+    tool.ok(&["unpack", "example.org/app:1", bundle.to_str().unwrap()]);
+    for dir in [&store, &bundle.join("overlay")] {
+        assert_eq!(fs::metadata(dir).unwrap().mode() & 0o777, 0o700);
+        let listed = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "ls"])
+            .arg(dir)
+            .output()
+            .unwrap();
+        assert!(!listed.status.success());
+    }
+    tool.ok(&["release", "box"]);
+}
+
+#[test]
+fn completion_needs_no_store() {
+    let output = Command::new(env!("CARGO_BIN_EXE_rrun-image"))
+        .args(["--store", "/proc/nowhere", "completion", "bash"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stdout).contains("rrun-image"));
+}

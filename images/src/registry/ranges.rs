@@ -1,0 +1,135 @@
+//! One large blob over several connections: its ranges are fetched beside each other and handed
+//! on in order. A registry or a mirror often gives one connection less than the line could carry.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hyper::body::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{BlobStream, Remote};
+use crate::{Digest, Error, Result};
+
+/// Bytes of a range. As many of them as there are connections wait in memory at most.
+const RANGE: u64 = 4 << 20;
+/// Blobs below this size are fetched over one connection.
+pub(crate) const LARGE: u64 = 4 * RANGE;
+
+/// A blob in pieces, in order, over one or more connections.
+pub(crate) struct BlobSource {
+    remote: Arc<Remote>,
+    digest: Digest,
+    size: u64,
+    /// What was handed on, and up to where ranges were asked for.
+    at: u64,
+    asked: u64,
+    connections: usize,
+    ranges: VecDeque<mpsc::UnboundedReceiver<Piece>>,
+    tasks: JoinSet<()>,
+    plain: Option<BlobStream>,
+    broken: Option<String>,
+}
+
+enum Piece {
+    Bytes(Bytes),
+    Retry(String),
+    Failed(Error),
+}
+
+impl BlobSource {
+    /// Starts at `from`. With one connection, or little left, the blob comes as one stream.
+    pub fn new(
+        remote: Arc<Remote>,
+        digest: Digest,
+        size: u64,
+        from: u64,
+        connections: usize,
+    ) -> Self {
+        let one = connections < 2 || size.saturating_sub(from) < LARGE;
+        let plain = one.then(|| BlobStream::new(Arc::clone(&remote), digest.clone(), size, from));
+        Self {
+            remote,
+            digest,
+            size,
+            at: from,
+            asked: from,
+            connections,
+            ranges: VecDeque::new(),
+            tasks: JoinSet::new(),
+            plain,
+            broken: None,
+        }
+    }
+
+    /// Why a transfer was taken up again, since this was asked last.
+    pub fn broken(&mut self) -> Option<String> {
+        let plain = self.plain.as_mut().and_then(BlobStream::broken);
+        plain.or_else(|| self.broken.take())
+    }
+
+    /// The next piece, or `None` when the blob is whole.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        if let Some(plain) = &mut self.plain {
+            return plain.next().await;
+        }
+        loop {
+            while self.ranges.len() < self.connections && self.asked < self.size {
+                self.ask();
+            }
+            let Some(first) = self.ranges.front_mut() else {
+                return Ok(None);
+            };
+            match first.recv().await {
+                Some(Piece::Bytes(bytes)) => {
+                    self.at += bytes.len() as u64;
+                    return Ok(Some(bytes));
+                }
+                Some(Piece::Retry(why)) => self.broken = Some(why),
+                Some(Piece::Failed(Error::Unsupported { .. })) => return self.give_up().await,
+                Some(Piece::Failed(error)) => return Err(error),
+                None => drop(self.ranges.pop_front()),
+            }
+            while self.tasks.try_join_next().is_some() {}
+        }
+    }
+
+    fn ask(&mut self) {
+        let (from, to) = (self.asked, self.size.min(self.asked + RANGE));
+        self.asked = to;
+        let stream = BlobStream::new(
+            Arc::clone(&self.remote),
+            self.digest.clone(),
+            self.size,
+            from,
+        );
+        let mut stream = stream.up_to(to);
+        let (pieces, range) = mpsc::unbounded_channel();
+        self.ranges.push_back(range);
+        self.tasks.spawn(async move {
+            loop {
+                let piece = stream.next().await;
+                if let Some(why) = stream.broken() {
+                    let _ = pieces.send(Piece::Retry(why));
+                }
+                let sent = match piece {
+                    Ok(None) => return,
+                    Ok(Some(bytes)) => pieces.send(Piece::Bytes(bytes)),
+                    Err(error) => pieces.send(Piece::Failed(error)),
+                };
+                if sent.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// The registry knows no ranges: the rest comes as one stream.
+    async fn give_up(&mut self) -> Result<Option<Bytes>> {
+        self.tasks.shutdown().await;
+        self.ranges.clear();
+        let (remote, digest) = (Arc::clone(&self.remote), self.digest.clone());
+        let plain = BlobStream::new(remote, digest, self.size, self.at);
+        Box::pin(self.plain.insert(plain).next()).await
+    }
+}

@@ -1,0 +1,104 @@
+//! As much of DER (X.690) as keys and certificates need. Lengths are checked; nothing is copied.
+
+pub(super) const BIT_STRING: u8 = 0x03;
+pub(super) const OCTET_STRING: u8 = 0x04;
+pub(super) const OID: u8 = 0x06;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const BOOLEAN: u8 = 0x01;
+
+/// Elements one after the other.
+#[derive(Clone, Copy)]
+pub(super) struct Der<'a>(pub &'a [u8]);
+
+impl<'a> Der<'a> {
+    /// The tag and content of the next element.
+    pub fn next(&mut self) -> Option<(u8, &'a [u8])> {
+        let (&tag, rest) = self.0.split_first()?;
+        let (&first, rest) = rest.split_first()?;
+        let (length, rest) = if first < 0x80 {
+            (usize::from(first), rest)
+        } else {
+            let count = usize::from(first & 0x7f);
+            if count == 0 || count > 4 || rest.len() < count {
+                return None;
+            }
+            let (bytes, rest) = rest.split_at(count);
+            let length = bytes.iter().fold(0, |sum, &b| sum << 8 | usize::from(b));
+            (length, rest)
+        };
+        if rest.len() < length {
+            return None;
+        }
+        let (content, rest) = rest.split_at(length);
+        self.0 = rest;
+        Some((tag, content))
+    }
+
+    /// The content of the next element, which must have this tag.
+    pub fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
+        let (found, content) = self.next()?;
+        (found == tag).then_some(content)
+    }
+
+    /// The elements within the next one.
+    pub fn enter(&mut self, tag: u8) -> Option<Self> {
+        self.take(tag).map(Self)
+    }
+}
+
+/// Algorithm, its parameters if they are an OID, and the key's bits.
+pub(super) fn public_key(spki: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let mut fields = Der(spki).enter(SEQUENCE)?;
+    let mut algorithm = fields.enter(SEQUENCE)?;
+    let name = algorithm.take(OID)?;
+    let parameters = algorithm.take(OID).unwrap_or_default();
+    let (unused, bits) = fields.take(BIT_STRING)?.split_first()?;
+    (*unused == 0).then_some((name, parameters, bits))
+}
+
+/// The extensions of a certificate (RFC 5280, 4.1): OID and value.
+pub(super) fn extensions(certificate: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let mut fields = Der(certificate).enter(SEQUENCE)?.enter(SEQUENCE)?;
+    let mut found = Vec::new();
+    while let Some((tag, content)) = fields.next() {
+        if tag != 0xa3 {
+            continue;
+        }
+        let mut list = Der(content).enter(SEQUENCE)?;
+        while let Some(mut extension) = list.enter(SEQUENCE) {
+            let name = extension.take(OID)?;
+            let (tag, value) = extension.next()?;
+            let value = if tag == BOOLEAN {
+                extension.take(OCTET_STRING)?
+            } else {
+                value
+            };
+            found.push((name, value));
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_beyond_the_end_are_refused() {
+        for bad in [
+            &[0x30][..],
+            &[0x30, 1],
+            &[0x30, 0x80],
+            &[0x30, 0x85, 1, 1, 1, 1, 1],
+            &[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0],
+        ] {
+            assert!(Der(bad).next().is_none(), "{bad:x?}");
+        }
+        let mut good = Der(&[0x30, 0x81, 1, 7, 6, 0]);
+        assert_eq!(good.next(), Some((0x30, &[7][..])));
+        assert_eq!(good.take(OID), Some(&[][..]));
+        assert!(good.next().is_none());
+        assert!(extensions(&[0x30, 2, 0x30, 0]).unwrap().is_empty());
+        assert!(public_key(&[0x30, 0]).is_none());
+    }
+}

@@ -1,0 +1,212 @@
+//! Keyless signatures: by a certificate that lived for minutes, whose time a transparency log
+//! vouches for (sigstore: Fulcio and Rekor).
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use super::cosign::decode;
+use super::der::{Der, SEQUENCE, extensions};
+use super::key::PublicKey;
+
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// 1.3.6.1.4.1.57264.1.1: the issuer as plain text.
+const ISSUER_V1: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0xbf, 0x30, 1, 1];
+/// 1.3.6.1.4.1.57264.1.8: the same as a DER UTF8String.
+const ISSUER_V2: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0xbf, 0x30, 1, 8];
+/// id-kp-codeSigning, without tag and length.
+const CODE_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
+
+/// What a signature brings along. Nothing of it is verified yet.
+pub(super) struct Certified {
+    /// PEM.
+    pub certificate: String,
+    pub chain: String,
+    /// Rekor's promise, as JSON.
+    pub bundle: String,
+}
+
+/// Whose certificates are trusted, for whom, and which log.
+#[derive(Debug)]
+pub(super) struct Authority {
+    anchors: Vec<TrustAnchor<'static>>,
+    rekor: PublicKey,
+    issuer: String,
+    subject: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Bundle {
+    signed_entry_timestamp: String,
+    payload: Entry,
+}
+
+/// In the order that the log signs it: canonical JSON has its keys sorted.
+#[derive(Deserialize, Serialize)]
+struct Entry {
+    body: String,
+    #[serde(rename = "integratedTime")]
+    integrated_time: i64,
+    #[serde(rename = "logID")]
+    log_id: String,
+    #[serde(rename = "logIndex")]
+    log_index: i64,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    kind: String,
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    data: Data,
+    signature: Logged,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    hash: Hash,
+}
+
+#[derive(Deserialize)]
+struct Hash {
+    algorithm: String,
+    value: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Logged {
+    content: String,
+    public_key: LoggedKey,
+}
+
+#[derive(Deserialize)]
+struct LoggedKey {
+    content: String,
+}
+
+impl Authority {
+    pub fn new(ca: &[u8], rekor: &[u8], issuer: &str, subject: &str) -> Result<Self, String> {
+        let bad = || "fulcio.ca is not a PEM certificate".to_owned();
+        let certificates = CertificateDer::pem_slice_iter(ca)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| bad())?;
+        let anchors: Result<Vec<_>, _> = certificates
+            .iter()
+            .map(|certificate| webpki::anchor_from_trusted_cert(certificate).map(|a| a.to_owned()))
+            .collect();
+        let anchors = anchors.map_err(|_| bad())?;
+        if anchors.is_empty() {
+            return Err(bad());
+        }
+        Ok(Self {
+            anchors,
+            rekor: PublicKey::from_pem(rekor).map_err(|why| format!("rekorPublicKey: {why}"))?,
+            issuer: issuer.to_owned(),
+            subject: subject.to_owned(),
+        })
+    }
+
+    /// Verifies the log's promise, that it speaks of this signature, the certificate at the time
+    /// it gives, whose it is, and last the signature itself.
+    pub fn verify(
+        &self,
+        certified: &Certified,
+        payload: &[u8],
+        signature: &[u8],
+    ) -> Result<(), String> {
+        let time = self.logged_at(certified, payload, signature)?;
+        let bad = |what: &str| format!("its certificate {what}");
+        let leaf = CertificateDer::from_pem_slice(certified.certificate.as_bytes())
+            .map_err(|_| bad("is not PEM"))?;
+        let chain: Vec<CertificateDer<'_>> =
+            CertificateDer::pem_slice_iter(certified.chain.as_bytes())
+                .collect::<Result<_, _>>()
+                .map_err(|_| bad("has a chain that is not PEM"))?;
+        let entity = webpki::EndEntityCert::try_from(&leaf).map_err(|_| bad("is malformed"))?;
+        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
+        entity
+            .verify_for_usage(
+                algorithms.all,
+                &self.anchors,
+                &chain,
+                UnixTime::since_unix_epoch(Duration::from_secs(time)),
+                webpki::KeyUsage::required(CODE_SIGNING),
+                None,
+                None,
+            )
+            .map_err(|error| bad(&format!("is not of the policy's authority: {error:?}")))?;
+        self.check_holder(&leaf)?;
+        let spki = entity.subject_public_key_info();
+        let key = PublicKey::from_spki(&spki)?;
+        if key.verifies(payload, signature) {
+            Ok(())
+        } else {
+            Err("its certificate is of another key".to_owned())
+        }
+    }
+
+    /// Seconds since 1970 at which the log took this very signature.
+    fn logged_at(
+        &self,
+        certified: &Certified,
+        payload: &[u8],
+        signature: &[u8],
+    ) -> Result<u64, String> {
+        let bad = |what: &str| format!("its log entry {what}");
+        let bundle: Bundle =
+            serde_json::from_str(&certified.bundle).map_err(|_| bad("is missing or malformed"))?;
+        let signed = serde_json::to_vec(&bundle.payload).expect("the entry is plain");
+        let promise = decode(&bundle.signed_entry_timestamp).unwrap_or_default();
+        if !self.rekor.verifies(&signed, &promise) {
+            return Err(bad("is not of the policy's log"));
+        }
+        let body = decode(&bundle.payload.body).unwrap_or_default();
+        let body: Body = serde_json::from_slice(&body).map_err(|_| bad("is malformed"))?;
+        let hash = body.spec.data.hash.value == crate::Digest::of(payload).hex();
+        let same = body.kind == "hashedrekord"
+            && body.spec.data.hash.algorithm == "sha256"
+            && hash
+            && decode(&body.spec.signature.content).is_some_and(|logged| logged == signature)
+            && decode(&body.spec.signature.public_key.content).is_some_and(|logged| {
+                logged.trim_ascii() == certified.certificate.trim().as_bytes()
+            });
+        if !same {
+            return Err(bad("is of another signature"));
+        }
+        u64::try_from(bundle.payload.integrated_time).map_err(|_| bad("has no time"))
+    }
+
+    fn check_holder(&self, leaf: &[u8]) -> Result<(), String> {
+        let extensions = extensions(leaf).ok_or("its certificate is malformed")?;
+        let value = |wanted: &[u8]| {
+            let found = extensions.iter().find(|(name, _)| *name == wanted);
+            found.map(|(_, value)| *value)
+        };
+        let issuer = match (value(ISSUER_V2), value(ISSUER_V1)) {
+            (Some(text), _) => Der(text).next().map(|(_, text)| text),
+            (None, text) => text,
+        };
+        if issuer != Some(self.issuer.as_bytes()) {
+            let issuer = String::from_utf8_lossy(issuer.unwrap_or_default());
+            return Err(format!(
+                "its signer was known to {issuer:?}, not {:?}",
+                self.issuer
+            ));
+        }
+        let names = value(SUBJECT_ALT_NAME).and_then(|value| Der(value).enter(SEQUENCE));
+        let mut names = names.ok_or("its certificate names nobody")?;
+        while let Some((tag, name)) = names.next() {
+            // rfc822Name, uniformResourceIdentifier
+            if matches!(tag, 0x81 | 0x86) && name == self.subject.as_bytes() {
+                return Ok(());
+            }
+        }
+        Err(format!("its signer is not {:?}", self.subject))
+    }
+}
