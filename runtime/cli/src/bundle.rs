@@ -1,6 +1,7 @@
 //! What `create` and `run` share: options, and the plan made from them.
 
 use crate::args::{self, Global};
+use crate::explain::Explain;
 use lexopt::{Arg, Parser};
 use rrun_core::plan::{Console, Options, Plan};
 use rrun_core::{Error, Result, spec};
@@ -31,6 +32,8 @@ pub struct Request {
     pub detach: bool,
     /// `--keep` (`run`).
     pub keep: bool,
+    /// `--explain`.
+    pub explain: Explain,
     /// `--no-subreaper` (`run`).
     pub no_subreaper: bool,
 }
@@ -55,6 +58,7 @@ impl Request {
                 Arg::Long("pidfd-socket") => {
                     request.pidfd_socket = Some(args::path(&mut parser)?);
                 }
+                Arg::Long("explain") => request.explain = Explain::parse(&mut parser)?,
                 Arg::Long("no-pivot") => request.no_pivot = args::switch(&mut parser)?,
                 Arg::Long("no-new-keyring") => request.no_new_keyring = args::switch(&mut parser)?,
                 Arg::Long("preserve-fds") => request.preserve_fds = args::number(&mut parser)?,

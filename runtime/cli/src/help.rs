@@ -72,6 +72,8 @@ OPTIONS:
                              file system in a ramfs)
         --no-new-keyring     keep the session keyring of the caller
         --preserve-fds N     pass N more descriptors than the standard three
+        --explain[=json]     print each step, what it is for and the system calls,
+                             and then the time that each took
 
 EXAMPLES:
     rrun create --bundle /containers/web --pid-file /run/web.pid web
@@ -96,11 +98,14 @@ OPTIONS:
         --no-pivot           move the root mount instead of pivot_root
         --no-new-keyring     keep the session keyring of the caller
         --preserve-fds N     pass N more descriptors than the standard three
+        --explain[=json]     print each step, what it is for and the system calls,
+                             and then the time that each took
 
 The exit status is that of the program, or 128 + the signal that ended it.
 
 EXAMPLES:
     cd /containers/web && rrun run web
+    rrun run --explain web
     rrun run --detach --bundle /containers/web --pid-file /run/web.pid web
 ";
 
@@ -122,13 +127,16 @@ OPTIONS:
         --no-new-privs       gain no privileges by executing programs
         --apparmor PROFILE   AppArmor profile
         --process-label L    SELinux label
-        --cgroup PATH        a cgroup below the container's
+        --cgroup [C,..:]PATH a cgroup below the container's; on v1 for the controllers
+                             C, and repeated for others
     -d, --detach             return as soon as the program runs
         --pid-file FILE      write its process id to FILE
         --console-socket P   unix socket that the master of the terminal is sent to
         --pidfd-socket P     unix socket that a pidfd of the process is sent to
         --preserve-fds N     pass N more descriptors than the standard three
         --ignore-paused      also in a paused container
+        --explain[=json]     print each step, what it is for and the system calls,
+                             and then the time that each took
 
 The exit status is that of the program; 255 when it could not be executed.
 

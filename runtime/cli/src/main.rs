@@ -5,6 +5,7 @@
 mod args;
 mod bundle;
 mod commands;
+mod explain;
 mod foreground;
 mod help;
 

@@ -236,3 +236,60 @@ fn kill_and_delete_by_a_regular_expression() {
     let error = rrun.rrun(&["delete", "--regex", "("]).fails();
     assert!(error.contains("--regex"), "{error}");
 }
+
+#[test]
+fn explain_shows_the_plan_before_and_the_times_after() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let mut bundle = shell("printf 'its %s\\n' words >&2; ls /proc/self/fd");
+    bundle.config["hostname"] = "explained".into();
+    let dir = bundle.write().to_str().unwrap().to_owned();
+    let ran = rrun.rrun(&["run", "--explain", "--bundle", &dir, &rrun.id()]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    // Its file does not reach the container.
+    assert_eq!(ran.out, "0\n1\n2\n3\n");
+    let position = |text: &str| {
+        ran.err
+            .find(text)
+            .unwrap_or_else(|| panic!("{text}: {}", ran.err))
+    };
+    let plan = position("mount tmpfs on /dev");
+    assert!(plan < position("Time in each step"));
+    assert!(position("explained") < position("its words"));
+    let id = rrun.id();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let created = rrun
+        .command(&["create", "--explain=json", "--bundle", &dir, &id])
+        .stdout(std::process::Stdio::null())
+        .stderr(log.reopen().unwrap())
+        .status();
+    assert!(created.unwrap().success());
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    let documents: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let steps = documents[0]["plan"].as_array().unwrap();
+    let times = documents[1]["times"].as_array().unwrap();
+    assert_eq!(steps.last().unwrap()["what"], "wait for `start`");
+    for field in ["number", "by", "what", "why", "call", "objects"] {
+        assert!(steps.iter().all(|s| !s[field].is_null()), "{field}: {text}");
+    }
+    // Every step but those that may not happen has its time.
+    assert!(times.len() * 10 > steps.len() * 8, "{text}");
+    assert!(
+        times
+            .iter()
+            .all(|t| t["microseconds"].as_f64().unwrap() >= 0.0)
+    );
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let id = rrun.start(&bundle);
+    let ran = rrun.rrun(&["exec", "--explain", &id, "echo", "ok"]);
+    assert_eq!(ran.out, "ok\n");
+    assert!(
+        ran.err.contains("join the container's namespaces"),
+        "{ran:?}"
+    );
+    let ran = rrun.rrun(&["exec", "--explain=xml", &id, "true"]);
+    assert_ne!(ran.code, 0);
+}

@@ -3,6 +3,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::container::{self, Container, RECORD_VERSION, Record, Status};
+use crate::explain::trace::{Key, span};
 use crate::init::{Gate, Inherited};
 use crate::plan::{Plan, namespaces};
 use crate::sync::{self, Channel, Message};
@@ -76,14 +77,18 @@ impl Drop for Undo<'_> {
 /// was read. With `fifo` the start comes from another process (`create`),
 /// without from [`Created::start`] (`run`).
 pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Created> {
+    let began = span(Key::Directory);
     let dir = make_directory(root, &plan.id)?;
+    drop(began);
     let mut undo = Undo::new(&dir);
     let (pid, pidfd, channel) = launch(plan, &dir, fifo, &mut undo)?;
+    let began = span(Key::Record);
     let mut record = record(plan, pid, undo.cgroup.as_ref().expect("launch set it"))?;
     record.rdt.clone_from(&undo.rdt);
     write(&dir.join(container::CONFIG), config)?;
     let creating = dir.join(container::STATE_CREATING);
     write_record(&dir, &record, container::STATE_CREATING)?;
+    drop(began);
     supervise(plan, (pid, &pidfd), &channel)?;
     let state = dir.join(container::STATE);
     std::fs::rename(&creating, &state).map_err(|e| Error::file("rename", &creating, e))?;
@@ -114,10 +119,16 @@ impl Created {
 
     /// Lets init execute the program (`run`), and runs poststart hooks.
     pub fn start(&self) -> Result<()> {
+        let began = span(Key::Exec);
         self.channel.send(&Message::Go)?;
-        match self.channel.receive()? {
+        let answer = self.channel.receive()?;
+        drop(began);
+        match answer {
             // Exec closed it (or init was killed: its status will tell).
-            None => self.container.poststart(),
+            None => {
+                let _began = span(Key::PoststartHooks);
+                self.container.poststart()
+            }
             Some(Message::Error(text)) => Err(Error::Remote(text)),
             Some(other) => Err(Error::Remote(format!(
                 "unexpected message {other:?} from init"
@@ -177,7 +188,9 @@ fn launch(
     let process =
         process.ok_or_else(|| Error::config("process", "process property must not be empty"))?;
     let mut inherited = inherit(plan, dir, fifo)?;
+    let began = span(Key::CgroupBegin);
     undo.cgroup = Some(plan.cgroup.begin().context("create the cgroup")?);
+    drop(began);
     let cgroup = undo.cgroup.as_mut().expect("set above");
     let early = plan.namespaces.user();
     if early {
@@ -194,7 +207,9 @@ fn launch(
     } else {
         rootfs::Trees::new()
     };
+    let began = span(Key::Clone);
     let (pid, pidfd) = crate::launch::clone_init(plan, cgroup, theirs)?;
+    drop(began);
     undo.init = Some((
         pid,
         pidfd
@@ -203,19 +218,28 @@ fn launch(
     ));
     let cgroup = undo.cgroup.as_mut().expect("set above");
     if plan.namespaces.new & namespaces::USER != 0 {
+        let began = span(Key::IdMaps);
         crate::idmap::write_maps(pid, &plan.namespaces)?;
+        drop(began);
         if mapped {
             let namespace = crate::idmap::of_process(pid)?;
             rootfs::map_trees(plan, &trees, namespace.as_fd())?;
         }
         ours.send(&Message::Mapped)?;
     }
+    let began = span(Key::OomScore);
     crate::idmap::oom_score(pid, process.oom_score_adj())?;
+    drop(began);
+    let began = span(Key::CgroupMake);
     cgroup
         .complete(&plan.cgroup, Some(pid))
         .context("create the cgroup")?;
+    drop(began);
+    let began = span(Key::Limits);
     cgroup.limit(&plan.cgroup).context("set cgroup limits")?;
+    drop(began);
     if let Some(rdt) = &plan.rdt {
+        let _began = span(Key::Rdt);
         undo.rdt = Some(rdt.execute(&crate::rdt::root()?, &plan.id, pid)?);
     }
     ours.send(&Message::Cgroup).or_else(|e| explain(&ours, e))?;
@@ -255,6 +279,7 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
     };
     let user = plan.namespaces.user();
     let mut trees = if user {
+        let _began = span(Key::Trees);
         trees_for_init(plan)?
     } else {
         rootfs::Trees::new()
@@ -276,6 +301,7 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
         .and_then(|l| l.seccomp().as_ref())
     {
         Some(profile) => {
+            let _began = span(Key::Seccomp);
             let cache = dir.parent().map(|root| root.join(".seccomp"));
             seccomp::compile(profile, cache.as_deref()).context("compile the seccomp profile")?
         }
@@ -341,12 +367,16 @@ fn supervise(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), channel: &Channel) -> R
         match channel.receive()? {
             Some(Message::Ready) => return Ok(()),
             Some(Message::Hooks) => {
+                let began = span(Key::RuntimeHooks);
                 run_runtime_hooks(plan, pid)?;
+                drop(began);
                 channel.send(&Message::Go)?;
             }
             Some(Message::Tree(index)) => rootfs::late::serve(plan, pid, channel, index)?,
             Some(Message::Devices) => {
+                let began = span(Key::NetDevices);
                 crate::netdev::move_all(&plan.net_devices, pid)?;
+                drop(began);
                 channel.send(&Message::Go)?;
             }
             Some(Message::Limits) => {

@@ -2,6 +2,7 @@
 
 use crate::cgroup::{Cgroup, Joiner, SubCgroups};
 use crate::container::{Container, Status};
+use crate::explain::trace::{Key, span};
 use crate::init::process::{self as last, Prepared};
 use crate::plan::{Console, Namespaces, namespaces};
 use crate::sync::{self, Channel, Message};
@@ -64,10 +65,16 @@ pub fn exec(
     }
     cred::set_dumpable(false)?;
     let dirs = cgroup.exec_dirs(&options.cgroup, container.record.init_process_pid)?;
+    let began = span(Key::Clone);
     let (pid, pidfd) = match clone_into(&dirs, &cgroup)? {
-        Clone::Child => child.main(process, spec.linux().as_ref()),
+        Clone::Child => {
+            // The parent's.
+            std::mem::forget(began);
+            child.main(process, spec.linux().as_ref())
+        }
         Clone::Parent { pid, pidfd } => (pid, pidfd),
     };
+    drop(began);
     drop(child);
     if enter_pid {
         ns::setns(own.as_fd(), namespaces::PID).context("return to the pid namespace")?;
@@ -138,6 +145,7 @@ fn compile_seccomp(container: &Container, spec: &Spec) -> Result<Option<seccomp:
     let Some(profile) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else {
         return Ok(None);
     };
+    let _began = span(Key::Seccomp);
     let cache = container.dir.parent().map(|root| root.join(".seccomp"));
     seccomp::compile(profile, cache.as_deref()).context("compile the seccomp profile")
 }
@@ -220,11 +228,14 @@ impl Child {
         crate::debug!("nsexec container setup: join {:?}", ns::names(self.flags));
         let affinity = process.exec_cpu_affinity().as_ref();
         pin(affinity.and_then(|a| a.initial().as_deref()))?;
+        let began = span(Key::EnterCgroup);
         self.joiner.join_self().context("join the cgroup")?;
+        drop(began);
         match affinity.and_then(|a| a.cpu_affinity_final().as_deref()) {
             Some(cpus) => pin(Some(cpus))?,
             None => sched::reset_affinity(),
         }
+        let began = span(Key::Join);
         let flags = self.flags & !namespaces::PID;
         if flags & namespaces::USER != 0 {
             // First, as it gives the rights for the others; they come with the same call.
@@ -235,8 +246,10 @@ impl Child {
         } else if flags != 0 {
             ns::setns(self.init.as_fd(), flags).context("join the container's namespaces")?;
         }
+        drop(began);
         self.channel.expect(&Message::Go)?;
         if let Some(socket) = self.console.take() {
+            let _began = span(Key::Console);
             let root = path::open(Path::new("/"), path::O_PATH)?;
             let size = last::console_size(process);
             console::set_up(
@@ -262,7 +275,12 @@ impl Child {
             self.flags & namespaces::USER != 0,
             linux,
         );
-        let ready = prepared.prepare()?.take_identity(&self.channel)?;
+        let began = span(Key::Prepare);
+        let prepared = prepared.prepare()?;
+        drop(began);
+        let began = span(Key::Identity);
+        let ready = prepared.take_identity(&self.channel)?;
+        drop(began);
         crate::debug!("setns_init: about to exec");
         let never = ready.exec()?;
         match never {}

@@ -15,6 +15,7 @@ pub mod create;
 pub mod criu;
 pub mod error;
 pub mod exec;
+pub mod explain;
 pub mod hooks;
 pub mod hotplug;
 mod idmap;

@@ -3,15 +3,19 @@
 use crate::args::{self, Global};
 use crate::bundle::{Request, write_pid_file};
 use rrun_core::plan::Console;
-use rrun_core::{Context, Result, create};
+use rrun_core::{Context, Result, create, explain};
 
 /// Creates a container that waits for `rrun start`.
 pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     let request = Request::parse(parser, false)?;
     let console = request.console_socket.clone().map(Console::Path);
     let (plan, config) = request.plan(global, console)?;
+    let steps = request.explain.before(&plan.id, || {
+        Ok(explain::of_create(&plan, &global.root, true))
+    })?;
     let created = create::create(&plan, &global.root, &config, true)
         .with_context(|| args::failed("create"))?;
+    request.explain.after(&steps);
     let pid = created.container.record.init_process_pid;
     let told = request
         .pid_file

@@ -2,6 +2,7 @@
 
 use crate::args::{self, Global};
 use crate::bundle::write_pid_file;
+use crate::explain::Explain;
 use crate::foreground::{self, Terminal};
 use lexopt::{Arg, Parser};
 use rrun_core::cgroup::SubCgroups;
@@ -33,6 +34,7 @@ struct Request {
     preserve_fds: u32,
     cgroup: SubCgroups,
     ignore_paused: bool,
+    explain: Explain,
 }
 
 impl Request {
@@ -61,6 +63,7 @@ impl Request {
                 Arg::Long("preserve-fds") => r.preserve_fds = args::number(&mut parser)?,
                 Arg::Long("cgroup") => add_cgroup(&mut r.cgroup, &args::text(&mut parser)?)?,
                 Arg::Long("ignore-paused") => r.ignore_paused = args::switch(&mut parser)?,
+                Arg::Long("explain") => r.explain = Explain::parse(&mut parser)?,
                 Arg::Long("no-subreaper") => {
                     args::switch(&mut parser)?;
                 }
@@ -231,8 +234,12 @@ fn execute(global: &Global, request: &Request) -> Result<u8> {
     } else {
         Some(foreground::signals()?)
     };
+    let steps = request.explain.before(&request.id, || {
+        rrun_core::explain::of_exec(&container, &spec, &process, &options)
+    })?;
     let (pid, pidfd) = exec::exec(&container, &spec, &process, &options)
         .context("exec failed: unable to start container process")?;
+    request.explain.after(&steps);
     if let Some(path) = &request.pid_file {
         write_pid_file(path, pid)?;
     }

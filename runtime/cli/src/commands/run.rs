@@ -5,7 +5,7 @@ use crate::bundle::{Request, write_pid_file};
 use crate::foreground::{self, Terminal};
 use rrun_core::create::{self, Created};
 use rrun_core::plan::Console;
-use rrun_core::{Context, Result};
+use rrun_core::{Context, Result, explain};
 
 /// Creates and starts a container; unless detached, waits for it, passes on
 /// signals and its terminal, and deletes it.
@@ -41,6 +41,9 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
         }
         Some(foreground::signals()?)
     };
+    let steps = request.explain.before(&plan.id, || {
+        Ok(explain::of_create(&plan, &global.root, false))
+    })?;
     let failed = || args::failed("run");
     let created = create::create(&plan, &global.root, &config, false).with_context(failed)?;
     let terminal = match start(&created, &request, relay) {
@@ -55,6 +58,7 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
             return Err(error).with_context(failed);
         }
     };
+    request.explain.after(&steps);
     let Some(signals) = signals else { return Ok(0) };
     let pid = created.container.record.init_process_pid;
     let code = foreground::wait(pid, &signals, terminal)?;

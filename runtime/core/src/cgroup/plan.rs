@@ -176,6 +176,16 @@ impl Plan {
         ))
     }
 
+    /// Its directory in the v2 hierarchy.
+    pub fn unified_dir(&self) -> Option<&Path> {
+        self.unified.as_ref().map(|u| &*u.dir)
+    }
+
+    /// Its directories in the v1 hierarchies.
+    pub fn legacy_dirs(&self) -> impl Iterator<Item = &Path> {
+        self.legacy.iter().map(|l| &*l.dir)
+    }
+
     /// Who makes the cgroups.
     pub fn manager(&self) -> Manager {
         self.manager

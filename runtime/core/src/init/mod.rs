@@ -3,6 +3,7 @@
 pub mod process;
 pub mod scheduling;
 
+use crate::explain::trace::{Key, span};
 use crate::plan::{Plan, namespaces};
 use crate::sync::{Channel, Message};
 use crate::{Context, Error, Result, cgroup, console, hooks, rootfs};
@@ -93,7 +94,9 @@ fn run(
     run_create_hooks(plan, channel)?;
     let fifo = matches!(inherited.gate, Gate::Fifo(_));
     root.procfs_if(fifo || !plan.sysctls.is_empty() || process::needs_procfs(&plan.spec))?;
+    let began = span(Key::Pivot);
     rootfs::enter(plan, &root)?;
+    drop(began);
     if let Some(socket) = inherited.console.take() {
         process::open_console(plan, root.fd(), socket.as_fd())?;
     } else {
@@ -101,10 +104,15 @@ fn run(
         cred::setsid()?;
     }
     if !plan.sysctls.is_empty() {
+        let _began = span(Key::Sysctls);
         process::write_sysctls(root.procfs()?, &plan.sysctls)?;
     }
+    let began = span(Key::Masks);
     rootfs::masks::apply(plan, root.fd())?;
+    drop(began);
+    let began = span(Key::Seal);
     rootfs::seal(plan, &root)?;
+    drop(began);
     let descriptors = match &inherited.gate {
         Gate::Fifo(_) => Some(path::open_at(
             root.procfs()?,
@@ -115,9 +123,13 @@ fn run(
     };
     let prepared = Prepared::new(plan, root.take_procfs(), inherited.seccomp.take())?;
     drop(root);
+    let began = span(Key::Prepare);
     let prepared = prepared.prepare()?;
     close_the_rest(plan, channel, &inherited.gate, descriptors.as_ref())?;
+    drop(began);
+    let began = span(Key::Identity);
     let before_start = prepared.take_identity(channel)?;
+    drop(began);
     cred::set_parent_death_signal(0)?;
     crate::debug!("init: closing the pipe to signal completion");
     channel.send(&Message::Ready)?;
@@ -159,6 +171,7 @@ fn close_the_rest(
     }
     keep.extend(descriptors.map(OwnedFd::as_fd));
     keep.extend(crate::log::descriptor());
+    keep.extend(crate::explain::trace::descriptor());
     Ok(rrun_sys::fd::close_all_but(
         3 + plan.options.preserve_fds,
         &keep,
@@ -202,10 +215,12 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
         "nsexec container setup: new {:?}",
         ns::names(namespaces.new)
     );
+    let began = span(Key::Join);
     join_user_namespace(&mut inherited.join)?;
     for (flag, fd) in std::mem::take(&mut inherited.join) {
         ns::setns(fd.as_fd(), flag).with_context(|| format!("join {}", ns::names(flag)))?;
     }
+    drop(began);
     if namespaces.new & namespaces::USER != 0 {
         channel.expect(&Message::Mapped)?;
         become_root()?;
@@ -219,9 +234,11 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
     };
     let now = namespaces.new & !later & !time;
     if now != 0 {
+        let _began = span(Key::Unshare);
         ns::unshare(now)?;
     }
     if now & namespaces::NET != 0 {
+        let _began = span(Key::Loopback);
         rrun_sys::netlink::loopback_up().context("set the loopback interface up")?;
     }
     if now & namespaces::TIME != 0 {
@@ -235,16 +252,20 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
         Some(joiner) => joiner,
         None => plan.cgroup.joiner()?,
     };
+    let began = span(Key::EnterCgroup);
     joiner.join_self().context("join the cgroup")?;
+    drop(began);
     // The caller's affinity is not the container's: its cpuset is.
     rrun_sys::sched::reset_affinity();
     if namespaces.new & namespaces::CGROUP != 0 {
+        let _began = span(Key::CgroupNamespace);
         ns::unshare(namespaces::CGROUP)?;
     }
     names(plan)
 }
 
 fn names(plan: &Plan) -> Result<()> {
+    let _began = span(Key::Names);
     if let Some(name) = plan.spec.hostname().as_deref().filter(|n| !n.is_empty()) {
         ns::set_hostname(name)?;
     }
@@ -288,6 +309,7 @@ fn run_create_hooks(plan: &Plan, channel: &Channel) -> Result<()> {
         .as_ref()
         .is_some_and(|h| !h.is_empty())
     {
+        let _began = span(Key::ContainerHooks);
         let state = hook_state(plan, crate::container::Status::Creating);
         hooks::run("createContainer", all.create_container().as_ref(), &state)?;
     }

@@ -9,6 +9,7 @@ pub mod late;
 pub mod masks;
 pub mod mounts;
 
+use crate::explain::trace::{Key, span};
 use crate::plan::{Mount, Plan, Source, namespaces};
 use crate::sync::Channel;
 use crate::{Context, Error, Result};
@@ -177,8 +178,11 @@ fn map_tree(m: &Mount, tree: &OwnedFd, namespace: BorrowedFd<'_>) -> Result<()> 
 
 /// Mounts the root and everything in it; devices included.
 pub fn build(plan: &Plan, trees: &mut Trees, channel: &Channel) -> Result<Root> {
+    let began = span(Key::Root);
     let mut root = attach_root(plan, trees)?;
+    drop(began);
     for mount in &plan.mounts {
+        let _began = span(Key::Mount(mount.index));
         let done = if late::is_late(plan, mount) {
             late::fetch(mount, channel).map(|tree| drop(trees.insert(mount.index, tree)))
         } else {
@@ -187,7 +191,9 @@ pub fn build(plan: &Plan, trees: &mut Trees, channel: &Channel) -> Result<Root> 
         done.and_then(|()| mount_one(plan, &mut root, mount, trees))
             .with_context(|| format!("error mounting {}", describe(mount)))?;
     }
+    let began = span(Key::Devices);
     devices::make(plan, root.fd()).context("set up /dev")?;
+    drop(began);
     // createContainer hooks find the root here, and pivot_root needs it.
     path::chdir_fd(root.fd())?;
     Ok(root)
