@@ -75,16 +75,14 @@ pub fn wait(pid: i32, signals: &OwnedFd, terminal: Option<Terminal>) -> Result<u
     }
 }
 
-/// Reaps whatever has ended; the exit of `pid` if that is among it.
+/// Reaps what has ended, until it is `pid`: its exit. What ends later is reaped by
+/// whoever inherits it from this process.
 fn reap(pid: i32) -> Result<Option<Exit>> {
-    let mut found = None;
     loop {
-        match process::wait(-1, true) {
-            Ok(Some((ended, exit))) if ended == pid => found = Some(exit),
-            Ok(Some(_)) => {}
-            Ok(None) => return Ok(found),
-            Err(e) if e.is(process::ECHILD) && found.is_some() => return Ok(found),
-            Err(e) => return Err(e.into()),
+        match process::wait(-1, true)? {
+            Some((ended, exit)) if ended == pid => return Ok(Some(exit)),
+            Some(_) => {}
+            None => return Ok(None),
         }
     }
 }

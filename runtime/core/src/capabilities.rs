@@ -1,8 +1,9 @@
 //! The five capability sets of a process.
 
 use crate::{Error, Result, warning};
-use caps::{CapSet, Capability, CapsHashSet};
+use caps::{CapSet, Capability};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities};
+use rrun_sys::{cred, path};
 use std::str::FromStr;
 
 /// Bit masks, bit N is capability number N.
@@ -43,19 +44,14 @@ fn mask(set: Option<&Capabilities>) -> u64 {
         .fold(0, |all, c| all | c)
 }
 
-fn set_of(mask: u64) -> CapsHashSet {
-    caps::all()
-        .into_iter()
-        .filter(|c| c.bitmask() & mask != 0)
-        .collect()
-}
-
-fn mask_of(set: &CapsHashSet) -> u64 {
-    set.iter().fold(0, |mask, c| mask | c.bitmask())
-}
-
-fn failed(what: &str, error: &caps::errors::CapsError) -> Error {
+fn failed(what: &str, error: &dyn std::fmt::Display) -> Error {
     Error::Unsupported(format!("can't apply capabilities: {what}: {error}").into())
+}
+
+fn is_bounding(number: u8) -> bool {
+    let mut all = caps::all().into_iter();
+    all.find(|c| c.index() == number)
+        .is_some_and(|c| caps::has_cap(None, CapSet::Bounding, c).unwrap_or(false))
 }
 
 impl Sets {
@@ -72,19 +68,16 @@ impl Sets {
 
     /// Drops everything outside `bounding` from the bounding set. Before setuid.
     pub fn drop_bounding(&self) -> Result<()> {
-        for capability in caps::all() {
-            if capability.bitmask() & self.bounding != 0 {
-                continue;
-            }
-            let Err(error) = caps::drop(None, CapSet::Bounding, capability) else {
-                continue;
-            };
-            // An older kernel does not know the newest capabilities: nothing to drop there.
-            if caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
-                return Err(failed(
-                    &format!("drop {capability} from the bounding set"),
-                    &error,
-                ));
+        for number in (0..=cred::LAST_CAPABILITY).filter(|n| self.bounding & 1 << n == 0) {
+            match cred::drop_bounding(number) {
+                Ok(()) => {}
+                // An older kernel does not know the newest capabilities, and without
+                // CAP_SETPCAP even one that is gone already cannot be dropped.
+                Err(e) if e.is(path::EINVAL) || !is_bounding(number) => {}
+                Err(e) => {
+                    let name = names(1 << number).concat();
+                    return Err(failed(&format!("drop {name} from the bounding set"), &e));
+                }
             }
         }
         Ok(())
@@ -93,8 +86,9 @@ impl Sets {
     /// Sets the other four. After setuid with PR_SET_KEEPCAPS. What the caller
     /// lacks is left out with one warning that names it.
     pub fn apply(&self) -> Result<()> {
-        let read = |set| caps::read(None, set).map_err(|e| failed("read", &e));
-        let held = mask_of(&read(CapSet::Permitted)?);
+        let held = cred::capabilities()
+            .map_err(|e| failed("read", &e))?
+            .permitted;
         let sets = self.within(held);
         let lacking = (self.effective | self.permitted | self.inheritable) & !held;
         if lacking != 0 {
@@ -103,14 +97,12 @@ impl Sets {
                 names(lacking).join(" ")
             );
         }
-        // Permitted comes last: the kernel checks the others against what is permitted now.
-        for (name, set, mask) in [
-            ("inheritable", CapSet::Inheritable, sets.inheritable),
-            ("effective", CapSet::Effective, sets.effective),
-            ("permitted", CapSet::Permitted, sets.permitted),
-        ] {
-            caps::set(None, set, &set_of(mask)).map_err(|e| failed(name, &e))?;
-        }
+        let new = cred::Capabilities {
+            effective: sets.effective,
+            permitted: sets.permitted,
+            inheritable: sets.inheritable,
+        };
+        cred::set_capabilities(&new).map_err(|e| failed("set", &e))?;
         sets.raise_ambient()
     }
 
@@ -129,7 +121,11 @@ impl Sets {
     /// as runc does.
     fn raise_ambient(&self) -> Result<()> {
         caps::clear(None, CapSet::Ambient).map_err(|e| failed("ambient", &e))?;
-        for capability in set_of(self.ambient) {
+        if self.ambient == 0 {
+            return Ok(());
+        }
+        let wanted = caps::all().into_iter();
+        for capability in wanted.filter(|c| c.bitmask() & self.ambient != 0) {
             if let Err(error) = caps::raise(None, CapSet::Ambient, capability) {
                 warning!("can't raise ambient capability {capability}: {error}");
             }

@@ -5,6 +5,7 @@
 //! <root>/<id>/              mode 0711
 //!   state.json              written once init exists; renamed from state.json.creating
 //!   config.json             the configuration, byte for byte
+//!   seccomp.bpf             its compiled filter, if it has one without a listener
 //!   exec.fifo               opened by `start`, which ends the wait of init; then removed
 //! ```
 
@@ -12,9 +13,12 @@ use crate::cgroup::{self, Cgroup};
 use crate::{Context, Error, Result, oci, spec};
 use rrun_sys::process;
 use serde::{Deserialize, Serialize};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Life cycle of a container (runtime-spec, runtime.md#state), plus runc's `paused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +102,8 @@ pub struct Container {
     /// Its record.
     pub record: Record,
     creating: bool,
+    /// Its hooks; read from its configuration when they are first needed.
+    hooks: OnceCell<Option<oci::Hooks>>,
 }
 
 /// Name of the record.
@@ -116,21 +122,32 @@ impl Container {
         let dir = root.join(id);
         for (name, creating) in [(STATE, false), (STATE_CREATING, true)] {
             let path = dir.join(name);
-            match std::fs::read(&path) {
+            match rrun_sys::fd::read_small(&path) {
                 Ok(text) => {
-                    let record = serde_json::from_slice(&text)
+                    let record = serde_json::from_str(&text)
                         .map_err(|source| Error::Json { path, source })?;
                     return Ok(Self {
                         dir,
                         record,
                         creating,
+                        hooks: OnceCell::new(),
                     });
                 }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(Error::file("read", path, e)),
+                Err(e) if e.is(rrun_sys::process::ENOENT) => {}
+                Err(e) => return Err(e.into()),
             }
         }
         Err(Error::NoContainer { id: id.to_owned() })
+    }
+
+    /// A container that this process has just created in `dir`.
+    pub(crate) fn created(dir: PathBuf, record: Record, hooks: Option<oci::Hooks>) -> Self {
+        Self {
+            dir,
+            record,
+            creating: false,
+            hooks: OnceCell::from(hooks),
+        }
     }
 
     /// Every container below `root`, by id. Directories without a record are left out.
@@ -204,7 +221,8 @@ impl Container {
     pub fn owner(&self) -> String {
         use std::os::unix::fs::MetadataExt;
         let uid = std::fs::metadata(&self.dir).map_or(0, |m| m.uid());
-        let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        static PASSWD: OnceLock<String> = OnceLock::new();
+        let passwd = PASSWD.get_or_init(|| fs::read_to_string("/etc/passwd").unwrap_or_default());
         let name = passwd.lines().find_map(|line| {
             let (name, rest) = line.split_once(':')?;
             (rest.split(':').nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
@@ -215,6 +233,14 @@ impl Container {
     /// The configuration it was created with.
     pub fn spec(&self) -> Result<oci::Spec> {
         Ok(spec::load(&self.dir.join(CONFIG))?.0)
+    }
+
+    fn hooks(&self) -> Result<Option<&oci::Hooks>> {
+        if let Some(hooks) = self.hooks.get() {
+            return Ok(hooks.as_ref());
+        }
+        let hooks = spec::load_hooks(&self.dir.join(CONFIG))?;
+        Ok(self.hooks.get_or_init(|| hooks).as_ref())
     }
 
     /// Lets a created container execute its program, then runs poststart hooks.
@@ -276,8 +302,7 @@ impl Container {
 
     /// Runs poststart hooks; their failure stops the container.
     pub fn poststart(&self) -> Result<()> {
-        let spec = self.spec()?;
-        let Some(hooks) = spec.hooks() else {
+        let Some(hooks) = self.hooks()? else {
             return Ok(());
         };
         let state = self.state(Status::Running).to_json();
@@ -368,26 +393,21 @@ impl Container {
 
     /// The removal itself. Goes on after an error, and reports the first.
     pub fn destroy(self) -> Result<()> {
-        let spec = self.spec().ok();
+        // Read while they are there; what cannot be read must not keep the rest from going.
+        let _ = self.hooks();
         let cgroup = self.cgroup().and_then(|cgroup| {
             if self.record.shares_pid_namespace {
                 cgroup.kill(rrun_sys::process::SIGKILL)?;
             }
             cgroup.delete().context("remove the cgroup")
         });
-        let dir = match std::fs::remove_dir_all(&self.dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::file("remove", &self.dir, e))
-            }
-            _ => Ok(()),
-        };
         let rdt = self
             .record
             .rdt
             .as_ref()
             .map_or(Ok(()), crate::rdt::Group::remove);
-        cgroup.and(rdt).and(dir)?;
-        if let Some(hooks) = spec.as_ref().and_then(|s| s.hooks().as_ref()) {
+        cgroup.and(rdt).and(remove(&self.dir))?;
+        if let Some(Some(hooks)) = self.hooks.get() {
             let state = self.state(Status::Stopped).to_json();
             // The container is gone either way (runtime-spec, runtime.md#lifecycle, 13).
             for hook in hooks.poststop().iter().flatten() {
@@ -398,5 +418,26 @@ impl Container {
             }
         }
         Ok(())
+    }
+}
+
+/// Removes a container's directory: the files that are in it as a rule, then whatever
+/// else there is.
+fn remove(dir: &Path) -> Result<()> {
+    use std::io::ErrorKind::NotFound;
+    for files in [&[CONFIG, STATE][..], &[rrun_sys::seccomp::SAVED]] {
+        for file in files {
+            // What cannot be removed is found again below.
+            let _ = std::fs::remove_file(dir.join(file));
+        }
+        match std::fs::remove_dir(dir) {
+            Ok(()) => return Ok(()),
+            Err(e) if e.kind() == NotFound => return Ok(()),
+            Err(_) => {}
+        }
+    }
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != NotFound => Err(Error::file("remove", dir, e)),
+        _ => Ok(()),
     }
 }

@@ -81,7 +81,7 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
     let dir = make_directory(root, &plan.id)?;
     drop(began);
     let mut undo = Undo::new(&dir);
-    let (pid, pidfd, channel) = launch(plan, &dir, fifo, &mut undo)?;
+    let (pid, channel) = launch(plan, &dir, fifo, &mut undo)?;
     let began = span(Key::Record);
     let mut record = record(plan, pid, undo.cgroup.as_ref().expect("launch set it"))?;
     record.rdt.clone_from(&undo.rdt);
@@ -89,12 +89,13 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
     let creating = dir.join(container::STATE_CREATING);
     write_record(&dir, &record, container::STATE_CREATING)?;
     drop(began);
-    supervise(plan, (pid, &pidfd), &channel)?;
+    let (_, pidfd) = undo.init.as_ref().expect("launch set it");
+    supervise(plan, (pid, pidfd), &channel)?;
     let state = dir.join(container::STATE);
     std::fs::rename(&creating, &state).map_err(|e| Error::file("rename", &creating, e))?;
+    let (_, pidfd) = undo.init.take().expect("launch set it");
     undo.disarm();
-    record.id.clone_from(&plan.id);
-    let container = Container::load(root, &plan.id)?;
+    let container = Container::created(dir, record, plan.spec.hooks().clone());
     Ok(Created {
         container,
         pidfd,
@@ -178,12 +179,7 @@ pub(crate) fn write(path: &Path, data: &[u8]) -> Result<()> {
 }
 
 /// Clones init, and makes its cgroups while it makes its namespaces.
-fn launch(
-    plan: &Plan,
-    dir: &Path,
-    fifo: bool,
-    undo: &mut Undo<'_>,
-) -> Result<(i32, OwnedFd, Channel)> {
+fn launch(plan: &Plan, dir: &Path, fifo: bool, undo: &mut Undo<'_>) -> Result<(i32, Channel)> {
     let process = plan.spec.process().as_ref();
     let process =
         process.ok_or_else(|| Error::config("process", "process property must not be empty"))?;
@@ -210,12 +206,7 @@ fn launch(
     let began = span(Key::Clone);
     let (pid, pidfd) = crate::launch::clone_init(plan, cgroup, theirs)?;
     drop(began);
-    undo.init = Some((
-        pid,
-        pidfd
-            .try_clone()
-            .map_err(|e| Error::file("dup", "pidfd", e))?,
-    ));
+    undo.init = Some((pid, pidfd));
     let cgroup = undo.cgroup.as_mut().expect("set above");
     if plan.namespaces.new & namespaces::USER != 0 {
         let began = span(Key::IdMaps);
@@ -243,7 +234,7 @@ fn launch(
         undo.rdt = Some(rdt.execute(&crate::rdt::root()?, &plan.id, pid)?);
     }
     ours.send(&Message::Cgroup).or_else(|e| explain(&ours, e))?;
-    Ok((pid, pidfd, ours))
+    Ok((pid, ours))
 }
 
 /// A failed send means that init is gone: what it said last is the better error.
@@ -307,6 +298,10 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
         }
         None => None,
     };
+    if let Some(filter) = seccomp.as_ref().filter(|f| f.listener.is_none()) {
+        let path = dir.join(rrun_sys::seccomp::SAVED);
+        rrun_sys::seccomp::save(&path, &filter.program, filter.flags)?;
+    }
     let inherited = Inherited {
         channel: Some(theirs),
         gate,

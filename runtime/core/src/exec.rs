@@ -9,6 +9,7 @@ use crate::sync::{self, Channel, Message};
 use crate::{Context, Error, Result, console, idmap, rlimits, seccomp};
 use oci_spec::runtime::{Linux, Process, Spec};
 use rrun_sys::process::{self, Clone};
+use rrun_sys::seccomp::SAVED;
 use rrun_sys::{cred, mount, ns, path, sched};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -146,6 +147,14 @@ fn compile_seccomp(container: &Container, spec: &Spec) -> Result<Option<seccomp:
         return Ok(None);
     };
     let _began = span(Key::Seccomp);
+    // Of a container that an earlier version made there is none.
+    if let Some((program, flags)) = rrun_sys::seccomp::saved(&container.dir.join(SAVED)) {
+        return Ok(Some(seccomp::Filter {
+            program,
+            flags,
+            listener: None,
+        }));
+    }
     let cache = container.dir.parent().map(|root| root.join(".seccomp"));
     seccomp::compile(profile, cache.as_deref()).context("compile the seccomp profile")
 }

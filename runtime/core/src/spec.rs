@@ -1,7 +1,7 @@
 //! config.json: loading, and the checks that need no IO.
 
 use crate::{Error, Result, warning};
-use oci_spec::runtime::{Capability, LinuxMemoryPolicy, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Capability, Hooks, LinuxMemoryPolicy, LinuxNamespaceType, Spec};
 use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::Value;
@@ -10,19 +10,35 @@ use std::path::Path;
 /// Reads and parses a configuration. The bytes are returned as well: the state
 /// directory keeps them as they are, unknown fields included.
 pub fn load(path: &Path) -> Result<(Spec, Vec<u8>)> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            let why = format!("JSON specification file {} not found", path.display());
-            return Err(Error::State(why.into()));
-        }
-        Err(e) => return Err(Error::file("read", path, e)),
-    };
+    let text = read(path)?;
     let spec = parse(&text).map_err(|source| Error::Json {
         path: path.to_owned(),
         source,
     })?;
     Ok((spec, text))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    match std::fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let why = format!("JSON specification file {} not found", path.display());
+            Err(Error::State(why.into()))
+        }
+        result => result.map_err(|e| Error::file("read", path, e)),
+    }
+}
+
+/// Reads the hooks of a configuration, and passes over the rest of it.
+pub fn load_hooks(path: &Path) -> Result<Option<Hooks>> {
+    #[derive(Deserialize)]
+    struct Only {
+        hooks: Option<Hooks>,
+    }
+    let only: Only = serde_json::from_slice(&read(path)?).map_err(|source| Error::Json {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(only.hooks)
 }
 
 /// Parses a configuration straight into its types; only where that fails, once

@@ -2,7 +2,7 @@
 
 use crate::error::Call;
 use crate::{Error, Result};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Sets FD_CLOEXEC on every descriptor from `first` up (close_range(2) with
 /// CLOSE_RANGE_CLOEXEC, 5.11), so that none leaks into a container (CVE-2024-21626).
@@ -72,21 +72,35 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
 /// Reads a file of procfs or cgroupfs, whose size stat(2) does not tell: in as few
 /// reads as the kernel gives.
 pub fn read_file(path: &std::path::Path) -> Result<String> {
-    const STEP: usize = 16 * 1024;
+    read_in_steps(path, 16 * 1024, 0)
+}
+
+/// Reads a file that is small as a rule: what is well below a page comes whole in one
+/// read(2) (of procfs and cgroupfs, whose lines are shorter, as of other file systems).
+pub fn read_small(path: &std::path::Path) -> Result<String> {
+    read_in_steps(path, 4096, 2048)
+}
+
+/// A read of less than `whole` bytes is the last one.
+fn read_in_steps(path: &std::path::Path, step: usize, whole: usize) -> Result<String> {
     let file = crate::path::open(path, libc::O_RDONLY)?;
-    let mut data = vec![0; STEP];
+    let mut data = vec![0; step];
     let mut length = 0;
     loop {
-        match read(std::os::fd::AsFd::as_fd(&file), &mut data[length..])? {
-            0 => break,
-            n => length += n,
+        let read = read(std::os::fd::AsFd::as_fd(&file), &mut data[length..])?;
+        length += read;
+        if read == 0 || read < whole {
+            break;
         }
-        if data.len() - length < STEP / 2 {
-            data.resize(data.len() + STEP, 0);
+        if data.len() - length < step / 2 {
+            data.resize(data.len() + step, 0);
         }
     }
     data.truncate(length);
-    Ok(String::from_utf8_lossy(&data).into_owned())
+    Ok(match String::from_utf8(data) {
+        Ok(text) => text,
+        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+    })
 }
 
 /// A pipe, both ends close-on-exec: (read, write).
@@ -200,11 +214,79 @@ pub fn close_all_but(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
     close_range(from, u32::MAX)
 }
 
+/// Descriptors that have had their use, closed together: numbers that follow each
+/// other in one close_range(2), as most of them do that one function opened.
+/// At most [`Used::LIMIT`] stay open.
+#[derive(Debug, Default)]
+pub struct Used(Vec<OwnedFd>);
+
+impl Used {
+    /// How many are kept before they are closed: far below the usual RLIMIT_NOFILE of 1024.
+    const LIMIT: usize = 128;
+
+    /// Gives up `fd`.
+    pub fn put(&mut self, fd: OwnedFd) {
+        self.0.push(fd);
+        if self.0.len() >= Self::LIMIT {
+            self.close();
+        }
+    }
+
+    /// Closes what was given up.
+    pub fn close(&mut self) {
+        let mut numbers: Vec<u32> = self.0.drain(..).map(|fd| fd.into_raw_fd() as u32).collect();
+        numbers.sort_unstable();
+        for run in numbers.chunk_by(|a, b| a + 1 == *b) {
+            // Like a drop, it has nobody to tell; each number was an open descriptor.
+            let _ = close_range(run[0], run[run.len() - 1]);
+        }
+    }
+}
+
+impl Drop for Used {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 fn close_range(first: u32, last: u32) -> Result<()> {
-    // SAFETY: the caller gives up everything in this range (its documentation says so), so no
-    // owner uses a closed number.
+    // SAFETY: the caller gives up everything in this range (its documentation says so, or it
+    // owned each number in it), so no owner uses a closed number.
     if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
         return Ok(());
     }
     Err(Error::last("close_range", format_args!("{first}, {last}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn used_descriptors_are_closed_and_no_others() {
+        let mut used = Used::default();
+        let (kept, _write) = pipe().unwrap();
+        let numbers: Vec<i32> = (0..2 * Used::LIMIT + 3)
+            .map(|_| {
+                let fd = rustix::io::dup(&kept).unwrap();
+                let number = fd.as_raw_fd();
+                used.put(fd);
+                number
+            })
+            .collect();
+        let most = numbers.iter().max().unwrap() - numbers.iter().min().unwrap();
+        assert!(
+            most < 2 * Used::LIMIT as i32,
+            "{most} numbers were in use at once"
+        );
+        drop(used);
+        assert!(rustix::io::fcntl_getfd(&kept).is_ok());
+    }
+
+    #[test]
+    fn a_small_file_of_proc_is_read_whole() {
+        let path = std::path::Path::new("/proc/self/status");
+        assert!(read_small(path).unwrap().contains("\nThreads:"));
+        assert!(read_small(std::path::Path::new("/proc/self/none")).is_err());
+    }
 }

@@ -76,15 +76,20 @@ pub enum Make {
 /// Symbolic links are followed inside the root; of one that dangles the target
 /// is made, also inside.
 pub fn make_in_root(root: BorrowedFd<'_>, path: &Path, make: Make) -> Result<OwnedFd> {
+    find_or_make(root, path, make).map(|(fd, _)| fd)
+}
+
+/// [`make_in_root`]; tells as well whether it was there before.
+pub fn find_or_make(root: BorrowedFd<'_>, path: &Path, make: Make) -> Result<(OwnedFd, bool)> {
     const MAX_LINKS: u32 = 40;
     match open_in_root(root, path, libc::O_PATH) {
         Err(e) if e.is(libc::ENOENT) => {}
-        result => return result,
+        result => return Ok((result?, true)),
     }
     let mut names = components(path);
     for _ in 0..MAX_LINKS {
         match make_names(root, &names, make)? {
-            Made::Done(fd) => return Ok(fd),
+            Made::Done(fd) => return Ok((fd, false)),
             Made::Dangling(target) => names = target,
         }
     }
@@ -116,32 +121,39 @@ fn make_names(root: BorrowedFd<'_>, names: &[OsString], make: Make) -> Result<Ma
         }
     };
     for (index, name) in names.iter().enumerate().skip(found) {
-        if index == found
-            && let Ok(target) = read_link_at(dir.as_fd(), Path::new(name))
-        {
-            let base = if target.is_absolute() {
-                &[][..]
-            } else {
-                &names[..found]
-            };
-            let path: PathBuf = base
-                .iter()
-                .map(Path::new)
-                .chain([target.as_path()])
-                .collect();
-            let rest = names[index + 1..].iter().cloned();
-            return Ok(Made::Dangling(
-                components(&path).into_iter().chain(rest).collect(),
-            ));
-        }
-        let last = index + 1 == names.len();
-        dir = if last && make == Make::File {
+        let file = index + 1 == names.len() && make == Make::File;
+        let made = if file {
             make_file(dir.as_fd(), name)?
         } else {
             make_dir(dir.as_fd(), name)?
         };
+        if let Some(fd) = made {
+            dir = fd;
+            continue;
+        }
+        if index == found
+            && let Ok(target) = read_link_at(dir.as_fd(), Path::new(name))
+        {
+            return Ok(Made::Dangling(replaced(names, index, &target)));
+        }
+        // Somebody else was faster. What they may have linked here is not followed.
+        let kind = if file { 0 } else { libc::O_DIRECTORY };
+        let flags = libc::O_PATH | libc::O_NOFOLLOW | kind;
+        dir = open_at(dir.as_fd(), Path::new(name), flags)?;
     }
     Ok(Made::Done(dir))
+}
+
+/// `names` with the link at `index` replaced by its target.
+fn replaced(names: &[OsString], index: usize, target: &Path) -> Vec<OsString> {
+    let base = if target.is_absolute() {
+        &[][..]
+    } else {
+        &names[..index]
+    };
+    let path: PathBuf = base.iter().map(Path::new).chain([target]).collect();
+    let rest = names[index + 1..].iter().cloned();
+    components(&path).into_iter().chain(rest).collect()
 }
 
 /// The names of `path`; ".." takes back the name before it.
@@ -157,33 +169,37 @@ fn components(path: &Path) -> Vec<OsString> {
     names
 }
 
-fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+/// Makes a directory; `None` when something is there already.
+fn make_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>> {
     match rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Ok(()) => {}
+        Err(rustix::io::Errno::EXIST) => return Ok(None),
         Err(e) => return Err(e).call("mkdirat", format_args!("{}", name.display())),
     }
     // If somebody put a link here meanwhile this fails with ELOOP or ENOTDIR.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(dir, name, flags, Mode::empty())
+        .map(Some)
         .call("openat", format_args!("{}", name.display()))
 }
 
 /// Opens `name` below `dir` with O_PATH, making an empty file where there is
 /// nothing. A symbolic link is opened itself, not followed.
 pub fn make_file_at(dir: BorrowedFd<'_>, name: &Path) -> Result<OwnedFd> {
-    make_file(dir, name.as_os_str())
+    match make_file(dir, name.as_os_str())? {
+        Some(fd) => Ok(fd),
+        None => open_at(dir, name, libc::O_PATH | libc::O_NOFOLLOW),
+    }
 }
 
-fn make_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd> {
+/// Makes an empty file; `None` when something is there already.
+fn make_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<Option<OwnedFd>> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)) {
-        Ok(fd) => return Ok(fd),
-        Err(rustix::io::Errno::EXIST) => {}
-        Err(e) => return Err(e).call("openat", format_args!("{}, O_CREAT", name.display())),
+        Ok(fd) => Ok(Some(fd)),
+        Err(rustix::io::Errno::EXIST) => Ok(None),
+        Err(e) => Err(e).call("openat", format_args!("{}, O_CREAT", name.display())),
     }
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(dir, name, flags, Mode::empty())
-        .call("openat", format_args!("{}", name.display()))
 }
 
 /// Kind of a file.

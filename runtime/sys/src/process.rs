@@ -283,8 +283,7 @@ pub fn pid() -> i32 {
 /// Start time of a process in clock ticks since boot (field 22 of
 /// /proc/PID/stat) and its state letter; `None` when there is no such process.
 pub fn start_time(pid: i32) -> Option<(u64, char)> {
-    let text = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let text = String::from_utf8_lossy(&text);
+    let text = crate::fd::read_small(format!("/proc/{pid}/stat").as_ref()).ok()?;
     // The name (field 2) may hold spaces and parentheses; it ends at the last one.
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;

@@ -11,28 +11,14 @@ use rrun_core::{Context, Result, explain};
 /// signals and its terminal, and deletes it.
 pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     let request = Request::parse(parser, true)?;
+    let console = request.console_socket.clone().map(Console::Path);
+    let (mut plan, config) = request.plan(global, console)?;
     let mut relay = None;
-    let console = match &request.console_socket {
-        Some(path) => Some(Console::Path(path.clone())),
-        None if request.detach => None,
-        None => Terminal::console(&mut relay)?,
-    };
-    let (plan, config) = request.plan(global, console)?;
-    let terminal = plan
-        .spec
-        .process()
-        .as_ref()
-        .and_then(rrun_core::oci::Process::terminal);
-    let plan = if terminal != Some(true) && request.console_socket.is_none() {
-        relay = None;
-        let options = rrun_core::plan::Options {
-            console: None,
-            ..plan.options
-        };
-        rrun_core::plan::Plan { options, ..plan }
-    } else {
-        plan
-    };
+    let process = plan.spec.process().as_ref();
+    let terminal = process.and_then(rrun_core::oci::Process::terminal);
+    if terminal == Some(true) && request.console_socket.is_none() && !request.detach {
+        plan.options.console = Terminal::console(&mut relay)?;
+    }
     let signals = if request.detach {
         None
     } else {

@@ -16,18 +16,20 @@ pub fn writes(cpu: &LinuxCpu, writes: &mut Vec<Write>) {
 }
 
 /// v1: a new cpuset is empty and cannot be joined. Gives `dir`, and each parent up
-/// to `mount` that is still empty, what its parent has. `cpus` and `mems` say which
-/// of the two the container sets itself (a parent's value could contradict
-/// `cpuset.cpu_exclusive`).
-pub fn inherit(mount: &Path, dir: &Path, cpus: bool, mems: bool) -> Result<()> {
+/// to `mount` that is still empty, what its parent has. `fresh` says that `dir` was
+/// made just now; `cpus` and `mems` which of the two the container sets itself (a
+/// parent's value could contradict `cpuset.cpu_exclusive`).
+pub fn inherit(mount: &Path, dir: &Path, fresh: bool, cpus: bool, mems: bool) -> Result<()> {
+    let parent = dir.parent().unwrap_or(mount);
     for (file, own) in [("cpuset.cpus", cpus), ("cpuset.mems", mems)] {
-        let start = if own {
-            dir.parent().unwrap_or(mount)
+        let inherited = if own {
+            fill(mount, parent, file).map(drop)
+        } else if fresh {
+            fill(mount, parent, file).and_then(|value| set(dir, file, &value))
         } else {
-            dir
+            fill(mount, dir, file).map(drop)
         };
-        fill(mount, start, file)
-            .with_context(|| format!("take {file} of {} from its parents", dir.display()))?;
+        inherited.with_context(|| format!("take {file} of {} from its parents", dir.display()))?;
     }
     Ok(())
 }
@@ -40,8 +42,12 @@ fn fill(mount: &Path, dir: &Path, file: &str) -> Result<String> {
     }
     let parent = dir.parent().unwrap_or(mount);
     let value = fill(mount, parent, file)?;
-    put(dir, file, value.trim_end()).map_err(|e| Error::file("write", dir.join(file), e))?;
+    set(dir, file, &value)?;
     Ok(value)
+}
+
+fn set(dir: &Path, file: &str, value: &str) -> Result<()> {
+    put(dir, file, value.trim_end()).map_err(|e| Error::file("write", dir.join(file), e))
 }
 
 #[cfg(test)]
@@ -61,7 +67,7 @@ mod tests {
             )
             .unwrap();
         }
-        inherit(&top, &dir, true, false).unwrap();
+        inherit(&top, &dir, true, true, false).unwrap();
         let read = |p: &str| std::fs::read_to_string(top.join(p)).unwrap();
         assert_eq!(read("a/cpuset.cpus").trim(), "0-3");
         assert_eq!(read("a/b/cpuset.cpus").trim(), "");

@@ -144,8 +144,9 @@ impl Cgroup {
             if legacy.has("cpuset") {
                 let has = |file: &str| plan.writes.iter().any(|w| w.file == file);
                 let mount = &legacy.mount;
-                let result =
-                    cpuset::inherit(mount, &legacy.dir, has("cpuset.cpus"), has("cpuset.mems"));
+                let fresh = self.made.last() == Some(&legacy.dir);
+                let (cpus, mems) = (has("cpuset.cpus"), has("cpuset.mems"));
+                let result = cpuset::inherit(mount, &legacy.dir, fresh, cpus, mems);
                 self.or_undo(result)?;
             }
         }

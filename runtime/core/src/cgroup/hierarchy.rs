@@ -26,6 +26,8 @@ pub enum Layout {
         hierarchies: Vec<Hierarchy>,
         /// Whether [`HYBRID`] is there as well.
         hybrid: bool,
+        /// Whether the caller is in v1 hierarchies besides these (named ones).
+        others: bool,
     },
 }
 
@@ -47,13 +49,16 @@ impl Layout {
             return Ok(Self::Unified);
         }
         let hybrid = fs_type(Path::new(HYBRID)).is_ok_and(|t| t == V2_MAGIC);
-        let hierarchies = legacy(&read_own()?)?;
+        let own = read_own()?;
+        let hierarchies = legacy(&own)?;
+        let all = own.lines().filter(|line| !line.starts_with("0::")).count();
         if hierarchies.is_empty() {
             return Err(Error::Unsupported(
                 "no cgroup file system is mounted below /sys/fs/cgroup".into(),
             ));
         }
         Ok(Self::Legacy {
+            others: all > hierarchies.len(),
             hierarchies,
             hybrid,
         })
@@ -128,15 +133,21 @@ struct Mounts {
 impl Mounts {
     /// Mount point and root of the hierarchy with the controllers `list`.
     fn find(&mut self, list: &str, own: &str) -> Result<Option<(PathBuf, String)>> {
-        // With the caller at "/" the root of the mount does not matter.
-        if own == "/" {
-            let name = list.strip_prefix("name=").unwrap_or(list);
-            for name in [name, name.split(',').next().unwrap_or(name)] {
-                let mount = Path::new(MOUNT).join(name);
-                if fs_type(&mount).is_ok_and(|t| t == V1_MAGIC) {
-                    return Ok(Some((mount, "/".into())));
-                }
+        let name = list.strip_prefix("name=").unwrap_or(list);
+        for name in [name, name.split(',').next().unwrap_or(name)] {
+            let mount = Path::new(MOUNT).join(name);
+            if !fs_type(&mount).is_ok_and(|t| t == V1_MAGIC) {
+                continue;
             }
+            // With the caller at "/" the root of the mount does not matter.
+            if own == "/" {
+                return Ok(Some((mount, "/".into())));
+            }
+            // Older kernels are asked for the whole of mountinfo below.
+            if let Ok(root) = rrun_sys::mount::root_of(&mount) {
+                return Ok(Some((mount, root)));
+            }
+            break;
         }
         if self.info.is_none() {
             let path = "/proc/self/mountinfo";

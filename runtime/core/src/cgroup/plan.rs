@@ -47,6 +47,8 @@ pub struct Plan {
     /// What systemd is asked for.
     pub(super) unit: Option<Unit>,
     pub(super) legacy: Vec<Legacy>,
+    /// Whether the machine has v1 hierarchies besides those.
+    others: bool,
     /// Limits, in order.
     pub writes: Vec<Write>,
     /// Device rules; `None` on a machine whose v1 lacks the controller.
@@ -105,7 +107,9 @@ impl Plan {
             Layout::Legacy {
                 hierarchies,
                 hybrid,
+                others,
             } => {
+                plan.others = *others;
                 plan.legacy = hierarchies.iter().map(|h| legacy(h, &inner)).collect();
                 if *hybrid {
                     let mount = PathBuf::from(hierarchy::HYBRID);
@@ -129,6 +133,7 @@ impl Plan {
             unified: None,
             unit: None,
             legacy: Vec::new(),
+            others: false,
             writes: Vec::new(),
             devices: None,
             lax: true,
@@ -186,6 +191,13 @@ impl Plan {
         self.legacy.iter().map(|l| &*l.dir)
     }
 
+    /// The v1 directories that init joins, each and every one; empty where it is not
+    /// known beforehand which those are, or where init sees other hierarchies as well.
+    pub fn joined(&self) -> &[Legacy] {
+        let surely = self.manager == Manager::Cgroupfs && !self.rootless && !self.others;
+        if surely { &self.legacy } else { &[] }
+    }
+
     /// Who makes the cgroups.
     pub fn manager(&self) -> Manager {
         self.manager
@@ -240,6 +252,7 @@ mod tests {
                 hierarchy("devices", ""),
             ],
             hybrid: true,
+            others: false,
         }
     }
 
@@ -298,6 +311,7 @@ mod tests {
         let Layout::Legacy {
             mut hierarchies,
             hybrid,
+            others,
         } = hybrid()
         else {
             unreachable!()
@@ -306,6 +320,7 @@ mod tests {
         let layout = Layout::Legacy {
             hierarchies,
             hybrid,
+            others,
         };
         assert!(Plan::on(&request(None), &layout, &own).is_err());
         let rootless = Request {

@@ -107,15 +107,20 @@ pub fn put(dir: &Path, file: &str, value: &str) -> std::io::Result<()> {
 }
 
 /// Reads `file` of the cgroup `dir`, without the stat and the growing that
-/// `std::fs::read` does: cgroup files say that their size is 0.
+/// `std::fs::read` does: cgroup files say that their size is 0. The kernel fills a
+/// buffer of a page as far as the next line fits, so that less than half is the end.
 pub fn get(dir: &Path, file: &str) -> std::io::Result<String> {
     let mut source = std::fs::File::open(dir.join(file))?;
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         match source.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => text.extend_from_slice(&buffer[..n]),
+            Ok(n) => {
+                text.extend_from_slice(&buffer[..n]);
+                if n < buffer.len() / 2 {
+                    break;
+                }
+            }
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) => return Err(e),
         }

@@ -95,7 +95,7 @@ fn run(
     let fifo = matches!(inherited.gate, Gate::Fifo(_));
     root.procfs_if(fifo || !plan.sysctls.is_empty() || process::needs_procfs(&plan.spec))?;
     let began = span(Key::Pivot);
-    rootfs::enter(plan, &root)?;
+    rootfs::enter(plan)?;
     drop(began);
     if let Some(socket) = inherited.console.take() {
         process::open_console(plan, root.fd(), socket.as_fd())?;

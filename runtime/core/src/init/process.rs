@@ -321,13 +321,16 @@ fn change_user(process: &Process) -> Result<()> {
     let user = process.user();
     cred::umask(user.umask().unwrap_or(0o022));
     let groups = user.additional_gids().as_deref().unwrap_or_default();
-    if !super::setgroups_denied() {
-        cred::set_groups(groups)?;
-    } else if !groups.is_empty() {
-        return Err(Error::config(
-            "process.user.additionalGids",
-            "cannot be set: setgroups is denied in this user namespace",
-        ));
+    match cred::set_groups(groups) {
+        Err(e) if e.is(path::EPERM) && super::setgroups_denied() => {
+            if !groups.is_empty() {
+                return Err(Error::config(
+                    "process.user.additionalGids",
+                    "cannot be set: setgroups is denied in this user namespace",
+                ));
+            }
+        }
+        result => result?,
     }
     // Some directories are open to root only, others to the user only.
     let early = enter_directory(process.cwd());

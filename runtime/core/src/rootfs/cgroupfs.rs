@@ -1,39 +1,45 @@
 //! The mount of type `cgroup`: the container's view of its own cgroups.
 
+use crate::cgroup::hierarchy;
 use crate::plan::{Mount, Plan, namespaces};
 use crate::{Context, Error, Result};
-use rrun_sys::mount::{self, FsContext, MountAttr, attr};
+use rrun_sys::fd::Used;
+use rrun_sys::mount::{self, FsContext, attr};
 use rrun_sys::path::{self, Make};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Mounts the cgroups at `mount.destination`. The caller is in its cgroup and,
 /// where the plan has one, in its cgroup namespace.
-pub fn mount(plan: &Plan, root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
+pub fn mount(plan: &Plan, root: BorrowedFd<'_>, mount: &Mount, used: &mut Used) -> Result<()> {
     let target = path::make_in_root(root, &mount.destination, Make::Dir)?;
-    let base = path::open(Path::new("/sys/fs/cgroup"), path::O_PATH)?;
-    if path::fs_magic(base.as_fd())? == path::CGROUP2_SUPER_MAGIC {
+    let planned = planned(plan);
+    if planned.is_empty() && hierarchy::is_unified() {
         let tree = unified(mount)?;
         return Ok(mount::attach(tree.as_fd(), target.as_fd())?);
     }
+    let hierarchies = if planned.is_empty() {
+        hierarchies()?
+    } else {
+        planned
+    };
     let own_namespace = plan.namespaces.has(namespaces::CGROUP);
     let cover = FsContext::open("tmpfs")?;
     cover.set("source", "cgroup")?;
     cover.set("mode", "755")?;
     // Its directories are made first: read-only comes last.
-    let cover = cover.mount(mount.attr.set & !attr::RDONLY)?;
+    let cover = cover.mount_using(mount.attr.set & !attr::RDONLY, used)?;
     mount::attach(cover.as_fd(), target.as_fd())?;
-    for hierarchy in hierarchies()? {
-        one(cover.as_fd(), mount, &hierarchy, own_namespace)
+    for hierarchy in hierarchies {
+        one(cover.as_fd(), mount, &hierarchy, own_namespace, used)
             .with_context(|| format!("mount cgroup hierarchy {}", hierarchy.name))?;
     }
-    let attr = MountAttr {
-        set: mount.attr.set & attr::RDONLY,
-        ..MountAttr::default()
-    };
-    if !attr.is_empty() {
-        mount::set_attr(cover.as_fd(), false, &attr)?;
+    // With the hierarchies below it, in one call.
+    if !mount.attr.is_empty() {
+        mount::set_attr(cover.as_fd(), true, &mount.attr)?;
     }
+    used.put(target);
+    used.put(cover);
     Ok(())
 }
 
@@ -61,23 +67,42 @@ fn unified(mount: &Mount) -> Result<OwnedFd> {
 /// What a container without a cgroup namespace sees of v1: the directory below its mount of type
 /// `cgroup`, and the caller's cgroup that is bound there.
 pub fn binds() -> Result<Vec<(String, PathBuf)>> {
-    let bind = |h: Hierarchy| {
-        let inside = h.cgroup.strip_prefix("/").unwrap_or(&h.cgroup).to_owned();
-        (h.name, h.mountpoint.join(inside))
-    };
-    Ok(hierarchies()?.into_iter().map(bind).collect())
+    let all = hierarchies()?.into_iter();
+    Ok(all.map(|h| (h.name, h.own)).collect())
 }
 
 /// A v1 hierarchy as it is mounted on the host.
 struct Hierarchy {
     /// Name of its directory, as "cpu,cpuacct" or "systemd".
     name: String,
-    /// Where the host has it.
-    mountpoint: PathBuf,
     /// Mount options: controllers, or "name=systemd".
     options: Vec<String>,
-    /// The caller's cgroup in it.
-    cgroup: PathBuf,
+    /// The caller's cgroup in it, as the host has it.
+    own: PathBuf,
+}
+
+impl Hierarchy {
+    fn new(mountpoint: &Path, options: Vec<String>, own: PathBuf) -> Self {
+        let name = mountpoint.file_name().map_or_else(
+            || options.join(","),
+            |name| name.to_string_lossy().into_owned(),
+        );
+        Self { name, options, own }
+    }
+}
+
+/// The hierarchies in which init has just joined its cgroups; none when that does
+/// not say what the machine has.
+fn planned(plan: &Plan) -> Vec<Hierarchy> {
+    let all = plan.cgroup.joined().iter();
+    all.map(|joined| {
+        Hierarchy::new(
+            &joined.mount,
+            joined.controllers.clone(),
+            joined.dir.clone(),
+        )
+    })
+    .collect()
 }
 
 fn one(
@@ -85,10 +110,10 @@ fn one(
     mount: &Mount,
     hierarchy: &Hierarchy,
     own_namespace: bool,
+    used: &mut Used,
 ) -> Result<()> {
     let name = Path::new(&hierarchy.name);
     path::mkdir_at(cover, name, 0o755)?;
-    let target = path::open_at(cover, name, path::O_PATH)?;
     let tree = if own_namespace {
         let fs = FsContext::open("cgroup")?;
         fs.set("source", "cgroup")?;
@@ -101,23 +126,33 @@ fn one(
                 None => fs.flag(option)?,
             }
         }
-        fs.mount(mount.attr.set)?
+        fs.mount_using(mount.attr.set, used)?
     } else {
-        let inside = hierarchy
-            .cgroup
-            .strip_prefix("/")
-            .unwrap_or(&hierarchy.cgroup);
-        let tree = super::mounts::clone_host(&hierarchy.mountpoint.join(inside), false, false)?;
-        mount::set_attr(tree.as_fd(), false, &mount.attr)?;
-        tree
+        clone(hierarchy)?
     };
-    mount::attach(tree.as_fd(), target.as_fd())?;
+    mount::attach_at(tree.as_fd(), cover, name)?;
+    used.put(tree);
     if hierarchy.options.len() > 1 {
         for controller in &hierarchy.options {
             path::symlink(name, cover, Path::new(controller))?;
         }
     }
     Ok(())
+}
+
+/// The caller's cgroup in `hierarchy`, as a tree. The one of systemd is joined only if it
+/// can be: where it was not made, the caller is where it was before.
+fn clone(hierarchy: &Hierarchy) -> Result<OwnedFd> {
+    match super::mounts::clone_host(&hierarchy.own, false, false) {
+        Err(e) if e.errno() == Some(path::ENOENT) => {
+            let mut now = hierarchies()?.into_iter();
+            let Some(found) = now.find(|h| h.options == hierarchy.options) else {
+                return Err(e);
+            };
+            super::mounts::clone_host(&found.own, false, false)
+        }
+        result => result,
+    }
 }
 
 /// The v1 hierarchies of the machine, with the caller's cgroup in each.
@@ -136,16 +171,9 @@ fn hierarchies() -> Result<Vec<Hierarchy>> {
         }
         let options: Vec<String> = controllers.split(',').map(str::to_owned).collect();
         if let Some(mountpoint) = mountpoint(&mountinfo, &options[0]) {
-            let name = mountpoint.file_name().map_or_else(
-                || controllers.to_owned(),
-                |name| name.to_string_lossy().into_owned(),
-            );
-            list.push(Hierarchy {
-                name,
-                mountpoint,
-                options,
-                cgroup: cgroup.into(),
-            });
+            let inside = cgroup.strip_prefix('/').unwrap_or(cgroup);
+            let own = mountpoint.join(inside);
+            list.push(Hierarchy::new(&mountpoint, options, own));
         }
     }
     Ok(list)

@@ -44,9 +44,13 @@ fn links(plan: &Plan, dev: BorrowedFd<'_>) -> Result<()> {
         .iter()
         .any(|m| m.destination == Path::new("/dev/pts"))
     {
-        match path::unlink_at(dev, Path::new("ptmx")) {
-            Err(e) if !e.is(path::ENOENT) => return Err(e.into()),
-            _ => link(dev, "ptmx", "pts/ptmx")?,
+        let make = || path::symlink(Path::new("pts/ptmx"), dev, Path::new("ptmx"));
+        match make() {
+            Err(e) if e.is(path::EEXIST) => {
+                path::unlink_at(dev, Path::new("ptmx"))?;
+                make()?;
+            }
+            result => result?,
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use crate::plan::Plan;
 use crate::{Context, Error, Result};
+use rrun_sys::fd::Used;
 use rrun_sys::mount::{self, FsContext, MountAttr, attr};
 use rrun_sys::path::{self, Kind};
 use std::collections::BTreeSet;
@@ -13,15 +14,17 @@ pub fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
     let Some(linux) = plan.spec.linux() else {
         return Ok(());
     };
+    let mut used = Used::default();
     for path in linux.readonly_paths().iter().flatten() {
-        read_only(root, Path::new(path)).with_context(|| format!("make {path} read-only"))?;
+        read_only(root, Path::new(path), &mut used)
+            .with_context(|| format!("make {path} read-only"))?;
     }
     let mut covers = Covers::default();
     let mut seen = BTreeSet::new();
     let masked = linux.masked_paths().iter().flatten();
     for path in masked.filter(|path| seen.insert(path.trim_end_matches('/'))) {
         covers
-            .mask(root, Path::new(path))
+            .mask(root, Path::new(path), &mut used)
             .with_context(|| format!("mask {path}"))?;
     }
     Ok(())
@@ -37,7 +40,7 @@ fn open(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn read_only(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+fn read_only(root: BorrowedFd<'_>, path: &Path, used: &mut Used) -> Result<()> {
     let Some(target) = open(root, path)? else {
         return Ok(());
     };
@@ -47,7 +50,10 @@ fn read_only(root: BorrowedFd<'_>, path: &Path) -> Result<()> {
         ..MountAttr::default()
     };
     mount::set_attr(tree.as_fd(), true, &attr)?;
-    Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+    mount::attach(tree.as_fd(), target.as_fd())?;
+    used.put(tree);
+    used.put(target);
+    Ok(())
 }
 
 /// What masks are made of: one empty read-only tmpfs for all directories, and
@@ -60,7 +66,7 @@ struct Covers {
 }
 
 impl Covers {
-    fn mask(&mut self, root: BorrowedFd<'_>, path: &Path) -> Result<()> {
+    fn mask(&mut self, root: BorrowedFd<'_>, path: &Path, used: &mut Used) -> Result<()> {
         let Some(target) = open(root, path)? else {
             return Ok(());
         };
@@ -72,7 +78,10 @@ impl Covers {
             _ => self.file(root)?,
         };
         let tree = mount::clone_tree(cover, c"", false, false)?;
-        Ok(mount::attach(tree.as_fd(), target.as_fd())?)
+        mount::attach(tree.as_fd(), target.as_fd())?;
+        used.put(tree);
+        used.put(target);
+        Ok(())
     }
 
     fn first_directory(&mut self, target: BorrowedFd<'_>) -> Result<()> {

@@ -13,6 +13,7 @@ use crate::explain::trace::{Key, span};
 use crate::plan::{Mount, Plan, Source, namespaces};
 use crate::sync::Channel;
 use crate::{Context, Error, Result};
+use rrun_sys::fd::Used;
 use rrun_sys::mount::{self, MountAttr};
 use rrun_sys::path;
 use std::collections::BTreeMap;
@@ -178,8 +179,9 @@ fn map_tree(m: &Mount, tree: &OwnedFd, namespace: BorrowedFd<'_>) -> Result<()> 
 
 /// Mounts the root and everything in it; devices included.
 pub fn build(plan: &Plan, trees: &mut Trees, channel: &Channel) -> Result<Root> {
+    let mut used = Used::default();
     let began = span(Key::Root);
-    let mut root = attach_root(plan, trees)?;
+    let mut root = attach_root(plan, trees, &mut used)?;
     drop(began);
     for mount in &plan.mounts {
         let _began = span(Key::Mount(mount.index));
@@ -188,7 +190,7 @@ pub fn build(plan: &Plan, trees: &mut Trees, channel: &Channel) -> Result<Root> 
         } else {
             Ok(())
         };
-        done.and_then(|()| mount_one(plan, &mut root, mount, trees))
+        done.and_then(|()| mount_one(plan, &mut root, mount, trees, &mut used))
             .with_context(|| format!("error mounting {}", describe(mount)))?;
     }
     let began = span(Key::Devices);
@@ -243,7 +245,7 @@ fn separate(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
+fn attach_root(plan: &Plan, trees: &mut Trees, used: &mut Used) -> Result<Root> {
     if plan.namespaces.has(namespaces::MOUNT) {
         separate(plan)?;
     }
@@ -251,7 +253,7 @@ fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
     let target = path::open(&plan.rootfs, libc_path()).with_context(what)?;
     let tree = match (trees.remove(&ROOT), &plan.root_mount) {
         (Some(tree), _) => tree,
-        (None, Some(mount)) => mounts::make(mount, &plan.rootfs).with_context(what)?,
+        (None, Some(mount)) => mounts::make_using(mount, &plan.rootfs, used).with_context(what)?,
         (None, None) => mounts::clone_host(&plan.rootfs, true, false).with_context(what)?,
     };
     if plan.shares_mounts() {
@@ -263,6 +265,7 @@ fn attach_root(plan: &Plan, trees: &mut Trees) -> Result<Root> {
         mount::set_attr(tree.as_fd(), true, &attr).with_context(what)?;
     }
     mount::attach(tree.as_fd(), target.as_fd()).with_context(what)?;
+    used.put(target);
     Ok(Root {
         fd: tree,
         proc: None,
@@ -274,7 +277,13 @@ fn libc_path() -> i32 {
     path::O_PATH | path::O_DIRECTORY
 }
 
-fn mount_one(plan: &Plan, root: &mut Root, mount: &Mount, trees: &mut Trees) -> Result<()> {
+fn mount_one(
+    plan: &Plan,
+    root: &mut Root,
+    mount: &Mount,
+    trees: &mut Trees,
+    used: &mut Used,
+) -> Result<()> {
     let dev = std::path::Path::new("/dev");
     if mount.destination == dev && mount.attr.set & mount::attr::RDONLY != 0 {
         // Its nodes and mount points are still to be made.
@@ -288,20 +297,21 @@ fn mount_one(plan: &Plan, root: &mut Root, mount: &Mount, trees: &mut Trees) -> 
                 ..mount.clone()
             },
             trees,
+            used,
         )?;
         root.read_only
             .push(path::open_in_root(root.fd(), dev, path::O_PATH)?);
         return Ok(());
     }
-    if let Some(proc) = mounts::mount(plan, root.fd(), mount, trees)? {
+    if let Some(proc) = mounts::mount(plan, root.fd(), mount, trees, used)? {
         root.proc = Some(proc);
     }
     Ok(())
 }
 
 /// Makes the container's root the process's root, and the host's disappear.
-pub fn enter(plan: &Plan, root: &Root) -> Result<()> {
-    path::chdir_fd(root.fd())?;
+/// The working directory is the root already.
+pub fn enter(plan: &Plan) -> Result<()> {
     if !plan.namespaces.has(namespaces::MOUNT) {
         return Ok(rrun_sys::path::chroot_here()?);
     }

@@ -3,6 +3,7 @@
 use super::Trees;
 use crate::plan::{Mount, Plan, Source, mounts::is_superblock_flag};
 use crate::{Context, Error, Result};
+use rrun_sys::fd::Used;
 use rrun_sys::mount::{self, FsContext, MountAttr, attr};
 use rrun_sys::path::{self, Kind, Make};
 use std::ffi::CString;
@@ -20,6 +21,11 @@ pub fn clone_host(path: &Path, recursive: bool, nofollow: bool) -> Result<OwnedF
 /// Makes a new instance of a file system, not yet attached. `place` is where a
 /// file system with options too long for fsconfig(2) is mounted with mount(2).
 pub fn make(mount: &Mount, place: &Path) -> Result<OwnedFd> {
+    make_using(mount, place, &mut Used::default())
+}
+
+/// [`make`], with what is left open given to `used`.
+pub fn make_using(mount: &Mount, place: &Path, used: &mut Used) -> Result<OwnedFd> {
     let Source::Filesystem { kind, source, data } = &mount.source else {
         return Err(Error::config(
             "mounts",
@@ -45,7 +51,7 @@ pub fn make(mount: &Mount, place: &Path) -> Result<OwnedFd> {
     if mount.attr.set & attr::RDONLY != 0 && !VIRTUAL.contains(&kind.as_str()) {
         fs.flag("ro")?;
     }
-    Ok(fs.mount(mount.attr.set)?)
+    Ok(fs.mount_using(mount.attr.set, used)?)
 }
 
 /// fsconfig(2) takes values of at most 255 bytes.
@@ -149,6 +155,7 @@ pub fn mount(
     root: BorrowedFd<'_>,
     mount: &Mount,
     trees: &mut Trees,
+    used: &mut Used,
 ) -> Result<Option<OwnedFd>> {
     check_proc(mount)?;
     match &mount.source {
@@ -157,7 +164,7 @@ pub fn mount(
             attributes(mount, target.as_fd(), true)?;
             Ok(None)
         }
-        Source::Cgroup => super::cgroupfs::mount(plan, root, mount).map(|()| None),
+        Source::Cgroup => super::cgroupfs::mount(plan, root, mount, used).map(|()| None),
         Source::Bind {
             path,
             recursive,
@@ -176,38 +183,44 @@ pub fn mount(
                 }
             };
             place(plan, root, mount, &tree)?;
+            used.put(tree);
             Ok(None)
         }
         Source::Filesystem { kind, .. } => {
-            let (target, mode) = destination(root, mount, kind)?;
+            let (target, existed) = destination(root, mount, kind)?;
             let inherited;
-            let mount = match mode.filter(|_| kind == "tmpfs" && mount.data("mode").is_none()) {
-                Some(mode) => {
-                    inherited = with_mode(mount, mode);
-                    &inherited
-                }
-                None => mount,
+            let mount = if existed && kind == "tmpfs" && mount.data("mode").is_none() {
+                inherited = with_mode(mount, path::stat(target.as_fd())?.mode);
+                &inherited
+            } else {
+                mount
             };
             let copyup = mount.tmpcopyup && kind == "tmpfs";
             let tree = if copyup {
                 let set = mount.attr.set & !attr::RDONLY;
                 let writable = MountAttr { set, ..mount.attr };
-                let tree = make(
+                let tree = make_using(
                     &Mount {
                         attr: writable,
                         ..mount.clone()
                     },
                     &plan.rootfs,
+                    used,
                 )?;
                 super::copyup::copy(target.as_fd(), tree.as_fd()).context("tmpcopyup")?;
                 tree
             } else {
-                make(mount, &plan.rootfs)?
+                make_using(mount, &plan.rootfs, used)?
             };
             attributes(mount, tree.as_fd(), copyup)?;
             mount::attach(tree.as_fd(), target.as_fd())?;
             propagate(mount, tree.as_fd())?;
-            Ok((kind == "proc" && mount.destination == Path::new("/proc")).then_some(tree))
+            used.put(target);
+            if kind == "proc" && mount.destination == Path::new("/proc") {
+                return Ok(Some(tree));
+            }
+            used.put(tree);
+            Ok(None)
         }
     }
 }
@@ -233,13 +246,13 @@ fn with_mode(mount: &Mount, mode: u32) -> Mount {
     mount
 }
 
-/// The directory that a new file system is mounted on, and its mode if it was there before. For proc and sysfs no
-/// symbolic link may be on the way: masks and labels would apply elsewhere
-/// (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642).
-fn destination(root: BorrowedFd<'_>, mount: &Mount, kind: &str) -> Result<(OwnedFd, Option<u32>)> {
+/// The directory that a new file system is mounted on, and whether it was there before.
+/// For proc and sysfs no symbolic link may be on the way: masks and labels would apply
+/// elsewhere (CVE-2019-19921, CVE-2023-27561, CVE-2023-28642).
+fn destination(root: BorrowedFd<'_>, mount: &Mount, kind: &str) -> Result<(OwnedFd, bool)> {
     if kind == "proc" || kind == "sysfs" {
         match path::open_plain_in_root(root, &mount.destination) {
-            Ok(fd) => return Ok((fd, None)),
+            Ok(fd) => return Ok((fd, true)),
             Err(e) if e.is(rrun_sys::path::ENOENT) => {}
             Err(e) => {
                 return Err(Error::Step {
@@ -250,16 +263,7 @@ fn destination(root: BorrowedFd<'_>, mount: &Mount, kind: &str) -> Result<(Owned
             }
         }
     }
-    match path::open_in_root(root, &mount.destination, path::O_PATH) {
-        Ok(fd) => {
-            let mode = path::stat(fd.as_fd())?.mode;
-            Ok((fd, Some(mode)))
-        }
-        Err(_) => Ok((
-            path::make_in_root(root, &mount.destination, Make::Dir)?,
-            None,
-        )),
-    }
+    Ok(path::find_or_make(root, &mount.destination, Make::Dir)?)
 }
 
 /// Applies what fsmount(2) did not: attributes of binds, recursive ones.
