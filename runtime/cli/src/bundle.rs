@@ -4,7 +4,7 @@ use crate::args::{self, Global};
 use crate::explain::Explain;
 use lexopt::{Arg, Parser};
 use rrun_core::plan::{Console, Options, Plan};
-use rrun_core::{Error, Result, spec};
+use rrun_core::{Error, Result, sdnotify, spec};
 use std::path::{Path, PathBuf};
 
 /// Options of `create` and `run`.
@@ -94,11 +94,16 @@ impl Request {
             Some(path) => path.clone(),
             None => bundle.join("config.json"),
         };
-        let (spec, text) = spec::load(&config)?;
+        let (mut spec, text) = spec::load(&config)?;
+        let notify = sdnotify::host().is_some();
+        if notify {
+            sdnotify::add_to(&mut spec, &global.root, &self.id)?;
+        }
         let options = Options {
             no_pivot: self.no_pivot,
             no_new_keyring: self.no_new_keyring,
             preserve_fds: self.preserve_fds + args::listen_fds(),
+            notify,
             console,
             manager: global.manager,
         };

@@ -293,3 +293,56 @@ fn explain_shows_the_plan_before_and_the_times_after() {
     let ran = rrun.rrun(&["exec", "--explain=xml", &id, "true"]);
     assert_ne!(ran.code, 0);
 }
+
+#[test]
+fn readiness_is_passed_on_to_systemd() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("systemd.sock");
+    let systemd = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    systemd
+        .set_read_timeout(Some(std::time::Duration::from_mins(1)))
+        .unwrap();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let dir = bundle.write().to_str().unwrap().to_owned();
+    let id = rrun.id();
+    let mut command = rrun.command(&["run", "--detach", "--bundle", &dir, &id]);
+    command.env("NOTIFY_SOCKET", &path);
+    command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null());
+    let mut run = command.spawn().unwrap();
+    rrun_tests::wait_until("the container", std::time::Duration::from_secs(20), || {
+        rrun.rrun(&["state", &id]).out.contains("running")
+    });
+    let shown = rrun
+        .rrun(&[
+            "exec",
+            &id,
+            "sh",
+            "-c",
+            "ls -l /run/notify; cat /proc/1/environ",
+        ])
+        .ok();
+    assert!(shown.contains("srwxrwxrwx"), "{shown}");
+    assert!(
+        shown.contains("NOTIFY_SOCKET=/run/notify/notify.sock"),
+        "{shown}"
+    );
+    let pid = rrun.state(&id)["pid"].to_string();
+    let inside = format!("/proc/{pid}/root/run/notify/notify.sock");
+    let client = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    for message in ["STATUS=up", "READY=1\nX=2"] {
+        client.send_to(message.as_bytes(), &inside).unwrap();
+    }
+    let mut buffer = [0; 256];
+    let mut receive = || {
+        let length = systemd.recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    };
+    assert_eq!(receive(), "READY=1\n");
+    assert_eq!(receive(), format!("MAINPID={pid}\n"));
+    assert_eq!(receive(), "BARRIER=1");
+    assert!(run.wait().unwrap().success());
+}

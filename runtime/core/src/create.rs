@@ -81,6 +81,9 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
     let dir = make_directory(root, &plan.id)?;
     drop(began);
     let mut undo = Undo::new(&dir);
+    if plan.options.notify {
+        crate::sdnotify::make_directory(&dir)?;
+    }
     let (pid, channel) = launch(plan, &dir, fifo, &mut undo)?;
     let began = span(Key::Record);
     let mut record = record(plan, pid, undo.cgroup.as_ref().expect("launch set it"))?;

@@ -28,6 +28,7 @@ pub mod plan;
 pub mod rdt;
 pub mod rlimits;
 pub mod rootfs;
+pub mod sdnotify;
 pub mod seccomp;
 pub mod spec;
 pub mod sync;

@@ -3,8 +3,10 @@
 use crate::args::{self, Global};
 use crate::bundle::{Request, write_pid_file};
 use crate::foreground::{self, Terminal};
+use rrun_core::container::Container;
 use rrun_core::create::{self, Created};
 use rrun_core::plan::Console;
+use rrun_core::sdnotify::Listener;
 use rrun_core::{Context, Result, explain};
 
 /// Creates and starts a container; unless detached, waits for it, passes on
@@ -32,8 +34,10 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     })?;
     let failed = || args::failed("run");
     let created = create::create(&plan, &global.root, &config, false).with_context(failed)?;
-    let terminal = match start(&created, &request, relay) {
-        Ok(terminal) => terminal,
+    let started = Listener::open(&created.container)
+        .and_then(|listener| Ok((listener, start(&created, &request, relay)?)));
+    let (listener, terminal) = match started {
+        Ok(started) => started,
         Err(error) => {
             remove(created);
             // From here on runc's init speaks for itself, without a log line around it.
@@ -45,7 +49,15 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
         }
     };
     request.explain.after(&steps);
-    let Some(signals) = signals else { return Ok(0) };
+    let Some(signals) = signals else {
+        if let Some(listener) = listener {
+            listener.relay(&created.container)?;
+        }
+        return Ok(0);
+    };
+    if let Some(listener) = listener {
+        relay_beside(listener, global, &request.id)?;
+    }
     let pid = created.container.record.init_process_pid;
     let code = foreground::wait(pid, &signals, terminal)?;
     if request.keep {
@@ -69,6 +81,17 @@ fn start(
     let terminal = relay.map(Terminal::receive).transpose()?;
     created.start()?;
     Ok(terminal)
+}
+
+/// Waits for the container's word to systemd while this thread waits for its end.
+fn relay_beside(listener: Listener, global: &Global, id: &str) -> Result<()> {
+    let container = Container::load(&global.root, id)?;
+    std::thread::spawn(move || {
+        if let Err(error) = listener.relay(&container) {
+            rrun_core::warning!("{}", error.chain());
+        }
+    });
+    Ok(())
 }
 
 /// Removes a container that could not be started.

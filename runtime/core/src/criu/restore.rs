@@ -35,6 +35,9 @@ pub fn restore(plan: &Plan, root: &Path, config: &[u8], options: &Options) -> Re
     }
     let dir = create::make_directory(root, &plan.id)?;
     let mut undo = Undo::new(&dir);
+    if plan.options.notify {
+        crate::sdnotify::make_directory(&dir)?;
+    }
     let own = path::open(Path::new("/proc/self/ns/mnt"), path::O_RDONLY)?;
     // Where CRIU finds the root, and the mounts that make its mount points, are nobody else's business.
     ns::unshare(namespaces::MOUNT)?;

@@ -19,6 +19,8 @@ pub struct Options {
     pub no_new_keyring: bool,
     /// How many descriptors from 3 up the container inherits (`--preserve-fds`).
     pub preserve_fds: u32,
+    /// Whether the container can tell systemd that it is ready.
+    pub notify: bool,
     /// Where the terminal's master is sent.
     pub console: Option<Console>,
     /// Who makes cgroups.
