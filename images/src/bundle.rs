@@ -74,6 +74,8 @@ pub struct BundleOptions {
     pub cpus: Option<f64>,
     /// Processes and threads.
     pub pids: Option<i64>,
+    /// Bytes that the container may write (see [`Store::rootfs_limited`]).
+    pub disk: Option<u64>,
     /// Share the host's network.
     pub host_network: bool,
 }
@@ -93,7 +95,11 @@ impl Store {
         }
         let rootfs_dir = bundle.join("rootfs");
         fs::create_dir_all(&rootfs_dir).at("create", &rootfs_dir)?;
-        let overlay = self.rootfs(image, &options.id, &bundle.join("overlay"))?;
+        let dir = bundle.join("overlay");
+        let overlay = match options.disk {
+            Some(bytes) => self.rootfs_limited(image, &options.id, &dir, bytes)?,
+            None => self.rootfs(image, &options.id, &dir)?,
+        };
         let made = spec(&found, &user, Some(&overlay), options)
             .and_then(|spec| crate::draft::canonical(&spec))
             .and_then(|bytes| files::write_durable(&config, &bytes));

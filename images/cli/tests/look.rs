@@ -92,3 +92,81 @@ fn completion_needs_no_store() {
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stdout).contains("rrun-image"));
 }
+
+/// An ext4 with project quotas in a file.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn new(tool: &Tool) -> Option<Self> {
+        let (file, mount) = (tool.path("disk"), tool.path("disk.mnt"));
+        fs::create_dir(&mount).unwrap();
+        let made = fs::File::create(&file).and_then(|f| f.set_len(64 << 20));
+        made.unwrap();
+        kit::outside(
+            "mkfs.ext4",
+            &[
+                "-q",
+                "-O",
+                "quota,project",
+                "-E",
+                "quotatype=prjquota",
+                file.to_str().unwrap(),
+            ],
+        );
+        let mounted = Command::new("mount")
+            .args(["-o", "loop,prjquota"])
+            .args([&file, &mount])
+            .output()
+            .unwrap();
+        mounted.status.success().then_some(Self(mount))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_container_writes_no_more_than_its_quota() {
+    require!(
+        Need::Root,
+        Need::Program("mkfs.ext4"),
+        Need::Path("/dev/loop-control")
+    );
+    let tool = Tool::new();
+    tool.build("example.org/app:1");
+    let Some(disk) = Disk::new(&tool) else {
+        rrun_tests::report_skip(module_path!(), "needs a kernel with quotas");
+        return;
+    };
+    let bundle = disk.0.join("box");
+    let at = bundle.to_str().unwrap();
+    tool.ok(&["unpack", "example.org/app:1", at, "--disk", "1m"]);
+    let upper = bundle.join("overlay/upper");
+    fs::write(upper.join("little"), vec![1; 500_000]).unwrap();
+    let error = fs::write(upper.join("much"), vec![1; 2_000_000]).unwrap_err();
+    assert!(matches!(error.raw_os_error(), Some(28 | 122)), "{error}");
+    tool.ok(&["release", "box"]);
+    tool.ok(&[
+        "unpack",
+        "example.org/app:1",
+        disk.0.join("free").to_str().unwrap(),
+    ]);
+    fs::write(disk.0.join("free/overlay/upper/much"), vec![1; 2_000_000]).unwrap();
+    tool.ok(&["release", "free"]);
+    let plain = tool.path("plain");
+    let refused = tool.fails(&[
+        "unpack",
+        "example.org/app:1",
+        plain.to_str().unwrap(),
+        "--disk",
+        "1m",
+    ]);
+    assert!(refused.contains("prjquota"), "{refused}");
+    assert!(
+        tool.fails(&["diff", "plain"]).contains("plain"),
+        "no record stays"
+    );
+}

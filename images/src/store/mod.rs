@@ -24,6 +24,7 @@ mod index;
 mod layers;
 mod lease;
 mod mounts;
+mod quota;
 mod rootfs;
 
 use std::fs::{self, File};

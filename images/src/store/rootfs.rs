@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Store;
+use super::{Store, quota};
 use crate::error::FileContext;
 use crate::{Digest, Error, Image, ImageId, Result, files};
 
@@ -63,6 +63,9 @@ pub(crate) struct RootfsRecord {
     /// Chain ids, bottom layer first.
     pub layers: Vec<Digest>,
     pub dir: PathBuf,
+    /// The quota's project, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<u32>,
 }
 
 impl Store {
@@ -71,18 +74,32 @@ impl Store {
     ///
     /// `key` is the container's id; [`Error::RootfsExists`] where it is taken.
     pub fn rootfs(&self, image: &str, key: &str, dir: &Path) -> Result<OverlayRootfs> {
-        self.rootfs_record(key, dir, || self.inspect(image))
+        self.rootfs_record(key, dir, None, || self.inspect(image))
+    }
+
+    /// The same with at most `bytes` to write: [`Error::Unsupported`] where the file system of
+    /// `dir` has no project quotas (XFS, or ext4 with the feature `project`, mounted with
+    /// `prjquota`). What is beyond fails with ENOSPC or EDQUOT in the container.
+    pub fn rootfs_limited(
+        &self,
+        image: &str,
+        key: &str,
+        dir: &Path,
+        bytes: u64,
+    ) -> Result<OverlayRootfs> {
+        self.rootfs_record(key, dir, Some(bytes), || self.inspect(image))
     }
 
     /// The same for an image that is being built, whose layers a lease holds.
     pub(crate) fn rootfs_of(&self, image: &Image, key: &str, dir: &Path) -> Result<OverlayRootfs> {
-        self.rootfs_record(key, dir, || Ok(image.clone()))
+        self.rootfs_record(key, dir, None, || Ok(image.clone()))
     }
 
     fn rootfs_record(
         &self,
         key: &str,
         dir: &Path,
+        bytes: Option<u64>,
         image: impl FnOnce() -> Result<Image>,
     ) -> Result<OverlayRootfs> {
         let path = self.rootfs_path(key)?;
@@ -99,12 +116,20 @@ impl Store {
         for chain in &layers {
             self.layer_meta(chain)?;
         }
+        let dir = std::path::absolute(dir).at("resolve", dir)?;
+        // What a container's root writes may be set-user-id too. A directory that its owner made
+        // keeps the mode it was given.
+        if !dir.exists() {
+            files::create_private(&dir)?;
+        }
+        let project = bytes.map(|_| self.free_project(key, &dir)).transpose()?;
         let record = RootfsRecord {
             version: FORMAT_VERSION,
             key: key.to_owned(),
             image: image.id,
             layers,
-            dir: std::path::absolute(dir).at("resolve", dir)?,
+            dir,
+            project,
         };
         // Not synced: after a power cut no container is left that could stand on the layers.
         files::write_atomic(
@@ -112,13 +137,15 @@ impl Store {
             &serde_json::to_vec(&record).expect("the record is plain"),
         )?;
         let rootfs = self.overlay_of(&record);
-        // What a container's root writes may be set-user-id too. A directory that its owner made
-        // keeps the mode it was given.
-        if !record.dir.exists() {
-            files::create_private(&record.dir)?;
+        let limited = |()| match (project, bytes) {
+            (Some(project), Some(bytes)) => quota::limit(&rootfs, project, bytes),
+            _ => Ok(()),
+        };
+        let made = make_upper(&rootfs).and_then(limited);
+        if made.is_err() {
+            self.release(key)?;
         }
-        make_upper(&rootfs).inspect_err(|_| drop(fs::remove_file(&path)))?;
-        Ok(rootfs)
+        made.map(|()| rootfs)
     }
 
     /// The rootfs prepared earlier for a key, or `None`.
@@ -136,6 +163,9 @@ impl Store {
         };
         files::remove_all(&record.dir.join("upper"))?;
         files::remove_all(&record.dir.join("work"))?;
+        if let Some(project) = record.project {
+            quota::release(&record.dir, project);
+        }
         let _ = fs::remove_dir(&record.dir);
         files::remove_all(&path)
     }

@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod ns;
 pub mod path;
 pub mod process;
+pub mod quota;
 pub mod rlimit;
 pub mod rtnetlink;
 pub mod sched;

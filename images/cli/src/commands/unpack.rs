@@ -50,6 +50,9 @@ pub struct Unpack {
     /// Limit of processes and threads
     #[arg(long, value_parser = clap::value_parser!(i64).range(1..))]
     pids: Option<i64>,
+    /// Bytes that the container may write, or as in 1g; needs project quotas (XFS, ext4)
+    #[arg(long, value_parser = parse_bytes, conflicts_with = "flat")]
+    disk: Option<i64>,
     /// Share the host's network
     #[arg(long)]
     host_network: bool,
@@ -105,6 +108,7 @@ impl Unpack {
             memory: self.memory,
             cpus: self.cpus,
             pids: self.pids,
+            disk: self.disk.and_then(|bytes| u64::try_from(bytes).ok()),
             host_network: self.host_network,
         })
     }
