@@ -116,7 +116,11 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         .with_context(|| format!("listening on {}", options.socket.display()))?;
     tracing::info!("serving on unix://{}", options.socket.display());
     listen_tls(options, context).await?;
-    let mut tasks = controllers::start(&client, &events);
+    let place = controllers::Place {
+        root: std::path::absolute(&options.root)?.join("volumes"),
+        node: node_name.clone(),
+    };
+    let mut tasks = controllers::start(&client, &events, &place);
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events)));
     tasks.push(tokio::spawn(agent.run()));
     let proxy =

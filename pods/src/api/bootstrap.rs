@@ -1,13 +1,35 @@
 //! Objects that always exist.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::Client;
 use super::kinds;
+use super::resource::Res;
 use super::status::Result;
+use crate::controllers::volumes::LOCAL_PATH;
 
 /// Namespaces that every Kubernetes has.
 const NAMESPACES: &[&str] = &["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// What a cluster has from its first day: the classes that system pods name, and the class of
+/// volumes that are directories of this machine.
+fn classes() -> Vec<(Res, Value)> {
+    let priority = |name: &str, value: i64| {
+        let about = "Used for system critical pods that must run.";
+        (
+            &kinds::PRIORITY_CLASS as Res,
+            json!({"metadata": {"name": name}, "value": value, "description": about}),
+        )
+    };
+    let annotations = json!({"storageclass.kubernetes.io/is-default-class": "true"});
+    let local = json!({"metadata": {"name": "local-path", "annotations": annotations},
+        "provisioner": LOCAL_PATH, "volumeBindingMode": "WaitForFirstConsumer"});
+    vec![
+        priority("system-node-critical", 2_000_001_000),
+        priority("system-cluster-critical", 2_000_000_000),
+        (&kinds::STORAGE_CLASS, local),
+    ]
+}
 
 /// Creates what is missing; changes nothing that is there.
 pub async fn objects(client: &Client) -> Result<()> {
@@ -16,6 +38,12 @@ pub async fn objects(client: &Client) -> Result<()> {
             client
                 .create(&kinds::NAMESPACE, "", json!({"metadata": {"name": name}}))
                 .await?;
+        }
+    }
+    for (res, object) in classes() {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        if client.find(res, "", name).is_none() {
+            client.create(res, "", object).await?;
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ pub mod bootstrap;
 mod client;
 mod decode;
 pub mod delete;
+mod eviction;
 mod fields;
 pub mod http;
 pub mod kinds;

@@ -1,8 +1,8 @@
-//! scale, binding and eviction: parts of objects that look like objects of their own.
+//! scale and binding: parts of objects that look like objects of their own.
 
 use serde_json::{Value, json};
 
-use super::client::{DeleteOptions, Patch, WriteOptions};
+use super::client::{Patch, WriteOptions};
 use super::kinds;
 use super::meta;
 use super::patch;
@@ -96,21 +96,6 @@ impl Api {
         })
         .await
         .map(drop)
-    }
-
-    /// Deletes a pod by its `eviction`.
-    pub async fn evict(&self, ns: &str, pod: &str, eviction: &Value, dry_run: bool) -> Result<()> {
-        let body = &eviction["deleteOptions"];
-        let options = DeleteOptions {
-            grace_period_seconds: body["gracePeriodSeconds"].as_i64(),
-            uid: body["preconditions"]["uid"].as_str().map(str::to_owned),
-            resource_version: body["preconditions"]["resourceVersion"]
-                .as_str()
-                .map(str::to_owned),
-            dry_run,
-            ..DeleteOptions::default()
-        };
-        self.delete(&kinds::POD, ns, pod, &options).await.map(drop)
     }
 }
 

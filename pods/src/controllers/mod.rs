@@ -4,28 +4,42 @@
 //! it out. Changes only wake: every look reads the world anew, so that a lost or repeated wake-up
 //! harms nothing, and a world that is as it should be is not written to.
 
+pub mod cronjob;
+mod cronjob_run;
+pub mod daemonset;
+mod daemonset_run;
 pub mod deployment;
 mod deployment_run;
+pub mod disruption;
 pub mod drive;
 pub mod endpoints;
 mod endpoints_run;
 pub mod gc;
 mod gc_run;
+pub mod job;
+mod job_run;
 mod namespaces;
 pub mod objects;
+mod pods;
 pub mod queue;
 pub mod replicaset;
 mod replicaset_run;
 pub mod resourcequota;
+pub mod revisions;
+pub mod statefulset;
+mod statefulset_run;
+pub mod volumes;
+mod volumes_run;
 
 use replicaset_run::{OfControllers, OfSets, ReplicaSets};
 use tokio::task::JoinHandle;
+pub use volumes_run::Place;
 
 use crate::api::Client;
 use crate::events::Recorder;
 
 /// Starts every controller.
-pub fn start(client: &Client, events: &Recorder) -> Vec<JoinHandle<()>> {
+pub fn start(client: &Client, events: &Recorder, place: &Place) -> Vec<JoinHandle<()>> {
     vec![
         drive::spawn(client, ReplicaSets::<OfSets>::new(client, events)),
         drive::spawn(client, ReplicaSets::<OfControllers>::new(client, events)),
@@ -33,6 +47,13 @@ pub fn start(client: &Client, events: &Recorder) -> Vec<JoinHandle<()>> {
         drive::spawn(client, endpoints_run::EndpointSlices::new(client)),
         drive::spawn(client, gc_run::GarbageCollector::new(client)),
         drive::spawn(client, namespaces::Namespaces::new(client)),
+        drive::spawn(client, statefulset_run::StatefulSets::new(client, events)),
+        drive::spawn(client, daemonset_run::DaemonSets::new(client, events)),
+        drive::spawn(client, volumes_run::Claims::new(client, events, place)),
+        drive::spawn(client, volumes_run::Volumes::new(client, events, place)),
+        drive::spawn(client, disruption::Disruption::new(client)),
+        drive::spawn(client, job_run::Jobs::new(client, events)),
+        drive::spawn(client, cronjob_run::CronJobs::new(client, events)),
         drive::spawn(client, resourcequota::ResourceQuotas::new(client)),
     ]
 }

@@ -5,22 +5,18 @@ use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde::Deserialize as _;
 use serde_json::json;
 
 use super::drive::{Controller, Key, Mapper, all_in_namespace, itself, owner};
 use super::objects::owner_reference;
+use super::pods::{Hands, candidates};
 use super::replicaset::{Plan, new_pod, plan};
-use crate::api::{Client, DeleteOptions, Patch, Res, Status, kinds};
-use crate::events::{Recorder, reference};
-use crate::store::{Object, Selector};
-
-/// Writes that are under way at once, so that they share a commit.
-const AT_ONCE: usize = 16;
+use crate::api::{Client, Res, Status, kinds};
+use crate::events::Recorder;
+use crate::store::Object;
 
 /// What tells the two kinds apart.
 pub trait Flavour: Send + Sync + 'static {
@@ -92,96 +88,17 @@ impl<F: Flavour> ReplicaSets<F> {
         };
     }
 
-    /// The pods of the namespace that the set may have to do with.
-    fn pods(&self, namespace: &str, uid: &str) -> Result<Vec<Pod>, Status> {
-        let list = self.client.list(&kinds::POD, namespace, &Selector::all());
-        let concerned = |object: &Object| match object.controller() {
-            Some(owner) => owner["uid"] == uid,
-            None => true,
-        };
-        let pods = list.items.iter().filter(|o| concerned(o));
-        pods.map(|o| o.typed().map_err(Status::internal)).collect()
-    }
-
     async fn execute(&self, set: &ReplicaSet, object: &Object, plan: &Plan) -> Result<(), Status> {
-        let namespace = object.namespace();
-        let owner = owner_of(F::RES, set);
-        for name in &plan.adopt {
-            let patch = json!({"metadata": {"ownerReferences": [owner]}});
-            self.client
-                .patch(&kinds::POD, namespace, name, Patch::Strategic(patch))
-                .await?;
-        }
-        for name in &plan.release {
-            self.release(namespace, name, object.uid()).await?;
-        }
-        self.create(set, object, plan.create).await?;
-        self.delete(object, &plan.delete).await
-    }
-
-    async fn release(&self, namespace: &str, name: &str, uid: &str) -> Result<(), Status> {
-        let Some(pod) = self.client.find(&kinds::POD, namespace, name) else {
-            return Ok(());
+        let hands = Hands {
+            client: &self.client,
+            events: &self.events,
+            owner: object,
         };
-        let owners = pod.at("/metadata/ownerReferences").as_array().cloned();
-        let left: Vec<_> = owners
-            .into_iter()
-            .flatten()
-            .filter(|o| o["uid"] != uid)
-            .collect();
-        let patch = json!({"metadata": {"ownerReferences": left}});
-        self.client
-            .patch(&kinds::POD, namespace, name, Patch::Merge(patch))
-            .await?;
-        Ok(())
-    }
-
-    async fn create(&self, set: &ReplicaSet, object: &Object, count: usize) -> Result<(), Status> {
-        let about = reference(object.value());
-        let pod = new_pod(set, owner_of(F::RES, set));
-        let made = futures_util::stream::iter(0..count)
-            .map(|_| self.client.create_as(object.namespace(), &pod))
-            .buffer_unordered(AT_ONCE);
-        let results: Vec<_> = made.collect().await;
-        let mut failed = None;
-        for result in results {
-            match result {
-                Ok(pod) => {
-                    let message = format!("Created pod: {}", pod.name());
-                    self.events.normal(&about, "SuccessfulCreate", message);
-                }
-                Err(status) => failed = Some(status),
-            }
-        }
-        let Some(status) = failed else { return Ok(()) };
-        let message = format!("Error creating: {}", status.message);
-        self.events.warning(&about, "FailedCreate", message);
-        Err(status)
-    }
-
-    async fn delete(&self, object: &Object, names: &[String]) -> Result<(), Status> {
-        let about = reference(object.value());
-        let options = DeleteOptions::default();
-        let mut calls = Vec::with_capacity(names.len());
-        for name in names {
-            let deleted = self
-                .client
-                .delete(&kinds::POD, object.namespace(), name, &options);
-            calls.push(async move { (name, deleted.await) });
-        }
-        let gone = futures_util::stream::iter(calls).buffer_unordered(AT_ONCE);
-        let results: Vec<_> = gone.collect().await;
-        for (name, result) in results {
-            match result {
-                Ok(_) => {
-                    self.events
-                        .normal(&about, "SuccessfulDelete", format!("Deleted pod: {name}"));
-                }
-                Err(status) if status.code == 404 => {}
-                Err(status) => return Err(status),
-            }
-        }
-        Ok(())
+        let owner = owner_of(F::RES, set);
+        hands.adopt(&plan.adopt, &owner, None).await?;
+        hands.release(&plan.release).await?;
+        hands.create(vec![new_pod(set, owner); plan.create]).await?;
+        hands.delete(&plan.delete).await
     }
 }
 
@@ -210,7 +127,7 @@ impl<F: Flavour> Controller for ReplicaSets<F> {
             return Ok(None);
         };
         let set = F::read(&object)?;
-        let pods = self.pods(&key.0, object.uid())?;
+        let pods = candidates(&self.client, &key.0, object.uid())?;
         let plan = plan(
             &set,
             &pods,

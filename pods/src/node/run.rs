@@ -10,7 +10,7 @@ use super::cri::Cri;
 use super::dirs::Dirs;
 use super::exec::Place;
 use super::images::{Found, Images};
-use super::memory::Failure;
+use super::memory::{Failure, every_container};
 use super::sandbox::Dns;
 use super::sources::{Facts, Sources};
 use super::{container, env, hooks, names, sandbox, volumes};
@@ -115,7 +115,10 @@ impl Shared {
             .and_then(|s| s.pod_ips.clone())
             .unwrap_or_default();
         let facts = self.facts(ips.into_iter().map(|ip| ip.ip).collect());
-        let work = move || volumes::prepare(&pod, &shared.dirs, &shared.sources(&pod), &facts);
+        let work = move || {
+            let pod = volumes::claims::resolve(&shared.client, &pod)?;
+            volumes::prepare(&pod, &shared.dirs, &shared.sources(&pod), &facts)
+        };
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result,
             Err(error) => Err(error.to_string()),
@@ -266,7 +269,15 @@ impl Shared {
         let sources = self.sources(pod);
         let facts = self.facts(ips.to_vec());
         let env = env::environment(pod, container, &services, &sources, &facts)?;
-        let mut mounts = volumes::mounts(pod, container, &self.dirs, &env)?;
+        let resolved = volumes::claims::resolve(&self.client, pod)?;
+        let own = every_container(&resolved);
+        let own = own.into_iter().find(|c| c.name == container.name);
+        let mut mounts = volumes::mounts(
+            &resolved,
+            own.as_ref().unwrap_or(container),
+            &self.dirs,
+            &env,
+        )?;
         let uid = names::uid(pod);
         if pod.spec.as_ref().and_then(|s| s.host_network) != Some(true) {
             mounts.extend(self.hosts(pod, container, ips)?);

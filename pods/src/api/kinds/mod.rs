@@ -4,15 +4,22 @@
 //! follows from the row. The shape of a kind is in `pods/schema/types.txt`.
 
 mod configmap;
+mod controllerrevision;
+mod cronjob;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod endpointslice;
 mod event;
+mod job;
 mod lease;
 mod limitrange;
 mod namespace;
 mod node;
+mod persistentvolume;
+mod persistentvolumeclaim;
 pub mod pod;
+mod poddisruptionbudget;
 pub mod podspec;
 mod priorityclass;
 mod replicaset;
@@ -22,6 +29,8 @@ mod reviews;
 mod secret;
 mod service;
 mod serviceaccount;
+mod statefulset;
+mod storageclass;
 mod workload;
 
 pub use reviews::{SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW, SELF_SUBJECT_RULES_REVIEW};
@@ -64,6 +73,15 @@ kinds! {
     resourcequota::RESOURCE_QUOTA: api::core::v1::ResourceQuota,
     limitrange::LIMIT_RANGE: api::core::v1::LimitRange,
     lease::LEASE: api::coordination::v1::Lease,
+    statefulset::STATEFUL_SET: api::apps::v1::StatefulSet,
+    daemonset::DAEMON_SET: api::apps::v1::DaemonSet,
+    controllerrevision::CONTROLLER_REVISION: api::apps::v1::ControllerRevision,
+    persistentvolumeclaim::PERSISTENT_VOLUME_CLAIM: api::core::v1::PersistentVolumeClaim,
+    persistentvolume::PERSISTENT_VOLUME: api::core::v1::PersistentVolume,
+    storageclass::STORAGE_CLASS: api::storage::v1::StorageClass,
+    poddisruptionbudget::POD_DISRUPTION_BUDGET: api::policy::v1::PodDisruptionBudget,
+    job::JOB: api::batch::v1::Job,
+    cronjob::CRON_JOB: api::batch::v1::CronJob,
     priorityclass::PRIORITY_CLASS: api::scheduling::v1::PriorityClass,
 }
 

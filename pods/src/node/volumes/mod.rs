@@ -1,6 +1,7 @@
 //! A pod's volumes: files made from the API's objects, directories, and their place in containers.
 
 mod atomic;
+pub mod claims;
 mod mounts;
 mod payload;
 
