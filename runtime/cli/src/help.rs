@@ -5,7 +5,8 @@ pub fn program(name: &str) -> String {
     format!("NAME:\n   {name} - Open Container Initiative runtime\n{PROGRAM}")
 }
 
-const PROGRAM: &str = "
+/// The rest of it.
+pub const PROGRAM: &str = "
 USAGE:
     rrun [GLOBAL OPTIONS] COMMAND [OPTIONS] [ARGUMENTS]
 
@@ -29,6 +30,9 @@ COMMANDS:
     events    print resource usage and events of a container
     spec      write a configuration to start from
     features  print what this runtime supports as JSON
+    completion
+              print a completion script for a shell
+    man       print a manual page
     image, cri, pods
               hand over to rrun-image, rrun-cri, rrun-pods
 
@@ -226,4 +230,94 @@ pub fn command(name: &str) -> Option<&'static str> {
         "list" => LIST,
         _ => return super::commands::help(name),
     })
+}
+
+/// Every command that has a help text, with it.
+pub fn commands() -> impl Iterator<Item = (&'static str, &'static str)> {
+    super::commands::NAMES
+        .into_iter()
+        .filter_map(|name| Some((name, command(name)?)))
+}
+
+/// What a help text says of an option.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OptionHelp {
+    /// As `b`.
+    pub short: Option<char>,
+    /// As `bundle`.
+    pub long: String,
+    /// As `DIR`; a value in brackets need not be given.
+    pub value: Option<String>,
+    /// The first line of its description.
+    pub text: String,
+}
+
+/// The options of a help text.
+pub fn options(text: &str) -> Vec<OptionHelp> {
+    text.lines().flat_map(option_line).collect()
+}
+
+/// `-b, --bundle DIR   description`, or several options that share one: `--a, --b VALUE   description`.
+fn option_line(line: &str) -> Vec<OptionHelp> {
+    let spelling = line.trim_start();
+    if !line.starts_with("    ") || !spelling.starts_with('-') {
+        return Vec::new();
+    }
+    let (spelling, text) = spelling.split_once("  ").unwrap_or((spelling, ""));
+    let mut list: Vec<OptionHelp> = Vec::new();
+    let mut short = None;
+    for part in spelling.split(", ") {
+        let mut words = part.splitn(2, ' ');
+        let name = words.next().unwrap_or_default();
+        let value = words.next().map(str::to_owned);
+        match name.strip_prefix("--") {
+            Some(name) => list.push(OptionHelp {
+                short: short.take(),
+                long: name.split('[').next().unwrap_or(name).to_owned(),
+                value,
+                text: text.trim().to_owned(),
+            }),
+            None => short = name.chars().nth(1),
+        }
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_from_the_help() {
+        let text = "OPTIONS:\n    -b, --bundle DIR   where [.]\n        --explain[=json]  print\n\
+                    \x20   --a, --b N  two\n\nEXAMPLES:\n    rrun --x\n";
+        let found: Vec<_> = options(text)
+            .into_iter()
+            .map(|o| (o.short, o.long, o.value))
+            .collect();
+        let option = |short, long: &str, value: Option<&str>| {
+            (short, long.to_owned(), value.map(str::to_owned))
+        };
+        assert_eq!(
+            found,
+            [
+                option(Some('b'), "bundle", Some("DIR")),
+                option(None, "explain", None),
+                option(None, "a", None),
+                option(None, "b", Some("N")),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_command_has_help_with_a_usage() {
+        for name in super::super::commands::NAMES {
+            let text = command(name).unwrap_or_else(|| panic!("{name} has no help"));
+            assert!(text.contains("USAGE:\n    rrun "), "{name}");
+            assert!(
+                PROGRAM.contains(&format!("    {name}")),
+                "{name} is not listed"
+            );
+        }
+    }
 }

@@ -313,19 +313,12 @@ fn readiness_is_passed_on_to_systemd() {
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null());
     let mut run = command.spawn().unwrap();
-    rrun_tests::wait_until("the container", std::time::Duration::from_secs(20), || {
-        rrun.rrun(&["state", &id]).out.contains("running")
+    let look = ["exec", &id, "ls", "-l", "/run/notify"];
+    let limit = std::time::Duration::from_secs(20);
+    rrun_tests::wait_until("the socket", limit, || {
+        rrun.rrun(&look).out.contains("srwxrwxrwx")
     });
-    let shown = rrun
-        .rrun(&[
-            "exec",
-            &id,
-            "sh",
-            "-c",
-            "ls -l /run/notify; cat /proc/1/environ",
-        ])
-        .ok();
-    assert!(shown.contains("srwxrwxrwx"), "{shown}");
+    let shown = rrun.rrun(&["exec", &id, "cat", "/proc/1/environ"]).ok();
     assert!(
         shown.contains("NOTIFY_SOCKET=/run/notify/notify.sock"),
         "{shown}"

@@ -3,6 +3,7 @@
 //! returns the exit status.
 
 mod checkpoint;
+mod completion;
 mod create;
 mod delete;
 mod events;
@@ -11,6 +12,7 @@ mod features;
 mod hand_over;
 mod kill;
 mod list;
+mod man;
 mod matching;
 mod mounts;
 mod pause;
@@ -26,18 +28,44 @@ mod update;
 use crate::args::{Command, Global};
 use rrun_core::{Error, Result};
 
+/// The commands of this program.
+pub const NAMES: [&str; 20] = [
+    "create",
+    "start",
+    "run",
+    "exec",
+    "state",
+    "kill",
+    "delete",
+    "list",
+    "ps",
+    "mounts",
+    "checkpoint",
+    "restore",
+    "pause",
+    "resume",
+    "update",
+    "events",
+    "spec",
+    "features",
+    "completion",
+    "man",
+];
+
 /// Runs `command`.
 pub fn run(global: &Global, command: Command) -> Result<u8> {
     let parser = command.parser;
     match command.name.as_str() {
         "checkpoint" => checkpoint::run(global, parser),
         "create" => create::run(global, parser),
+        "completion" => completion::run(global, parser),
         "delete" => delete::run(global, parser),
         "events" => events::run(global, parser),
         "exec" => exec::run(global, parser),
         "features" => features::run(global, parser),
         "kill" => kill::run(global, parser),
         "list" => list::run(global, parser),
+        "man" => man::run(global, parser),
         "mounts" => mounts::run(global, parser),
         "pause" => pause::run(global, parser),
         "ps" => ps::run(global, parser),
@@ -64,8 +92,10 @@ pub fn enters_container(name: &str) -> bool {
 pub fn help(name: &str) -> Option<&'static str> {
     Some(match name {
         "checkpoint" => checkpoint::HELP,
+        "completion" => completion::HELP,
         "events" => events::HELP,
         "features" => features::HELP,
+        "man" => man::HELP,
         "mounts" => mounts::HELP,
         "pause" => pause::HELP,
         "ps" => ps::HELP,

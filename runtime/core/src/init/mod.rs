@@ -102,6 +102,9 @@ fn run(
     } else {
         // A session of its own, so that signals of the caller's terminal do not reach it.
         cred::setsid()?;
+        if plan.setup_dev {
+            process::reopen_null(root.fd())?;
+        }
     }
     if !plan.sysctls.is_empty() {
         let _began = span(Key::Sysctls);

@@ -74,6 +74,32 @@ pub fn open_console(plan: &Plan, root: BorrowedFd<'_>, socket: BorrowedFd<'_>) -
     )
 }
 
+/// Standard streams that are the host's null device become the container's own below `root`: otherwise
+/// they keep a mount of the host alive, which CRIU cannot save either.
+pub fn reopen_null(root: BorrowedFd<'_>) -> Result<()> {
+    let is_null = |fd: BorrowedFd<'_>| {
+        path::stat(fd)
+            .is_ok_and(|s| s.kind == path::Kind::CharDevice && s.rdev == path::makedev(1, 3))
+    };
+    let numbers: Vec<i32> = fd::standard()
+        .filter(|stream| is_null(*stream))
+        .map(|stream| stream.as_raw_fd())
+        .collect();
+    if numbers.is_empty() {
+        return Ok(());
+    }
+    let flags = path::O_RDWR | path::O_NOFOLLOW;
+    let own = match path::open_in_root(root, Path::new("/dev/null"), flags) {
+        Ok(own) if is_null(own.as_fd()) => own,
+        // An image without a null device keeps the caller's.
+        _ => return Ok(()),
+    };
+    for number in numbers {
+        fd::onto(own.as_fd(), number)?;
+    }
+    Ok(())
+}
+
 /// Columns and rows of `process.consoleSize`, where it is not zero.
 pub fn console_size(process: &Process) -> Option<(u16, u16)> {
     let size = process.console_size()?;
