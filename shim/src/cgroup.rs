@@ -20,6 +20,8 @@ pub struct Cgroup {
     pub unified: Option<PathBuf>,
     /// Directory by controller of version 1.
     pub controllers: BTreeMap<String, PathBuf>,
+    /// The directory of version 2 beside those of version 1, where no controller is.
+    pub hybrid: Option<PathBuf>,
 }
 
 impl Cgroup {
@@ -79,7 +81,7 @@ impl Cgroup {
         }
         if !found.controllers.is_empty() {
             // Hybrid: version 2 is there without controllers.
-            found.unified = None;
+            found.hybrid = found.unified.take();
         }
         found
     }

@@ -14,6 +14,7 @@ mod console;
 mod container;
 mod delete;
 mod diag;
+mod enter;
 mod exits;
 mod io;
 mod life;

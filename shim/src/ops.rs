@@ -2,6 +2,7 @@
 
 use crate::cgroup::Cgroup;
 use crate::container::Caller;
+use crate::enter::Entering;
 use crate::exits;
 use crate::io::{at, failed};
 use crate::oom;
@@ -18,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What a program is to do.
@@ -43,9 +45,17 @@ pub enum Kind {
     Other,
 }
 
+/// What is in flight.
+enum Work {
+    /// A program of the runtime's.
+    Program(Run),
+    /// An exec of our own.
+    Entering(Entering),
+}
+
 /// A program in flight.
 pub struct Op {
-    run: Run,
+    work: Work,
     kind: Kind,
     process: Key,
     caller: Option<Caller>,
@@ -59,7 +69,10 @@ impl Op {
 
     /// Pid of the program itself.
     pub fn pid(&self) -> i32 {
-        self.run.child.pid.as_raw_nonzero().get()
+        match &self.work {
+            Work::Program(run) => run.child.pid.as_raw_nonzero().get(),
+            Work::Entering(entering) => entering.pid,
+        }
     }
 }
 
@@ -80,10 +93,11 @@ impl Shim {
         self.poller
             .add(&run.child.pidfd, Token::Op(key), Interest::IN)
             .map_err(failed("watch the runtime"))?;
+        let work = Work::Program(run);
         self.ops.insert(
             key,
             Op {
-                run,
+                work,
                 kind,
                 process,
                 caller,
@@ -92,26 +106,45 @@ impl Shim {
         Ok(())
     }
 
+    /// Waits for the report of a process that is on its way into the container.
+    pub fn await_entry(
+        &mut self,
+        kind: Kind,
+        process: Key,
+        caller: Caller,
+        entering: Entering,
+    ) -> Result<(), Status> {
+        let key = self.new_key();
+        self.poller
+            .add(&entering.report, Token::Op(key), Interest::IN)
+            .map_err(failed("watch the exec"))?;
+        let op = Op {
+            work: Work::Entering(entering),
+            kind,
+            process,
+            caller: Some(caller),
+        };
+        self.ops.insert(key, op);
+        Ok(())
+    }
+
     /// A program may have ended.
     pub fn on_op(&mut self, key: Key) {
         let Some(op) = self.ops.get(&key) else { return };
-        let Some(ended) = spawn::reap(&op.run.child.pidfd) else {
-            return;
+        let ended = match &op.work {
+            Work::Program(run) => spawn::reap(&run.child.pidfd),
+            // Its report is there, or the end of it.
+            Work::Entering(_) => Some(Ended::Code(0)),
         };
+        let Some(ended) = ended else { return };
         let op = self.ops.remove(&key).expect("it was there a line ago");
-        self.poller.remove(&op.run.child.pidfd);
         let Op {
-            run,
+            work,
             kind,
             process,
             caller,
         } = op;
-        let result = if ended == Ended::Code(0) {
-            run.finish();
-            Ok(())
-        } else {
-            Err(run.error(ended))
-        };
+        let result = self.finished(work, process, ended);
         let begins = matches!(
             kind,
             Kind::Create | Kind::Start | Kind::Restore | Kind::Exec(_)
@@ -143,6 +176,39 @@ impl Shim {
             self.tell_exit(process);
         }
         self.retry_parked();
+    }
+
+    /// What came of work that has ended. A process of our own is adopted already.
+    fn finished(&mut self, work: Work, process: Key, ended: Ended) -> Result<(), Status> {
+        match work {
+            Work::Program(run) => {
+                self.poller.remove(&run.child.pidfd);
+                if ended == Ended::Code(0) {
+                    run.finish();
+                    return Ok(());
+                }
+                Err(run.error(ended))
+            }
+            Work::Entering(entering) => {
+                self.poller.remove(&entering.report);
+                let mut why = String::new();
+                let report = fs::File::from(entering.report);
+                // What cannot be read or is not text still says that there is a report.
+                let read = report.take(64 * 1024).read_to_string(&mut why);
+                if read.is_ok() && why.is_empty() {
+                    let pid = Pid::from_raw(entering.pid).ok_or_else(gone)?;
+                    return self.keep(process, pid, entering.pidfd);
+                }
+                spawn::wait_for(&entering.pidfd);
+                Err(Status::new(
+                    rrun_task_api::Code::Unknown,
+                    format!(
+                        "OCI runtime exec failed: unable to start container process: {}",
+                        why.trim_end()
+                    ),
+                ))
+            }
+        }
     }
 
     fn created(
@@ -213,6 +279,11 @@ impl Shim {
             })?;
         // Nothing has reaped it: orphans are not buried while the runtime is in flight.
         let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(failed("open the process"))?;
+        self.keep(key, pid, pidfd)
+    }
+
+    /// Watches for the end of a process.
+    fn keep(&mut self, key: Key, pid: Pid, pidfd: OwnedFd) -> Result<(), Status> {
         self.poller
             .add(&pidfd, Token::Exit(key), Interest::IN)
             .map_err(failed("watch the process"))?;
@@ -253,11 +324,14 @@ impl Shim {
         result: Result<(), Status>,
         attach: Option<PathBuf>,
     ) -> Result<Vec<u8>, Status> {
-        forget(&self.spec_file(key)?);
         let adopted = result.and_then(|()| {
+            if self.pid_of(key) != 0 {
+                return Ok(());
+            }
             self.on_console(key);
             self.adopt(key)
         });
+        forget(&self.spec_file(key)?);
         let process = self.processes.get_mut(&key).ok_or_else(gone)?;
         if let Err(error) = adopted {
             process.io.close(&self.poller);

@@ -62,6 +62,12 @@ impl Runtime {
         }
     }
 
+    /// The state directory of container `id`, where the runtime is one whose state we can read.
+    pub fn own_state(&self, id: &str) -> Option<PathBuf> {
+        let name = Path::new(&self.binary).file_name()?;
+        (name == "rrun").then(|| self.root.join(id))
+    }
+
     /// Keeps it in the bundle.
     pub fn save(&self, bundle: &Path) -> io::Result<()> {
         let temporary = bundle.join(".shim.json.tmp");
@@ -196,10 +202,13 @@ fn start(
     }
 }
 
-/// The program beside our own, else the name for PATH.
+/// The program beside our own, else the name for PATH. Our own is what `start` called it: what
+/// /proc knows is a mount that is attached nowhere.
 fn default_binary() -> String {
-    let beside = env::current_exe()
-        .ok()
+    let own = env::args_os().next().map(PathBuf::from);
+    let beside = own
+        .filter(|own| own.is_absolute())
+        .or_else(|| env::current_exe().ok())
         .map(|own| own.with_file_name("rrun"));
     match beside {
         Some(path) if path.is_file() => path.to_string_lossy().into_owned(),

@@ -71,6 +71,8 @@ pub struct Shim {
     pub publisher: Publisher,
     /// The loop is to end.
     pub ending: bool,
+    /// A process of this program may enter a container.
+    pub sealed: bool,
     listener: OwnedFd,
     conns: BTreeMap<Key, Conn>,
     parked: Vec<Call>,
@@ -83,6 +85,12 @@ pub struct Shim {
 
 /// Serves until shut down. Standard input is the listening socket.
 pub fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
+    let sealed = seal();
+    if let Err(error) = &sealed {
+        let message = format!("every exec will be left to the runtime: {error}");
+        crate::diag::warn(&args.bundle, &message);
+    }
+    let sealed = sealed.is_ok();
     let listener = io::stdin().as_fd().try_clone_to_owned()?;
     let null = crate::spawn::null()?;
     rustix::stdio::dup2_stdin(&null)?;
@@ -102,6 +110,7 @@ pub fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         sandbox: None,
         publisher,
         ending: false,
+        sealed,
         listener,
         conns: BTreeMap::new(),
         parked: Vec::new(),
@@ -116,6 +125,18 @@ pub fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     sock::remove_all(&shim.args.socket);
     let _ = fs::remove_file(shim.args.bundle.join("address"));
     Ok(result?)
+}
+
+/// Protects this program from containers that its execs enter: its file by executing it again
+/// from a read-only mount (CVE-2019-5736), its memory and descriptors by being undumpable
+/// (CVE-2016-9962).
+fn seal() -> rrun_sys::Result<()> {
+    rrun_sys::seal::protect_own_binary()?;
+    // Other users could no longer read their own files of /proc.
+    if rrun_sys::cred::is_root() {
+        rrun_sys::cred::set_dumpable(false)?;
+    }
+    Ok(())
 }
 
 impl Shim {

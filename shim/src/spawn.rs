@@ -88,8 +88,13 @@ pub fn reap(pidfd: impl AsFd) -> Option<Ended> {
 
 /// Waits for a child to end.
 pub fn wait(child: &Child) -> Ended {
+    wait_for(&child.pidfd)
+}
+
+/// [`wait`] by pidfd.
+pub fn wait_for(pidfd: &OwnedFd) -> Ended {
     loop {
-        match waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {
+        match waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {
             Ok(Some(status)) => {
                 return match status.terminating_signal() {
                     Some(signal) => Ended::Signal(signal as u32),

@@ -10,6 +10,8 @@ use rrun_task_api::pb::task;
 use rrun_task_api::pb::task_types::Status;
 use rrun_tests::{Need, require, wait_until};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -287,6 +289,111 @@ fn execs_leave_no_descriptor_process_or_file() {
     let children =
         fs::read_to_string(format!("/proc/{0}/task/{0}/children", shim.shim_pid())).unwrap();
     assert_eq!(children.split_whitespace().count(), 1, "{children:?}");
+    shim.kill(9).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    shim.finish();
+}
+
+/// What a process can see of itself, in one line each.
+const SELF: &str = "grep -E '^(Uid|Gid|Groups|Umask|Cap|NoNew|Seccomp|Cpus_allowed:|SigBlk|SigIgn)' /proc/self/status; \
+    cat /proc/self/cgroup /proc/self/oom_score_adj; for n in pid mnt net ipc uts user cgroup; do readlink /proc/self/ns/$n; done; \
+    env; pwd; umask; ulimit -n; ls /proc/self/fd | wc -l; hostname; id";
+
+/// A script that is called as the runtime is, and writes its command lines down.
+fn recorder(dir: &Path) -> PathBuf {
+    let script = dir.join("rrun");
+    let own = &runtimes()[0];
+    let text = format!(
+        "#!/bin/sh\necho \"$@\" >> {}/calls\nexec {} \"$@\"\n",
+        dir.display(),
+        own.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    script
+}
+
+#[test]
+fn an_exec_is_the_same_with_and_without_the_runtime() {
+    require!(Need::Root);
+    if !runtimes()[0].ends_with("rrun") {
+        rrun_tests::report_skip(module_path!(), "rrun is not built");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let shim = Shim::start_with(&recorder(dir.path()), &["sleep", "1000"], |bundle| {
+        bundle.config["linux"]["seccomp"] = serde_json::json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["personality"], "action": "SCMP_ACT_ERRNO"}],
+        });
+    });
+    shim.run();
+    let capabilities = ["CAP_KILL", "CAP_CHOWN"];
+    let plain = serde_json::json!({
+        "args": ["sh", "-c", SELF], "cwd": "/tmp", "env": ["PATH=/bin", "A=1", "A=2"],
+        "user": {"uid": 0, "gid": 0}, "oomScoreAdj": 300,
+    });
+    let whole = serde_json::json!({
+        "args": ["sh", "-c", SELF], "cwd": "/tmp", "env": ["PATH=/bin", "HOME=/x"],
+        "user": {"uid": 7, "gid": 8, "umask": 7, "additionalGids": [9, 10]},
+        "noNewPrivileges": true, "oomScoreAdj": 500,
+        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 50, "hard": 60}],
+        "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+            "inheritable": ["CAP_KILL"], "ambient": ["CAP_KILL"]},
+    });
+    for process in [plain, whole] {
+        let (id, mut attached) = shim.exec_process(&process, false, false);
+        let direct = String::from_utf8(attached.read_to_end().0).unwrap();
+        assert_eq!(shim.wait(&id), 0, "{direct}");
+        let file = dir.path().join("process.json");
+        fs::write(&file, process.to_string()).unwrap();
+        let output = std::process::Command::new(&runtimes()[0])
+            .args([
+                std::ffi::OsStr::new("--root"),
+                shim.state_root().as_os_str(),
+            ])
+            .args(["exec", "--process"])
+            .args([file.as_os_str(), std::ffi::OsStr::new(&shim.id)])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(direct, String::from_utf8(output.stdout).unwrap());
+        assert!(direct.lines().count() > 20, "{direct}");
+    }
+    let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+    assert!(
+        calls.contains(" create ") && !calls.contains(" exec "),
+        "{calls}"
+    );
+    // Terminals are the runtime's.
+    let (id, mut attached) = shim.exec(&["true"], false, true);
+    attached.read_to_end();
+    assert_eq!(shim.wait(&id), 0);
+    let calls = fs::read_to_string(dir.path().join("calls")).unwrap();
+    assert!(calls.contains(" exec "), "{calls}");
+    shim.kill(9).unwrap();
+    assert_eq!(shim.wait(""), 137);
+    shim.finish();
+}
+
+#[test]
+fn a_container_cannot_reach_the_shim_through_an_exec() {
+    require!(Need::Root);
+    let shim = Shim::start(&runtimes()[0], &["sleep", "1000"]);
+    shim.run();
+    // CVE-2019-5736: the program that an exec comes from cannot be opened for writing, not even by
+    // the host's root through what /proc has of it.
+    let exe = format!("/proc/{}/exe", shim.shim_pid());
+    let error = fs::OpenOptions::new().write(true).open(&exe).unwrap_err();
+    let number = error.raw_os_error();
+    assert!(number == Some(30) || number == Some(26), "{error}");
+    let fs_flags = rustix::fs::statvfs(exe.as_str()).unwrap().f_flag;
+    assert!(fs_flags.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    // CVE-2024-21626: nothing of the shim's is open in the exec.
+    let (id, mut attached) = shim.exec(&["ls", "-l", "/proc/self/fd"], false, false);
+    let (listed, _) = attached.read_to_end();
+    assert_eq!(shim.wait(&id), 0);
+    assert_eq!(String::from_utf8(listed).unwrap().lines().count(), 4 + 1);
     shim.kill(9).unwrap();
     assert_eq!(shim.wait(""), 137);
     shim.finish();

@@ -4,6 +4,7 @@ use super::{ask, empty, now, taken};
 use crate::args::check_id;
 use crate::cgroup::Cgroup;
 use crate::container::{Caller, Container, Process};
+use crate::enter::{self, Entering};
 use crate::io::{Given, Io, Owner, Stdio, at, failed};
 use crate::machine::{Ask, Life, Verdict};
 use crate::ops::{Kind, gone, text};
@@ -217,13 +218,50 @@ impl Shim {
         self.pending(key, started)
     }
 
-    /// Starts the runtime for an exec.
+    /// Starts an exec: by itself where it can, else by the runtime.
     pub fn run_exec(&mut self, key: Key, caller: Caller, kind: Kind) -> Result<(), Status> {
+        let given = self.open_io(key)?;
+        let started = match self.enter(key, given.as_ref()) {
+            Some(entering) => self.await_entry(kind, key, caller, entering),
+            None => self.exec_by_runtime(key, caller, kind, given.as_ref()),
+        };
+        if started.is_err()
+            && let Some(process) = self.processes.get_mut(&key)
+        {
+            process.io.close(&self.poller);
+        }
+        started
+    }
+
+    /// Clones the process of an exec into its container; `None` where that is for the runtime.
+    fn enter(&self, key: Key, given: Option<&Given>) -> Option<Entering> {
+        let given = given.filter(|_| self.sealed)?;
+        let process = self.processes.get(&key)?;
+        let container = self.container_of(key).ok()?;
+        let state = container.runtime.own_state(&process.container)?;
+        let plan = enter::Plan::new(&state, &process.spec, &container.cgroup)?;
+        let init = self.processes.get(&container.init)?.pidfd.as_ref()?;
+        let stdio = [&given.stdin, &given.stdout, &given.stderr].map(AsFd::as_fd);
+        match enter::enter(&plan, init.as_fd(), stdio) {
+            Ok(entering) => Some(entering),
+            Err(error) => {
+                self.warn(&format!("exec is left to the runtime: {error}"));
+                None
+            }
+        }
+    }
+
+    fn exec_by_runtime(
+        &mut self,
+        key: Key,
+        caller: Caller,
+        kind: Kind,
+        given: Option<&Given>,
+    ) -> Result<(), Status> {
         let (spec_file, pid_file) = (self.spec_file(key)?, self.pid_file(key)?);
         let process = self.processes.get(&key).ok_or_else(gone)?;
         write_private(&spec_file, &process.spec).map_err(at("write", &spec_file))?;
         let id = process.container.clone();
-        let given = self.open_io(key)?;
         let console = self.console_path(key);
         let mut args = vec![
             "exec",
@@ -237,12 +275,9 @@ impl Shim {
             args.extend(["--console-socket", text(path)?]);
         }
         args.push(&id);
-        let started = self.start_op(kind, key, Some(caller), &args, fds(given.as_ref()));
+        let started = self.start_op(kind, key, Some(caller), &args, fds(given));
         if started.is_err() {
             forget(&spec_file);
-            if let Some(process) = self.processes.get_mut(&key) {
-                process.io.close(&self.poller);
-            }
         }
         started
     }

@@ -199,6 +199,21 @@ impl Shim {
         let process = serde_json::json!({
             "args": args, "cwd": "/", "env": ["PATH=/bin"], "user": {"uid": 0, "gid": 0},
         });
+        self.exec_process(&process, stdin, terminal)
+    }
+
+    /// The runtime's state directory of the shim's namespace.
+    pub fn state_root(&self) -> PathBuf {
+        self.root.path().join("test")
+    }
+
+    /// [`Self::exec`] of a whole process.
+    pub fn exec_process(
+        &self,
+        process: &serde_json::Value,
+        stdin: bool,
+        terminal: bool,
+    ) -> (String, Attached) {
         let request = shim::ExecRequest {
             id: self.id.clone(),
             process: process.to_string().into_bytes(),
