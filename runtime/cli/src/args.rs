@@ -144,6 +144,16 @@ pub fn listen_fds() -> u32 {
         .unwrap_or(0)
 }
 
+/// Tells `process` of the descriptors that socket activation passes on; it will be process 1.
+pub fn announce_listen_fds(process: &mut rrun_core::oci::Process) {
+    let count = listen_fds();
+    if count > 0 {
+        let env = process.env_mut().get_or_insert_default();
+        env.push(format!("LISTEN_FDS={count}"));
+        env.push("LISTEN_PID=1".to_owned());
+    }
+}
+
 /// The value of the option just read, as a path.
 pub fn path(parser: &mut Parser) -> Result<PathBuf> {
     parser.value().map(PathBuf::from).map_err(usage)

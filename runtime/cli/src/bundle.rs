@@ -95,6 +95,9 @@ impl Request {
             None => bundle.join("config.json"),
         };
         let (mut spec, text) = spec::load(&config)?;
+        if let Some(process) = spec.process_mut() {
+            args::announce_listen_fds(process);
+        }
         let notify = sdnotify::host().is_some();
         if notify {
             sdnotify::add_to(&mut spec, &global.root, &self.id)?;

@@ -325,3 +325,21 @@ fn mounts_come_and_go_in_a_running_container() {
     let host = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!host.contains("/added/dir"), "{host}");
 }
+
+#[test]
+fn a_source_that_is_a_link_is_copied_or_followed() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "followed\n").unwrap();
+    std::os::unix::fs::symlink("file", dir.path().join("link")).unwrap();
+    let mut bundle = shell("cat /followed; readlink /made/copied");
+    for (destination, option) in [("/followed", "bind"), ("/made/copied", "copy-symlink")] {
+        add_mount(
+            &mut bundle,
+            json!({"destination": destination, "source": dir.path().join("link"),
+                   "options": ["bind", option]}),
+        );
+    }
+    assert_eq!(rrun.run(&bundle).ok(), "followed\nfile\n");
+}

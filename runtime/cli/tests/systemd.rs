@@ -24,6 +24,8 @@ fn scope_holds_the_limits_and_is_gone_with_the_container() {
     let mut bundle = Bundle::new(&["sleep", "1000"]);
     bundle.config["linux"]["cgroupsPath"] = json!(format!("system.slice:rrun:{id}"));
     bundle.config["linux"]["resources"] = json!({"memory": {"limit": 67_108_864}});
+    bundle.config["annotations"] =
+        json!({"org.systemd.property.TimeoutStopUSec": "uint64 123456000"});
     let dir = bundle.write().to_str().unwrap().to_owned();
     let create = ["--systemd-cgroup", "create", "--bundle", &dir, &id];
     let status = rrun
@@ -37,6 +39,7 @@ fn scope_holds_the_limits_and_is_gone_with_the_container() {
     let scope = format!("rrun-{id}.scope");
     assert_eq!(property(&scope, "MemoryMax"), "67108864");
     assert_eq!(property(&scope, "Delegate"), "yes");
+    assert!(property(&scope, "TimeoutStopUSec").starts_with("2min 3.456"));
     let cgroup = rrun.rrun(&["exec", &id, "cat", "/proc/self/cgroup"]).ok();
     assert!(cgroup.trim_end().ends_with(&scope), "{cgroup}");
 

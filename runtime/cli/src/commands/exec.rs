@@ -117,6 +117,7 @@ impl Request {
         if self.no_new_privs {
             p.set_no_new_privileges(Some(true));
         }
+        args::announce_listen_fds(&mut p);
         self.add_capabilities(&mut p)?;
         self.change_user(&mut p)?;
         Ok(p)

@@ -155,7 +155,7 @@ const MEMORY_FLAGS: [&str; 3] = [
     "MPOL_F_STATIC_NODES",
 ];
 /// Annotations that change what the runtime does on the host.
-const UNSAFE: [&str; 1] = ["org.systemd.property."];
+const UNSAFE: [&str; 2] = ["org.criu.config", "org.systemd.property."];
 
 fn seccomp() -> Seccomp {
     use LinuxSeccompFilterFlag as F;
@@ -178,6 +178,7 @@ fn seccomp() -> Seccomp {
 
 fn features() -> Features {
     let yes = || Enabled { enabled: true };
+    let unified = rrun_core::cgroup::hierarchy::is_unified();
     let mut annotations = BTreeMap::from([
         (
             "io.github.seccomp.libseccomp.version",
@@ -199,8 +200,9 @@ fn features() -> Features {
             cgroup: Cgroup {
                 v1: true,
                 v2: true,
-                systemd: rrun_core::cgroup::SYSTEMD,
-                systemd_user: rrun_core::cgroup::SYSTEMD,
+                // On v1 and hybrid machines this build does not ask systemd.
+                systemd: rrun_core::cgroup::SYSTEMD && unified,
+                systemd_user: rrun_core::cgroup::SYSTEMD && unified,
                 rdma: true,
             },
             seccomp: seccomp(),

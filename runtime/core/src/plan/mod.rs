@@ -138,13 +138,16 @@ impl Plan {
             Vec::new()
         };
         let propagation = propagation(linux.and_then(|l| l.rootfs_propagation().as_deref()))?;
-        let cgroup = cgroup::Plan::from_spec(&cgroup::Request {
+        let mut cgroup = cgroup::Plan::from_spec(&cgroup::Request {
             id,
             path: linux.and_then(|l| l.cgroups_path().as_deref()),
             resources: linux.and_then(|l| l.resources().as_ref()),
             manager: options.manager,
             rootless,
         })?;
+        if let Some(annotations) = spec.annotations() {
+            cgroup.annotate(annotations)?;
+        }
         let sysctls = sysctls(&spec, &namespaces)?;
         let net_devices = crate::netdev::from_spec(&spec, namespaces.has(namespaces::NET))?;
         Ok(Self {

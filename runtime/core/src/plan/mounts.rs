@@ -68,6 +68,8 @@ pub struct Mount {
     pub recursive_attr: MountAttr,
     /// Propagations in order: `MS_*` and whether recursive.
     pub propagation: Vec<(u64, bool)>,
+    /// A source that is a symbolic link is made as such, instead of mounted (`copy-symlink`).
+    pub copy_symlink: bool,
     /// Copy what the container has at the destination into the new tmpfs.
     pub tmpcopyup: bool,
     /// Ids mapped.
@@ -153,6 +155,7 @@ pub fn known_options() -> Vec<String> {
                 .map(|name| (*name).to_owned()),
         )
         .chain(["bind", "rbind", "remount", "tmpcopyup", "idmap", "ridmap"].map(str::to_owned))
+        .chain(["copy-symlink", "src-nofollow"].map(str::to_owned))
         .collect();
     let propagations = ["private", "slave", "shared", "unbindable"];
     names.extend(
@@ -193,6 +196,7 @@ pub fn plan(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Re
         named_attr: MountAttr::default(),
         recursive_attr: MountAttr::default(),
         propagation: Vec::new(),
+        copy_symlink: false,
         tmpcopyup: false,
         idmap: None,
     };
@@ -284,7 +288,8 @@ fn parse_options(planned: &mut Mount, options: &[String]) -> Parsed {
                 "rbind" => (parsed.bind, parsed.recursive) = (true, true),
                 "remount" => parsed.remount = true,
                 "tmpcopyup" => planned.tmpcopyup = true,
-                "src-nofollow" | "copy-symlink" => parsed.nofollow = true,
+                "src-nofollow" => parsed.nofollow = true,
+                "copy-symlink" => (parsed.nofollow, planned.copy_symlink) = (true, true),
                 "idmap" => parsed.idmap = Some(false),
                 "ridmap" => parsed.idmap = Some(true),
                 _ => parsed.data.push(match name.split_once('=') {

@@ -182,6 +182,9 @@ pub fn mount(
                     tree
                 }
             };
+            if mount.copy_symlink && path::stat(tree.as_fd())?.kind == Kind::Symlink {
+                return copy_symlink(root, path, &mount.destination).map(|()| None);
+            }
             place(plan, root, mount, &tree)?;
             used.put(tree);
             Ok(None)
@@ -222,6 +225,25 @@ pub fn mount(
             used.put(tree);
             Ok(None)
         }
+    }
+}
+
+/// Makes the symbolic link `source` of the host at `destination`, where nothing may be yet but the same.
+fn copy_symlink(root: BorrowedFd<'_>, source: &Path, destination: &Path) -> Result<()> {
+    let target = std::fs::read_link(source).map_err(|e| Error::file("readlink", source, e))?;
+    let (Some(parent), Some(name)) = (destination.parent(), destination.file_name()) else {
+        return Err(Error::config("mounts", "a link cannot be made on \"/\""));
+    };
+    let parent = path::make_in_root(root, parent, Make::Dir)?;
+    let name = Path::new(name);
+    match path::symlink(&target, parent.as_fd(), name) {
+        Err(e)
+            if e.is(path::EEXIST)
+                && path::read_link_at(parent.as_fd(), name).is_ok_and(|there| there == target) =>
+        {
+            Ok(())
+        }
+        result => Ok(result?),
     }
 }
 

@@ -22,6 +22,14 @@ pub enum Value {
     Bool(bool),
     /// `t`.
     U64(u64),
+    /// `x`.
+    I64(i64),
+    /// `u`.
+    U32(u32),
+    /// `i`.
+    I32(i32),
+    /// `as`.
+    Texts(Vec<String>),
     /// `au`.
     U32s(Vec<u32>),
     /// `ay`.
@@ -89,6 +97,24 @@ impl Writer {
                 self.signature("t");
                 self.align(8);
                 self.0.extend(value.to_le_bytes());
+            }
+            Value::I64(value) => {
+                self.signature("x");
+                self.align(8);
+                self.0.extend(value.to_le_bytes());
+            }
+            Value::U32(value) => {
+                self.signature("u");
+                self.u32(*value);
+            }
+            Value::I32(value) => {
+                self.signature("i");
+                self.align(4);
+                self.0.extend(value.to_le_bytes());
+            }
+            Value::Texts(texts) => {
+                self.signature("as");
+                self.array(4, |w| texts.iter().for_each(|t| w.text(t)));
             }
             Value::U32s(values) => {
                 self.signature("au");

@@ -6,6 +6,7 @@
 //! own idea of them again on every reload, and written to the files as well, which
 //! know more of them.
 
+mod annotations;
 mod dbus;
 mod properties;
 
@@ -13,6 +14,7 @@ use super::write::Write;
 use super::{Cgroup, Plan};
 use crate::{Context, Error, Result, debug};
 use dbus::{Bus, Value, Writer};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// A scope, as planned.
@@ -22,6 +24,8 @@ pub struct Unit {
     pub name: String,
     /// As `system.slice`.
     pub slice: String,
+    /// What annotations set beside the limits.
+    properties: Vec<(String, Value)>,
 }
 
 impl Unit {
@@ -37,6 +41,7 @@ impl Unit {
             return Ok(Self {
                 name: format!("rrun-{id}.scope"),
                 slice: default.into(),
+                properties: Vec::new(),
             });
         }
         let parts: Vec<&str> = text.split(':').collect();
@@ -59,6 +64,7 @@ impl Unit {
         Ok(Self {
             name,
             slice: slice.to_owned(),
+            properties: Vec::new(),
         })
     }
 
@@ -115,6 +121,10 @@ pub fn start(unit: &Unit, writes: &[Write], pid: i32, rootless: bool) -> Result<
         ("DefaultDependencies", Value::Bool(false)),
     ];
     list.extend(properties::of(writes));
+    for (name, value) in &unit.properties {
+        list.retain(|(known, _)| known != name);
+        list.push((name, value.clone()));
+    }
     let what = || format!("unable to start unit {:?}", unit.name);
     subscribe(&mut bus).with_context(what)?;
     let started = start_transient(&mut bus, unit, &list);
@@ -201,6 +211,16 @@ pub fn stop(name: &str, rootless: bool) -> Result<()> {
     }
     reset(&mut bus, name);
     Ok(())
+}
+
+impl Plan {
+    /// Takes the properties of the scope that annotations name (`org.systemd.property.*`).
+    pub fn annotate(&mut self, annotations: &HashMap<String, String>) -> Result<()> {
+        if let Some(unit) = &mut self.unit {
+            unit.properties = annotations::properties(annotations)?;
+        }
+        Ok(())
+    }
 }
 
 impl Cgroup {
