@@ -217,6 +217,11 @@ impl Error {
         matches!(self, Self::NoImage(_) | Self::NotFound { .. })
     }
 
+    /// True where the machine's policy does not allow the image.
+    pub fn is_rejected(&self) -> bool {
+        matches!(self, Self::Rejected { .. })
+    }
+
     /// True where the caller's input is at fault.
     pub fn is_invalid_input(&self) -> bool {
         matches!(

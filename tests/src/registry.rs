@@ -36,18 +36,33 @@ impl Registry {
             dir.path().join("data").display()
         );
         fs::write(&config, text).expect("the registry's configuration is written");
-        let child = Command::new(program)
-            .arg("serve")
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("docker-registry starts");
+        let child = serve(&program, &config);
         let registry = Self { child, port, dir };
-        wait_until("the registry to listen", Duration::from_secs(10), || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
+        registry.await_it();
         registry
+    }
+
+    fn await_it(&self) {
+        wait_until("the registry to listen", Duration::from_secs(10), || {
+            std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+        });
+    }
+
+    /// Kills it, so that every connection breaks.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again after [`Registry::kill`], on the same port with the same storage.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not start.
+    pub fn start_again(&mut self) {
+        let program = find_program("docker-registry").expect("docker-registry is installed");
+        self.child = serve(&program, &self.dir.path().join("config.yml"));
+        self.await_it();
     }
 
     /// `127.0.0.1:<port>`, the host part of an image reference.
@@ -59,6 +74,16 @@ impl Registry {
     pub fn storage(&self) -> std::path::PathBuf {
         self.dir.path().join("data")
     }
+}
+
+fn serve(program: &std::path::Path, config: &std::path::Path) -> Child {
+    Command::new(program)
+        .arg("serve")
+        .arg(config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("docker-registry starts")
 }
 
 impl Drop for Registry {

@@ -445,7 +445,9 @@ fn build_large(tool: &Tool, tag: &str) {
             &format!("head -c 34603008 /dev/urandom > {}/noise", dir.display()),
         ],
     );
-    tool.ok(&["build-layers", dir.to_str().unwrap(), "--tag", tag]);
+    // zstd, whose library is fast also in a test build.
+    let kind = ["--compression", "zstd", "--tag", tag];
+    tool.ok(&[&["build-layers", dir.to_str().unwrap()][..], &kind].concat());
 }
 
 #[test]
@@ -545,4 +547,40 @@ fn referrers_are_listed_also_where_the_registry_knows_only_tags() {
         tool.ok(&["referrers", &name])
             .contains("application/spdx+json")
     );
+}
+
+#[test]
+fn a_registry_killed_in_the_middle_is_waited_for() {
+    require!(Need::Root, Need::Program("docker-registry"));
+    use std::io::{BufRead, BufReader};
+    let (tool, mut registry) = (Tool::new(), Registry::start());
+    let name = format!("{}/team/large:1", registry.host());
+    build_large(&tool, &name);
+    tool.ok(&["push", "--quiet", &name]);
+    // A fast machine may have all before the registry is gone.
+    let mut retried = false;
+    for _ in 0..5 {
+        tool.ok(&["remove", &name]);
+        tool.ok(&["prune", "--all"]);
+        let mut pull = tool
+            .command(&["pull", "--json", &name])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(pull.stdout.take().unwrap()).lines();
+        let moved = lines
+            .by_ref()
+            .find(|line| line.as_ref().unwrap().contains("bytes"));
+        assert!(moved.is_some());
+        registry.kill();
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        registry.start_again();
+        retried |= lines.any(|line| line.unwrap().contains("retry"));
+        assert!(pull.wait().unwrap().success());
+        tool.ok(&["check"]);
+        if retried {
+            break;
+        }
+    }
+    assert!(retried, "the registry was never killed in the middle");
 }

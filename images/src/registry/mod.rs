@@ -463,13 +463,15 @@ fn header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Seconds; a date is read as no wish, and our own pause is made.
+/// Seconds, or a date (RFC 9110, 10.2.3), which by our clock may be over.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    header(headers, &RETRY_AFTER)?
-        .trim()
-        .parse()
-        .ok()
-        .map(Duration::from_secs)
+    let text = header(headers, &RETRY_AFTER)?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    let pause = date.duration_since(std::time::SystemTime::now());
+    Some(pause.unwrap_or_default())
 }
 
 /// 1/4 s doubled with each attempt, and by chance between half and one and a half of that, so
@@ -547,6 +549,21 @@ mod tests {
         assert!(origin("127.0.0.1.example.com").tls);
         assert_eq!(origin("docker.io").authority(), "registry-1.docker.io");
         assert_eq!(origin("[::1]:5000").authority(), "[::1]:5000");
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_by_date() {
+        let asked = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(asked("7"), Some(Duration::from_secs(7)));
+        assert_eq!(asked("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        let soon = std::time::SystemTime::now() + Duration::from_secs(30);
+        let pause = asked(&httpdate::fmt_http_date(soon)).unwrap();
+        assert!(pause > Duration::from_secs(20) && pause <= Duration::from_secs(30));
+        assert_eq!(asked("soon"), None);
     }
 
     #[test]
