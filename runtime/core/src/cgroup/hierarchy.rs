@@ -86,7 +86,7 @@ pub fn unified_path(text: &str) -> Option<PathBuf> {
 
 fn read_own() -> Result<String> {
     let path = "/proc/self/cgroup";
-    Ok(rrun_sys::fd::read_file(Path::new(path))?)
+    Ok(rrun_sys::fd::read_small(Path::new(path))?)
 }
 
 /// `id:controllers:path` lines of v1 hierarchies that matter, as (controllers, path).

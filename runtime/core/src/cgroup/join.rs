@@ -2,6 +2,7 @@
 
 use super::{Cgroup, Dir, Plan, hierarchy, path};
 use crate::{Error, Result};
+use rrun_sys::fd::Used;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -84,6 +85,15 @@ impl Cgroup {
             dirs.extend(inits.map(|path| path::unified(Path::new(hierarchy::MOUNT), &path, &path)));
         }
         Ok(dirs)
+    }
+}
+
+impl Drop for Joiner {
+    fn drop(&mut self) {
+        let mut used = Used::default();
+        for (_, file) in self.files.drain(..) {
+            used.put(file.into());
+        }
     }
 }
 

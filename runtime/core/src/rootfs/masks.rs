@@ -73,7 +73,7 @@ impl Covers {
         let cover = match path::stat(target.as_fd())?.kind {
             Kind::Dir => match &self.directory {
                 Some(directory) => directory.as_fd(),
-                None => return self.first_directory(target.as_fd()),
+                None => return self.first_directory(target, used),
             },
             _ => self.file(root)?,
         };
@@ -84,14 +84,15 @@ impl Covers {
         Ok(())
     }
 
-    fn first_directory(&mut self, target: BorrowedFd<'_>) -> Result<()> {
+    fn first_directory(&mut self, target: OwnedFd, used: &mut Used) -> Result<()> {
         let fs = FsContext::open("tmpfs")?;
         fs.set("source", "tmpfs")?;
         fs.set("nr_blocks", "1")?;
         fs.set("nr_inodes", "1")?;
-        let directory = fs.mount(attr::RDONLY)?;
-        mount::attach(directory.as_fd(), target)?;
+        let directory = fs.mount_using(attr::RDONLY, used)?;
+        mount::attach(directory.as_fd(), target.as_fd())?;
         self.directory = Some(directory);
+        used.put(target);
         Ok(())
     }
 
