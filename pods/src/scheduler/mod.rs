@@ -4,13 +4,15 @@
 //! default weight and messages (kube-scheduler 1.36, `pkg/scheduler/framework/plugins`).
 
 pub mod plugins;
+pub mod preempt;
 pub mod queue;
 mod run;
 pub mod snapshot;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use plugins::{FILTERS, SCORES};
+use plugins::{Cycle, FILTERS, SCORES};
 pub use run::run;
 pub use snapshot::{NodeInfo, PodInfo, Snapshot};
 
@@ -21,6 +23,8 @@ pub struct Decision {
     pub node: String,
     /// Weighted sum of the scores.
     pub score: i64,
+    /// How many nodes were looked at: the next search begins after them.
+    pub looked: usize,
 }
 
 /// No node fits: how many nodes there are, and how often each reason was given.
@@ -30,12 +34,19 @@ pub struct FitError {
     pub nodes: usize,
     /// Reason to the number of nodes that gave it.
     pub reasons: BTreeMap<String, usize>,
+    /// What makes all nodes unfit at once.
+    pub before: Option<String>,
+    /// Whether removing pods might help on one of them.
+    pub resolvable: bool,
 }
 
 impl std::fmt::Display for FitError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
+        }
+        if let Some(why) = &self.before {
+            return write!(f, "0/{} nodes are available: {why}.", self.nodes);
         }
         // kube-scheduler sorts the histogram as text.
         let mut parts: Vec<String> = self
@@ -53,13 +64,39 @@ impl std::fmt::Display for FitError {
     }
 }
 
-/// Chooses a node for `pod`, or says why none will do. Ties go to the first by name, so that the
-/// answer depends on the snapshot alone.
-pub fn schedule(pod: &PodInfo, snapshot: &Snapshot) -> Result<Decision, FitError> {
-    let mut reasons = BTreeMap::new();
-    let mut fitting = Vec::new();
-    for node in &snapshot.nodes {
-        match filter(pod, node) {
+/// Fewer nodes than this are all looked at (kube-scheduler's minFeasibleNodesToFind).
+const LEAST_NODES: usize = 100;
+
+/// How many nodes that fit are enough, of so many: the share falls from 50 % to 5 % as clusters
+/// grow (kube-scheduler's adaptive percentageOfNodesToScore).
+fn enough(nodes: usize) -> usize {
+    if nodes < LEAST_NODES {
+        return nodes;
+    }
+    let percent = 50_usize.saturating_sub(nodes / 125).max(5);
+    (nodes * percent / 100).max(LEAST_NODES)
+}
+
+/// Chooses a node for `pod`, or says why none will do. Ties go to the first that was looked at, so
+/// that the answer depends on the snapshot alone.
+pub fn schedule(pod: &PodInfo, world: &Snapshot) -> Result<Decision, FitError> {
+    let count = world.nodes.len();
+    let (mut reasons, mut fitting) = (BTreeMap::new(), Vec::new());
+    let refused = |reasons, before| FitError {
+        nodes: count,
+        reasons,
+        before,
+        resolvable: false,
+    };
+    if let Err(why) = plugins::before(pod, world) {
+        return Err(refused(reasons, Some(why)));
+    }
+    let cycle = Cycle::new(pod, world);
+    let (enough, mut looked) = (enough(count), 0);
+    while looked < count && fitting.len() < enough {
+        let node = &world.nodes[(world.start + looked) % count];
+        looked += 1;
+        match filter(&cycle, node) {
             Ok(()) => fitting.push(node),
             Err(why) => {
                 for reason in why {
@@ -68,37 +105,59 @@ pub fn schedule(pod: &PodInfo, snapshot: &Snapshot) -> Result<Decision, FitError
             }
         }
     }
-    let best = match fitting.as_slice() {
+    let (best, score) = match fitting.as_slice() {
         [] => {
+            let resolvable = world.nodes.iter().any(|n| preempt::may_help(&cycle, n));
             return Err(FitError {
-                nodes: snapshot.nodes.len(),
-                reasons,
+                resolvable,
+                ..refused(reasons, None)
             });
         }
         [only] => (*only, 0),
-        many => rank(pod, many),
+        many => rank(&cycle, many),
     };
     Ok(Decision {
-        node: best.0.name.clone(),
-        score: best.1,
+        node: best.name.clone(),
+        score,
+        looked,
     })
 }
 
-/// The reasons of the first plugin that refuses; later plugins are not asked, as upstream.
-fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<String>> {
-    FILTERS
-        .iter()
-        .try_for_each(|plugin| (plugin.filter)(pod, node))
+/// The reasons of the first plugin that refuses; later plugins are not asked, as upstream. Room
+/// that was made for pods of no less priority counts as taken.
+fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Vec<String>> {
+    let ask = |cycle: &Cycle<'_>, node: &NodeInfo| {
+        FILTERS
+            .iter()
+            .try_for_each(|plugin| (plugin.filter)(cycle, node))
+    };
+    ask(cycle, node)?;
+    let mine = cycle.pod.key();
+    let waiting = cycle.world.nominated.values().filter(|(at, other)| {
+        *at == node.name && other.key() != mine && other.priority() >= cycle.pod.priority()
+    });
+    let waiting: Vec<&Arc<PodInfo>> = waiting.map(|(_, other)| other).collect();
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    let mut with = node.clone();
+    for other in waiting {
+        with.add(other.clone());
+    }
+    ask(cycle, &with)
 }
 
-fn rank<'a>(pod: &PodInfo, nodes: &[&'a NodeInfo]) -> (&'a NodeInfo, i64) {
+fn rank<'a>(cycle: &Cycle<'_>, nodes: &[&'a NodeInfo]) -> (&'a NodeInfo, i64) {
     let mut totals = vec![0_i64; nodes.len()];
+    let mut scores = vec![0_i64; nodes.len()];
     for plugin in SCORES {
-        let mut scores: Vec<i64> = nodes.iter().map(|n| (plugin.score)(pod, n)).collect();
+        for (score, node) in scores.iter_mut().zip(nodes) {
+            *score = (plugin.score)(cycle, node);
+        }
         if let Some(normalize) = plugin.normalize {
             normalize(&mut scores);
         }
-        for (total, score) in totals.iter_mut().zip(scores) {
+        for (total, score) in totals.iter_mut().zip(&scores) {
             *total += score * plugin.weight;
         }
     }
@@ -228,5 +287,182 @@ mod tests {
             let answer = schedule(&pod(affinity(operator, values)), &snapshot);
             assert_eq!(answer.is_ok(), fits, "{operator}");
         }
+    }
+
+    fn named(name: &str, labels: Value, spec: Value) -> PodInfo {
+        let meta = json!({"name": name, "namespace": "default", "labels": labels});
+        PodInfo::new(serde_json::from_value(json!({"metadata": meta, "spec": spec})).unwrap())
+    }
+
+    #[test]
+    fn pods_stay_away_from_those_they_do_not_like() {
+        let away = json!({"containers": [{"name": "a"}], "affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "x"}}}]}}});
+        let mut there = away.clone();
+        there["nodeName"] = json!("n1");
+        let nodes = || vec![node("n1", json!({})), node("n2", json!({}))];
+        let snapshot = world(
+            nodes(),
+            vec![named("a", json!({"app": "x"}), there.clone())],
+        );
+        let next = named("b", json!({"app": "x"}), away.clone());
+        assert_eq!(schedule(&next, &snapshot).unwrap().node, "n2");
+        // The wish of the one that is there counts as well.
+        let plain = named("c", json!({"app": "x"}), json!({"containers": []}));
+        let one = world(
+            vec![node("n1", json!({}))],
+            vec![named("a", json!({"app": "x"}), there)],
+        );
+        assert_eq!(
+            schedule(&plain, &one).unwrap_err().to_string(),
+            "0/1 nodes are available: 1 node(s) didn't satisfy existing pods anti-affinity rules."
+        );
+        assert_eq!(
+            schedule(&next, &one).unwrap_err().to_string(),
+            "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules."
+        );
+    }
+
+    #[test]
+    fn pods_go_where_those_they_need_are_and_the_first_goes_anywhere() {
+        let near = json!({"containers": [{"name": "a"}], "affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+            {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "db"}}}]}}});
+        let db = named(
+            "db",
+            json!({"app": "db"}),
+            json!({"nodeName": "n2", "containers": []}),
+        );
+        let nodes = || vec![node("n1", json!({})), node("n2", json!({}))];
+        let web = named("web", json!({"app": "web"}), near.clone());
+        assert_eq!(
+            schedule(&web, &world(nodes(), vec![db])).unwrap().node,
+            "n2"
+        );
+        assert_eq!(
+            schedule(&web, &world(nodes(), vec![]))
+                .unwrap_err()
+                .to_string(),
+            "0/2 nodes are available: 2 node(s) didn't match pod affinity rules."
+        );
+        let first = named("db-0", json!({"app": "db"}), near);
+        assert!(schedule(&first, &world(nodes(), vec![])).is_ok());
+    }
+
+    #[test]
+    fn pods_spread_over_domains() {
+        let spread = json!({"containers": [{"name": "a"}], "topologySpreadConstraints": [{"maxSkew": 1,
+            "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "x"}}}]});
+        let zone =
+            |name: &str, zone: &str| node(name, json!({"metadata": {"labels": {"zone": zone}}}));
+        let mut there = spread.clone();
+        there["nodeName"] = json!("n1");
+        let pods = || vec![named("a", json!({"app": "x"}), there.clone())];
+        let next = named("b", json!({"app": "x"}), spread.clone());
+        let two = world(vec![zone("n1", "a"), zone("n2", "b")], pods());
+        assert_eq!(schedule(&next, &two).unwrap().node, "n2");
+        let bare = world(vec![node("n3", json!({}))], vec![]);
+        assert_eq!(
+            schedule(&next, &bare).unwrap_err().to_string(),
+            "0/1 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required label)."
+        );
+        let mut soft = spread;
+        soft["topologySpreadConstraints"][0]["whenUnsatisfiable"] = json!("ScheduleAnyway");
+        let soft = named("c", json!({"app": "x"}), soft);
+        assert_eq!(schedule(&soft, &two).unwrap().node, "n2");
+    }
+
+    #[test]
+    fn claims_hold_a_pod_and_lead_it_to_its_volume() {
+        let spec = json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]});
+        let wants = named("a", json!({}), spec);
+        let mut snapshot = world(vec![node("n1", json!({})), node("n2", json!({}))], vec![]);
+        let says = |s: &Snapshot| schedule(&wants, s).unwrap_err().to_string();
+        assert_eq!(
+            says(&snapshot),
+            "0/2 nodes are available: persistentvolumeclaim \"data\" not found."
+        );
+        let key = ("default".to_owned(), "data".to_owned());
+        snapshot
+            .claims
+            .insert(key.clone(), snapshot::Claim::Unbound);
+        assert_eq!(
+            says(&snapshot),
+            "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."
+        );
+        let on = |name: &str| {
+            let terms = json!({"nodeSelectorTerms": [{"matchExpressions": [
+                {"key": "kubernetes.io/hostname", "operator": "In", "values": [name]}]}]});
+            snapshot::Claim::Bound(Some(serde_json::from_value(terms).unwrap()))
+        };
+        snapshot.claims.insert(key.clone(), on("n2"));
+        assert_eq!(schedule(&wants, &snapshot).unwrap().node, "n2");
+        snapshot.claims.insert(key, on("n9"));
+        assert_eq!(
+            says(&snapshot),
+            "0/2 nodes are available: 2 node(s) didn't match PersistentVolume's node affinity."
+        );
+    }
+
+    #[test]
+    fn the_least_important_make_room() {
+        let takes = |priority: i32, cpu: &str, at: &str| json!({"priority": priority, "nodeName": at, "containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]});
+        let nodes = vec![node("n1", json!({})), node("n2", json!({}))];
+        let pods = vec![
+            named("low", json!({}), takes(1, "1", "n1")),
+            named("lower", json!({}), takes(0, "1", "n1")),
+            named("middle", json!({"app": "m"}), takes(5, "2", "n2")),
+        ];
+        let mut snapshot = world(nodes, pods);
+        let high = named("high", json!({}), takes(10, "1", ""));
+        assert!(schedule(&high, &snapshot).is_err());
+        let found = preempt::preempt(&high, &snapshot, &[]).unwrap();
+        let names = |p: &preempt::Preemption| {
+            p.victims
+                .iter()
+                .map(|v| v.key().1.to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (found.node.as_str(), names(&found)),
+            ("n1", vec!["lower".to_owned()])
+        );
+        let big = named("big", json!({}), takes(10, "2", ""));
+        assert_eq!(preempt::preempt(&big, &snapshot, &[]).unwrap().node, "n1");
+        // Nobody goes for one that is not more important.
+        let equal = named("equal", json!({}), takes(0, "1", ""));
+        assert!(preempt::preempt(&equal, &snapshot, &[]).is_none());
+        // The room that was made is kept for whom it was made.
+        for victim in &found.victims {
+            snapshot.displace(victim);
+        }
+        let key = ("default".to_owned(), "high".to_owned());
+        snapshot
+            .nominated
+            .insert(key, ("n1".to_owned(), Arc::new(high.clone())));
+        let late = named("late", json!({}), takes(3, "1", ""));
+        assert!(schedule(&late, &snapshot).is_err());
+        assert_eq!(schedule(&high, &snapshot).unwrap().node, "n1");
+    }
+
+    #[test]
+    fn a_budget_turns_preemption_elsewhere() {
+        let takes = |at: &str| json!({"priority": 0, "nodeName": at, "containers": [{"name": "a", "resources": {"requests": {"cpu": "2"}}}]});
+        let pods = vec![
+            named("kept", json!({"app": "kept"}), takes("n1")),
+            named("free", json!({}), takes("n2")),
+        ];
+        let snapshot = world(vec![node("n1", json!({})), node("n2", json!({}))], pods);
+        let mut spec = takes("");
+        spec["priority"] = json!(10);
+        let budget = preempt::Budget {
+            namespace: "default".into(),
+            selector: serde_json::from_value(json!({"matchLabels": {"app": "kept"}})).unwrap(),
+            allowed: 0,
+        };
+        let high = named("high", json!({}), spec);
+        assert_eq!(
+            preempt::preempt(&high, &snapshot, &[budget]).unwrap().node,
+            "n2"
+        );
     }
 }

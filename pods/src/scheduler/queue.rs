@@ -30,6 +30,8 @@ enum State {
     Ready,
     /// Backing off; ready at the instant.
     BackOff(Instant),
+    /// Waits for its volumes, of which a change tells; time alone makes it ready at the instant.
+    Held(Instant),
     /// Refused; a change in the world makes it back off until the first instant, and time alone
     /// makes it ready at the second.
     Refused(Instant, Instant),
@@ -68,7 +70,7 @@ impl Queue {
         for entry in self.entries.values_mut() {
             let due = match entry.state {
                 State::Ready => continue,
-                State::BackOff(at) | State::Refused(_, at) => at,
+                State::BackOff(at) | State::Refused(_, at) | State::Held(at) => at,
             };
             if due <= now {
                 entry.state = State::Ready;
@@ -90,6 +92,23 @@ impl Queue {
         }
     }
 
+    /// The pod's volumes are being made.
+    pub fn hold(&mut self, key: &str, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.state = State::Held(now + LONGEST_REST);
+        }
+    }
+
+    /// A claim changed: whoever waits for volumes looks again at once.
+    pub fn claim_changed(&mut self) {
+        for entry in self.entries.values_mut() {
+            if let State::Held(_) = entry.state {
+                entry.state = State::Ready;
+            }
+        }
+        self.world_changed();
+    }
+
     /// Something changed that may let refused pods fit (a pod ended, a node changed).
     pub fn world_changed(&mut self) {
         for entry in self.entries.values_mut() {
@@ -105,7 +124,7 @@ impl Queue {
             .values()
             .filter_map(|entry| match entry.state {
                 State::Ready => None,
-                State::BackOff(at) | State::Refused(_, at) => Some(at),
+                State::BackOff(at) | State::Refused(_, at) | State::Held(at) => Some(at),
             })
             .min()
     }

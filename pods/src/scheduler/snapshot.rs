@@ -1,9 +1,9 @@
 //! What a scheduling decision sees: nodes, and what the pods on them take.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeSelector, Pod};
 
 use crate::quantity;
 use crate::resources::{Resources, pod_requests};
@@ -26,6 +26,8 @@ pub struct PodInfo {
     pub scored: (i64, i64),
     /// Its host ports.
     pub ports: Vec<HostPort>,
+    /// Whether it has terms about other pods, which concern pods that come after it.
+    pub has_affinity: bool,
 }
 
 impl PodInfo {
@@ -39,12 +41,30 @@ impl PodInfo {
             or(requests.memory, DEFAULT_MEMORY),
         );
         let ports = host_ports(&pod);
+        let affinity = pod.spec.as_ref().and_then(|s| s.affinity.as_ref());
+        let has_affinity =
+            affinity.is_some_and(|a| a.pod_affinity.is_some() || a.pod_anti_affinity.is_some());
         Self {
             pod,
             requests,
             scored,
             ports,
+            has_affinity,
         }
+    }
+
+    /// `namespace/name`.
+    pub fn key(&self) -> (&str, &str) {
+        let meta = &self.pod.metadata;
+        (
+            meta.namespace.as_deref().unwrap_or_default(),
+            meta.name.as_deref().unwrap_or_default(),
+        )
+    }
+
+    /// Its priority.
+    pub fn priority(&self) -> i32 {
+        self.pod.spec.as_ref().and_then(|s| s.priority).unwrap_or(0)
     }
 
     /// Name of the node the pod is bound to, if any.
@@ -93,16 +113,26 @@ pub struct NodeInfo {
     pub pods: i64,
     /// Host ports in use.
     pub ports: BTreeSet<HostPort>,
+    /// Its pods.
+    pub list: Vec<Arc<PodInfo>>,
+    /// Sizes of the images that it has, by name.
+    pub images: BTreeMap<String, i64>,
 }
 
 impl NodeInfo {
     /// A node without pods.
     pub fn new(node: Node) -> Self {
-        let allocatable = node.status.as_ref().and_then(|s| s.allocatable.as_ref());
+        let status = node.status.as_ref();
+        let allocatable = status.and_then(|s| s.allocatable.as_ref());
         let max_pods = allocatable
             .and_then(|map| map.get("pods"))
             .and_then(quantity::value)
             .unwrap_or(0);
+        let images = status.and_then(|s| s.images.as_ref()).into_iter().flatten();
+        let images = images.flat_map(|i| {
+            let size = i.size_bytes.unwrap_or(0);
+            i.names.iter().flatten().map(move |n| (n.clone(), size))
+        });
         Self {
             name: node.metadata.name.clone().unwrap_or_default(),
             allocatable: Resources::read(allocatable),
@@ -111,30 +141,74 @@ impl NodeInfo {
             scored: (0, 0),
             pods: 0,
             ports: BTreeSet::new(),
+            list: Vec::new(),
+            images: images.collect(),
             node: Arc::new(node),
         }
     }
 
     /// Counts `pod` as running here.
-    pub fn add(&mut self, pod: &PodInfo) {
+    pub fn add(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.requests);
         self.scored.0 += pod.scored.0;
         self.scored.1 += pod.scored.1;
         self.pods += 1;
         self.ports.extend(pod.ports.iter().cloned());
+        self.list.push(pod);
+    }
+
+    /// Counts the pod as running here no more.
+    pub fn remove(&mut self, key: (&str, &str)) -> Option<Arc<PodInfo>> {
+        let at = self.list.iter().position(|p| p.key() == key)?;
+        let pod = self.list.swap_remove(at);
+        self.requested.sub(&pod.requests);
+        self.scored.0 -= pod.scored.0;
+        self.scored.1 -= pod.scored.1;
+        self.pods -= 1;
+        for port in &pod.ports {
+            self.ports.remove(port);
+        }
+        Some(pod)
     }
 
     /// The node's labels.
     pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
         self.node.metadata.labels.as_ref()
     }
+
+    /// Value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.labels()?.get(key).map(String::as_str)
+    }
+}
+
+/// A claim as a decision sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Claim {
+    /// It has a volume, which may be had on these nodes.
+    Bound(Option<NodeSelector>),
+    /// It gets one once a pod names it.
+    Waits,
+    /// It should have one by now.
+    Unbound,
 }
 
 /// Everything a decision depends on.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Nodes by name, in order.
+    /// Nodes, in the order in which they came.
     pub nodes: Vec<NodeInfo>,
+    /// Labels of namespaces, for terms that select by them.
+    pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Claims by namespace and name.
+    pub claims: BTreeMap<(String, String), Claim>,
+    /// Pods that wait for room that was made for them, and the node where.
+    pub nominated: BTreeMap<(String, String), (String, Arc<PodInfo>)>,
+    /// Where the next search begins: every node has its turn.
+    pub start: usize,
+    /// How many pods have terms about other pods.
+    pub with_affinity: usize,
+    index: HashMap<String, usize>,
 }
 
 impl Snapshot {
@@ -143,18 +217,71 @@ impl Snapshot {
         nodes: impl IntoIterator<Item = Node>,
         pods: impl IntoIterator<Item = PodInfo>,
     ) -> Self {
-        let mut by_name: BTreeMap<String, NodeInfo> = nodes
-            .into_iter()
-            .map(NodeInfo::new)
-            .map(|info| (info.name.clone(), info))
-            .collect();
-        for pod in pods.into_iter().filter(|p| !finished(&p.pod)) {
-            if let Some(node) = pod.node_name().and_then(|name| by_name.get_mut(name)) {
-                node.add(&pod);
-            }
+        let mut world = Self::default();
+        for node in nodes {
+            world.put_node(node);
         }
-        Self {
-            nodes: by_name.into_values().collect(),
+        for pod in pods.into_iter().filter(|p| !finished(&p.pod)) {
+            world.place(Arc::new(pod));
+        }
+        world
+    }
+
+    /// Adds a node, or takes its new state; its pods stay.
+    pub fn put_node(&mut self, node: Node) {
+        let mut info = NodeInfo::new(node);
+        if let Some(at) = self.index.get(&info.name) {
+            for pod in std::mem::take(&mut self.nodes[*at].list) {
+                info.add(pod);
+            }
+            self.nodes[*at] = info;
+        } else {
+            self.index.insert(info.name.clone(), self.nodes.len());
+            self.nodes.push(info);
+        }
+    }
+
+    /// Removes a node and forgets its pods.
+    pub fn remove_node(&mut self, name: &str) {
+        let Some(at) = self.index.remove(name) else {
+            return;
+        };
+        let gone = self.nodes.remove(at);
+        self.with_affinity -= gone.list.iter().filter(|p| p.has_affinity).count();
+        for index in self.index.values_mut().filter(|i| **i > at) {
+            *index -= 1;
+        }
+    }
+
+    /// A node by name.
+    pub fn node(&self, name: &str) -> Option<&NodeInfo> {
+        self.nodes.get(*self.index.get(name)?)
+    }
+
+    /// The same, to be changed.
+    pub fn node_mut(&mut self, name: &str) -> Option<&mut NodeInfo> {
+        self.nodes.get_mut(*self.index.get(name)?)
+    }
+
+    /// Puts a bound pod onto its node; nothing happens where there is no such node.
+    pub fn place(&mut self, pod: Arc<PodInfo>) {
+        let Some(name) = pod.node_name().map(str::to_owned) else {
+            return;
+        };
+        let counts = usize::from(pod.has_affinity);
+        if let Some(node) = self.node_mut(&name) {
+            node.add(pod);
+            self.with_affinity += counts;
+        }
+    }
+
+    /// Takes a pod from its node.
+    pub fn displace(&mut self, pod: &PodInfo) {
+        let Some(node) = pod.node_name().and_then(|n| self.node_mut(n)) else {
+            return;
+        };
+        if node.remove(pod.key()).is_some() {
+            self.with_affinity -= usize::from(pod.has_affinity);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! NodeResourcesBalancedAllocation: a node whose CPU and memory fill evenly is preferred.
 
-use super::{MAX_SCORE, Score};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use super::{Cycle, MAX_SCORE, Score};
+use crate::scheduler::snapshot::NodeInfo;
 
 pub(super) const SCORE: Score = Score {
     name: "NodeResourcesBalancedAllocation",
@@ -10,7 +10,8 @@ pub(super) const SCORE: Score = Score {
     normalize: None,
 };
 
-fn score(pod: &PodInfo, node: &NodeInfo) -> i64 {
+fn score(cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
+    let pod = cycle.pod;
     #[allow(clippy::cast_precision_loss)]
     let share = |used: i64, have: i64| {
         if have <= 0 {

@@ -1,13 +1,16 @@
 //! NodeAffinity: nodeSelector and node affinity, required and preferred.
 
-use k8s_openapi::api::core::v1::{NodeAffinity, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{
+    NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod,
+};
 
-use super::{Filter, Score};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use super::{Cycle, Filter, Score};
+use crate::scheduler::snapshot::NodeInfo;
 
 pub(super) const FILTER: Filter = Filter {
     name: "NodeAffinity",
     filter,
+    resolvable: false,
 };
 
 pub(super) const SCORE: Score = Score {
@@ -33,8 +36,15 @@ pub fn matches_node_affinity(pod: &Pod, node: &NodeInfo) -> bool {
         a.required_during_scheduling_ignored_during_execution
             .as_ref()
     });
-    selected
-        && required.is_none_or(|r| r.node_selector_terms.iter().any(|term| matches(term, node)))
+    selected && required.is_none_or(|r| matches_selector(r, node))
+}
+
+/// Whether one of the selector's terms holds for `node`.
+pub fn matches_selector(selector: &NodeSelector, node: &NodeInfo) -> bool {
+    selector
+        .node_selector_terms
+        .iter()
+        .any(|term| matches(term, node))
 }
 
 fn matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
@@ -74,7 +84,8 @@ fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
     }
 }
 
-fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<String>> {
+fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Vec<String>> {
+    let pod = cycle.pod;
     if matches_node_affinity(&pod.pod, node) {
         return Ok(());
     }
@@ -83,7 +94,8 @@ fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<String>> {
     ])
 }
 
-fn score(pod: &PodInfo, node: &NodeInfo) -> i64 {
+fn score(cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
+    let pod = cycle.pod;
     let preferred = affinity(&pod.pod).and_then(|a| {
         a.preferred_during_scheduling_ignored_during_execution
             .as_ref()

@@ -1,14 +1,16 @@
 //! NodePorts: a host port is given once per address and protocol.
 
-use super::Filter;
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use super::{Cycle, Filter};
+use crate::scheduler::snapshot::NodeInfo;
 
 pub(super) const FILTER: Filter = Filter {
     name: "NodePorts",
     filter,
+    resolvable: true,
 };
 
-fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<String>> {
+fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Vec<String>> {
+    let pod = cycle.pod;
     let taken = |(ip, protocol, port): &(String, String, i32)| {
         node.ports.iter().any(|(used_ip, used_protocol, used)| {
             used == port

@@ -1,11 +1,12 @@
 //! NodeResourcesFit: the node has what the pod requests; the least allocated node is preferred.
 
-use super::{Filter, MAX_SCORE, Score};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use super::{Cycle, Filter, MAX_SCORE, Score};
+use crate::scheduler::snapshot::NodeInfo;
 
 pub(super) const FILTER: Filter = Filter {
     name: "NodeResourcesFit",
     filter,
+    resolvable: true,
 };
 
 pub(super) const SCORE: Score = Score {
@@ -15,7 +16,8 @@ pub(super) const SCORE: Score = Score {
     normalize: None,
 };
 
-fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<String>> {
+fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Vec<String>> {
+    let pod = cycle.pod;
     let mut short = Vec::new();
     if node.pods + 1 > node.max_pods {
         short.push("Too many pods".to_owned());
@@ -43,7 +45,8 @@ fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<String>> {
 }
 
 /// The mean share of CPU and memory that stays free, in hundredths.
-fn least_allocated(pod: &PodInfo, node: &NodeInfo) -> i64 {
+fn least_allocated(cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
+    let pod = cycle.pod;
     let free = |used: i64, have: i64| {
         if have <= 0 || used > have {
             0

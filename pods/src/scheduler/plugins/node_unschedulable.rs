@@ -2,15 +2,17 @@
 
 use k8s_openapi::api::core::v1::Taint;
 
-use super::{Filter, taint_toleration::tolerates};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use super::{Cycle, Filter, taint_toleration::tolerates};
+use crate::scheduler::snapshot::NodeInfo;
 
 pub(super) const FILTER: Filter = Filter {
     name: "NodeUnschedulable",
     filter,
+    resolvable: false,
 };
 
-fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<String>> {
+fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Vec<String>> {
+    let pod = cycle.pod;
     let spec = node.node.spec.as_ref();
     if spec.and_then(|s| s.unschedulable) != Some(true) {
         return Ok(());

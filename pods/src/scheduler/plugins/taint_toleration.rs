@@ -2,12 +2,13 @@
 
 use k8s_openapi::api::core::v1::{Pod, Taint, Toleration};
 
-use super::{Filter, Score};
-use crate::scheduler::snapshot::{NodeInfo, PodInfo};
+use super::{Cycle, Filter, Score};
+use crate::scheduler::snapshot::NodeInfo;
 
 pub(super) const FILTER: Filter = Filter {
     name: "TaintToleration",
     filter,
+    resolvable: false,
 };
 
 pub(super) const SCORE: Score = Score {
@@ -47,7 +48,8 @@ fn taints(node: &NodeInfo) -> impl Iterator<Item = &Taint> {
     spec.and_then(|s| s.taints.as_ref()).into_iter().flatten()
 }
 
-fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<String>> {
+fn filter(cycle: &Cycle<'_>, node: &NodeInfo) -> Result<(), Vec<String>> {
+    let pod = cycle.pod;
     let untolerated = taints(node)
         .filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"))
         .find(|taint| !tolerates(&pod.pod, taint));
@@ -61,7 +63,8 @@ fn filter(pod: &PodInfo, node: &NodeInfo) -> Result<(), Vec<String>> {
     }
 }
 
-fn score(pod: &PodInfo, node: &NodeInfo) -> i64 {
+fn score(cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
+    let pod = cycle.pod;
     let disliked = taints(node)
         .filter(|taint| taint.effect == "PreferNoSchedule" && !tolerates(&pod.pod, taint));
     disliked.count() as i64
