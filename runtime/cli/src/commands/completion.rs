@@ -109,7 +109,7 @@ fn bash() -> String {
         };
         let _ = writeln!(text, "        {name}) words=\"{options}{ids}\" ;;");
     }
-    text.push_str("    esac\n    case $current in\n        */*) COMPREPLY=($(compgen -f -- \"$current\")) ;;\n        *) COMPREPLY=($(compgen -W \"$words\" -- \"$current\") $(compgen -f -- \"$current\")) ;;\n    esac\n}\ncomplete -o filenames -F _rrun rrun\n");
+    text.push_str("    esac\n    case $current in\n        */*) COMPREPLY=($(compgen -f -- \"$current\")) ;;\n        *) COMPREPLY=($(compgen -W \"$words\" -- \"$current\") $([ -z \"$command\" ] || compgen -f -- \"$current\")) ;;\n    esac\n}\ncomplete -o filenames -F _rrun rrun\n");
     text
 }
 
