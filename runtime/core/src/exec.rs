@@ -12,7 +12,7 @@ use rrun_sys::process::{self, Clone};
 use rrun_sys::seccomp::SAVED;
 use rrun_sys::{cred, mount, ns, path, sched};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What the command line says besides the process.
 #[derive(Debug, Clone, Default)]
@@ -65,9 +65,8 @@ pub fn exec(
         ns::setns(child.init.as_fd(), namespaces::PID).context("join the pid namespace")?;
     }
     cred::set_dumpable(false)?;
-    let dirs = cgroup.exec_dirs(&options.cgroup, container.record.init_process_pid)?;
     let began = span(Key::Clone);
-    let (pid, pidfd) = match clone_into(&dirs, &cgroup)? {
+    let (pid, pidfd) = match clone_into(&cgroup, options, container.record.init_process_pid)? {
         Clone::Child => {
             // The parent's.
             std::mem::forget(began);
@@ -92,24 +91,29 @@ pub fn exec(
     Ok((pid, pidfd))
 }
 
-/// Clones into the first of the v2 cgroups `dirs` that takes a process.
-fn clone_into(dirs: &[PathBuf], cgroup: &Cgroup) -> Result<Clone> {
-    let mut first = None;
-    for dir in dirs {
-        let cloned = path::open(dir, path::O_RDONLY | path::O_DIRECTORY)
-            .and_then(|dir| process::clone3(0, Some(dir.as_fd())));
-        match cloned {
-            Ok(cloned) => return Ok(cloned),
-            Err(error) => {
-                first.get_or_insert(error);
-            }
-        }
-    }
-    match first {
+/// Clones into the container's v2 cgroup or, where that takes no process and none was asked for, into
+/// that of process `init`.
+fn clone_into(cgroup: &Cgroup, options: &Options, init: i32) -> Result<Clone> {
+    let into = |dir: &Path| {
+        path::open(dir, path::O_RDONLY | path::O_DIRECTORY)
+            .and_then(|dir| process::clone3(0, Some(dir.as_fd())))
+    };
+    let Some(dir) = cgroup.exec_dir(&options.cgroup)? else {
+        return Ok(process::clone3(0, None)?);
+    };
+    let error = match into(&dir) {
+        Ok(cloned) => return Ok(cloned),
+        Err(error) => error,
+    };
+    if cgroup.has_legacy() {
         // Of a hybrid machine the v2 hierarchy is an extra.
-        Some(error) if !cgroup.has_legacy() => Err(error).context("join the container's cgroup"),
-        _ => Ok(process::clone3(0, None)?),
+        return Ok(process::clone3(0, None)?);
     }
+    let second = cgroup
+        .dir_of_init(init)
+        .filter(|_| options.cgroup.is_empty())
+        .and_then(|dir| into(&dir).ok());
+    second.ok_or(error).context("join the container's cgroup")
 }
 
 fn not_running() -> Error {

@@ -70,21 +70,22 @@ impl Cgroup {
         Ok(Joiner { files })
     }
 
-    /// The v2 directories to clone one more process into, best first. A container that
-    /// gave its controllers to children has no place for processes in its own cgroup
-    /// (EBUSY), or has left it: then init's is the second.
-    pub fn exec_dirs(&self, sub: &SubCgroups, init: i32) -> Result<Vec<PathBuf>> {
-        let Some(own) = &self.unified else {
-            return Ok(Vec::new());
-        };
+    /// The v2 directory to clone one more process into.
+    pub fn exec_dir(&self, sub: &SubCgroups) -> Result<Option<PathBuf>> {
         let below = sub.get("").map_or("", String::as_str);
-        let mut dirs = vec![path::below(own, below)?];
-        if sub.is_empty() && self.legacy.is_empty() {
-            let text = std::fs::read_to_string(format!("/proc/{init}/cgroup"));
-            let inits = text.ok().and_then(|t| hierarchy::unified_path(&t));
-            dirs.extend(inits.map(|path| path::unified(Path::new(hierarchy::MOUNT), &path, &path)));
+        let own = self.unified.as_deref();
+        own.map(|own| path::below(own, below)).transpose()
+    }
+
+    /// Where init (process `init`) is now, on pure v2: the second choice, since a container that gave
+    /// its controllers to children has no place for processes in its own cgroup (EBUSY), or left it.
+    pub fn dir_of_init(&self, init: i32) -> Option<PathBuf> {
+        if self.unified.is_none() || self.has_legacy() {
+            return None;
         }
-        Ok(dirs)
+        let text = std::fs::read_to_string(format!("/proc/{init}/cgroup")).ok()?;
+        let path = hierarchy::unified_path(&text)?;
+        Some(path::unified(Path::new(hierarchy::MOUNT), &path, &path))
     }
 }
 
