@@ -13,5 +13,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .client_mod_attribute("runtime.v1", "#[cfg(feature = \"client\")]")
         .server_mod_attribute("runtime.v1", "#[cfg(feature = \"server\")]")
         .compile_fds(files)?;
+    let nri = root.join("nri/v1alpha1/nri.proto");
+    tonic_prost_build::configure()
+        .btree_map(".")
+        .compile_fds(protox::compile([nri], [root])?)?;
     Ok(())
 }

@@ -1,23 +1,31 @@
 //! What every call shares.
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
 
 use crate::cgroups::Cgroups;
-use crate::config::Config;
+use crate::config::{Config, Live, Runtime};
 use crate::error;
 use crate::events::Events;
+use crate::metrics::Metrics;
 use crate::network::Network;
+use crate::nri::Nri;
 use crate::shims::Shims;
 use crate::store::{ContainerRecord, Entry, KeyLocks, SandboxRecord, Store};
 use crate::streaming::Streaming;
 
 /// The daemon: its configuration, its state, and those it works with.
 pub struct Daemon {
-    /// What the command line said.
+    /// What file and command line said.
     pub config: Config,
+    /// The part of it that a SIGHUP changes.
+    live: RwLock<Arc<Live>>,
+    /// Plugins.
+    pub nri: Nri,
+    /// Figures about this daemon.
+    pub metrics: Metrics,
     /// Durable intent.
     pub store: Store,
     /// Images.
@@ -40,7 +48,7 @@ pub struct Daemon {
 
 impl Daemon {
     /// Opens everything. Changes nothing outside the daemon's own directories.
-    pub async fn open(config: Config) -> Result<Arc<Self>> {
+    pub async fn open(config: Config, live: Live) -> Result<Arc<Self>> {
         for dir in [&config.root, &config.state] {
             std::fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
         }
@@ -58,8 +66,31 @@ impl Daemon {
             names: KeyLocks::default(),
             cgroups: Cgroups::detect()?,
             boot_id: crate::id::boot_id()?,
+            live: RwLock::new(Arc::new(live)),
+            metrics: Metrics::default(),
+            nri: Nri::default(),
             config,
         }))
+    }
+
+    /// The part of the configuration that may have changed.
+    pub fn live(&self) -> Arc<Live> {
+        self.live
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Replaces it.
+    pub fn set_live(&self, live: Live) {
+        *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+    }
+
+    /// The runtime handler of a container's pod.
+    pub fn runtime_of(&self, record: &ContainerRecord) -> Result<Runtime> {
+        let sandbox = self.store.sandboxes.get(&record.sandbox_id);
+        let handler = sandbox.map_or(String::new(), |s| s.get().runtime_handler.clone());
+        Ok(self.live().runtime(&handler)?.clone())
     }
 
     /// The sandbox of an id or the start of one.

@@ -48,6 +48,19 @@ impl Error {
         }
     }
 
+    /// gRPC's name of what the client gets.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } | Self::NoManifest(_) => "NotFound",
+            Self::Invalid(_) => "InvalidArgument",
+            Self::Exists(_) => "AlreadyExists",
+            Self::State(_) => "FailedPrecondition",
+            Self::Deadline(_) => "DeadlineExceeded",
+            Self::Unimplemented(_) => "Unimplemented",
+            Self::Internal(_) => "Internal",
+        }
+    }
+
     /// A request with a missing or wrong field.
     pub fn invalid(why: impl Into<String>) -> Self {
         Self::Invalid(why.into())

@@ -10,8 +10,12 @@ mod error;
 mod events;
 mod exec;
 mod id;
+mod metrics;
 mod network;
+mod notify;
+mod nri;
 mod recover;
+mod reload;
 mod rpc;
 mod sandbox;
 mod server;
@@ -39,7 +43,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve CRI until told to end; what is done without a command
-    Serve(config::Flags),
+    Serve(Box<config::Flags>),
+    /// Print the default configuration, or check the machine's
+    #[command(subcommand)]
+    Config(config::command::Command),
 }
 
 fn main() -> ExitCode {
@@ -54,11 +61,12 @@ fn main() -> ExitCode {
         };
     }
     let cli = Cli::parse();
-    let flags = match cli.command {
-        Some(Command::Serve(flags)) => flags,
-        None => cli.flags,
+    let ended = match cli.command {
+        Some(Command::Config(command)) => config::command::run(&command),
+        Some(Command::Serve(flags)) => run(*flags),
+        None => run(cli.flags),
     };
-    match run(&flags) {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("rrun-cri: {error:#}");
@@ -67,23 +75,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(flags: &config::Flags) -> Result<()> {
-    let filter = EnvFilter::try_new(&flags.log)
-        .with_context(|| format!("--log {}: not a filter", flags.log))?;
+fn run(flags: config::Flags) -> Result<()> {
+    let (config, live) = config::load(&flags)?;
+    let filter = EnvFilter::try_new(&live.log).context("the log's filter")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    if flags.log_json {
-        log.json().init();
+    // Colours are for terminals, and most logs are not read in one.
+    let set_filter: reload::SetFilter = if config.log_format == config::LogFormat::Json {
+        let log = log.json().flatten_event(true).with_filter_reloading();
+        let handle = log.reload_handle();
+        log.init();
+        Box::new(move |filter| Ok(handle.reload(filter)?))
     } else {
-        log.with_ansi(false).init();
-    }
-    let config = config::Config::from_flags(flags)?;
+        let log = log.with_ansi(false).with_filter_reloading();
+        let handle = log.reload_handle();
+        log.init();
+        Box::new(move |filter| Ok(handle.reload(filter)?))
+    };
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(512 * 1024)
         .enable_all()
         .build()
         .context("start the asynchronous runtime")?
-        .block_on(server::serve(config))
+        .block_on(server::serve(config, live, flags, set_filter))
 }

@@ -113,7 +113,7 @@ pub async fn recover(daemon: &Arc<Daemon>) -> Result<()> {
     let work = sandboxes.iter().map(|entry| recover_sandbox(daemon, entry));
     for (entry, result) in sandboxes.iter().zip(join_all(work).await) {
         if let Err(error) = result {
-            tracing::error!(sandbox = entry.get().id, "recover: {error:#}");
+            tracing::error!(pod = entry.get().id, "recover: {error:#}");
         }
     }
     recover_network(daemon).await;
@@ -199,7 +199,7 @@ async fn recover_sandbox(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> 
     let pinned = record.host_network() || sandbox::namespaces::is_pinned(&dir, "net");
     let whole = record.boot_id == daemon.boot_id && pinned && dir.exists();
     let step = plan_sandbox(record.phase(), whole);
-    tracing::debug!(sandbox = record.id, ?step, "recover");
+    tracing::debug!(pod = record.id, ?step, "recover");
     let _guard = entry.lock.lock().await;
     match step {
         SandboxStep::Keep => Ok(()),

@@ -14,28 +14,41 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-use crate::config::Config;
+use crate::config::{Config, Flags, Live};
 use crate::daemon::Daemon;
 use crate::exec::Streams;
-use crate::recover;
+use crate::reload::{self, SetFilter};
 use crate::rpc::Service;
 use crate::streaming::Streaming;
+use crate::{metrics, notify, nri, recover};
 
 /// Largest message either way, as a kubelet has it.
 const MESSAGE: usize = 16 << 20;
 
 /// Opens the state, recovers, serves.
-pub async fn serve(config: Config) -> Result<()> {
+pub async fn serve(config: Config, live: Live, flags: Flags, set_filter: SetFilter) -> Result<()> {
     let socket = config.socket.clone();
-    let daemon = Daemon::open(config).await?;
+    let daemon = Daemon::open(config, live).await?;
     recover::recover(&daemon).await?;
+    reload::watch(daemon.clone(), flags, set_filter)?;
     let backend = Arc::new(Streams(Arc::downgrade(&daemon)));
     let streaming = Streaming::serve(daemon.config.stream_listen, backend).await?;
     if daemon.streaming.set(streaming).is_err() {
         bail!("the streaming server was started twice");
     }
-    let listener = listen(&socket).await?;
-    tracing::info!(socket = %socket.display(), "serving CRI v1");
+    if let Some(endpoint) = &daemon.config.metrics {
+        metrics::serve(endpoint, &daemon).await?;
+    }
+    nri::start(&daemon).await?;
+    let handed = notify::listener()?;
+    // The socket of a service manager is its own to remove.
+    let own = handed.is_none();
+    let listener = match handed {
+        Some(listener) => UnixListener::from_std(listener).context("use the socket given")?,
+        None => listen(&socket, "listen").await?,
+    };
+    tracing::info!(socket = %socket.display(), handed_over = !own, "serving CRI v1");
+    notify::tell("READY=1");
     let service = Service(daemon);
     let runtime = RuntimeServiceServer::new(service.clone())
         .max_decoding_message_size(MESSAGE)
@@ -49,6 +62,9 @@ pub async fn serve(config: Config) -> Result<()> {
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), ended())
         .await
         .context("serve CRI")?;
+    if !own {
+        return Ok(());
+    }
     match fs::remove_file(&socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", socket.display()))
@@ -58,16 +74,16 @@ pub async fn serve(config: Config) -> Result<()> {
 }
 
 /// Listens, in place of a socket that a killed daemon left; one that answers is another daemon's.
-async fn listen(path: &Path) -> Result<UnixListener> {
+pub async fn listen(path: &Path, key: &str) -> Result<UnixListener> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     }
     match fs::symlink_metadata(path) {
         Ok(meta) if !meta.file_type().is_socket() => {
-            bail!("--listen {}: exists and is no socket", path.display());
+            bail!("{key} {}: exists and is no socket", path.display());
         }
         Ok(_) if UnixStream::connect(path).await.is_ok() => {
-            bail!("--listen {}: another program serves there", path.display());
+            bail!("{key} {}: another program serves there", path.display());
         }
         Ok(_) => fs::remove_file(path).with_context(|| format!("remove {}", path.display()))?,
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -92,5 +108,6 @@ async fn ended() {
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
+    notify::tell("STOPPING=1");
     tracing::info!("ending; containers run on");
 }

@@ -12,7 +12,8 @@ use rrun_task_api::client::Client;
 use rrun_task_api::pb::{Any, runc};
 use tokio::process::Command;
 
-use crate::config::{CgroupDriver, Config};
+use crate::config::{CgroupDriver, Config, Runtime};
+use crate::notify;
 
 /// The namespace that shims of this daemon are in.
 pub const NAMESPACE: &str = "rrun-cri";
@@ -50,19 +51,22 @@ impl Shims {
 }
 
 /// Starts a shim in a bundle and gives its address.
-pub async fn start(config: &Config, id: &str) -> Result<String> {
-    let stdout = run(config, id, "start").await?;
+pub async fn start(config: &Config, runtime: &Runtime, id: &str) -> Result<String> {
+    let stdout = run(config, runtime, id, "start").await?;
     address(&stdout).with_context(|| format!("shim of container {id}"))
 }
 
 /// Lets the shim program clean up after a shim that died: its container is killed and deleted.
-pub async fn delete(config: &Config, id: &str) -> Result<()> {
-    run(config, id, "delete").await.map(drop)
+pub async fn delete(config: &Config, runtime: &Runtime, id: &str) -> Result<()> {
+    run(config, runtime, id, "delete").await.map(drop)
 }
 
-async fn run(config: &Config, id: &str, action: &str) -> Result<String> {
+async fn run(config: &Config, runtime: &Runtime, id: &str, action: &str) -> Result<String> {
     let bundle = config.bundle_dir(id);
-    let mut command = Command::new(&config.shim);
+    let mut command = Command::new(&runtime.shim);
+    for variable in notify::VARIABLES {
+        command.env_remove(variable);
+    }
     command
         .args([
             "-namespace",
@@ -85,7 +89,7 @@ async fn run(config: &Config, id: &str, action: &str) -> Result<String> {
     let output = tokio::time::timeout(START, command.output())
         .await
         .with_context(|| format!("shim {action} of container {id}: no end within {START:?}"))?
-        .with_context(|| format!("run {}", config.shim.display()))?;
+        .with_context(|| format!("run {}", runtime.shim.display()))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let last = stderr.trim().lines().last().unwrap_or("no message");
@@ -112,10 +116,10 @@ fn address(stdout: &str) -> Result<String> {
 }
 
 /// What the shim has to know to run our runtime.
-pub fn options(config: &Config) -> Any {
+pub fn options(config: &Config, runtime: &Runtime) -> Any {
     let options = runc::Options {
-        binary_name: path(&config.runtime),
-        root: path(&config.runtime_root),
+        binary_name: path(&runtime.path),
+        root: path(&runtime.root),
         systemd_cgroup: config.cgroup_driver == CgroupDriver::Systemd,
         ..Default::default()
     };

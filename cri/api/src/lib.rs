@@ -1,7 +1,7 @@
 //! CRI v1, the interface between a kubelet and a container runtime, wire-compatible with
 //! cri-api 0.36.
 //!
-//! The messages are in [`v1`]. The features `client` and `server` add
+//! The messages are in [`v1`], those of NRI plugins in [`nri`]. The features `client` and `server` add
 //! `v1::runtime_service_client`, `v1::image_service_client` and their servers.
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,13 @@
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
+}
+
+/// Messages of the proto package `nri.pkg.api.v1alpha1`, the Node Resource Interface. Its
+/// services are ttrpc, not gRPC.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod nri {
+    tonic::include_proto!("nri.pkg.api.v1alpha1");
 }
 
 /// What a client over a unix socket gives `tonic` as its address: h2 refuses a socket path as

@@ -4,6 +4,7 @@ mod etc;
 mod facts;
 mod image_volume;
 mod monitor;
+mod rootfs;
 mod start;
 mod stop;
 
@@ -24,9 +25,9 @@ pub use monitor::{end_shim, finish, watch};
 pub use start::start;
 pub use stop::{kill, stop};
 
-/// Makes the directories, the writable layer and the bundle of a container whose record says
-/// Creating. After an error [`remove`] removes what was made.
-pub async fn make(
+/// Makes the directories and the writable layer of a container whose record says Creating, and
+/// gives the bundle that [`write`] is to write. After an error [`remove`] removes what was made.
+pub async fn prepare(
     daemon: &Arc<Daemon>,
     sandbox: &Arc<SandboxRecord>,
     record: &ContainerRecord,
@@ -38,11 +39,31 @@ pub async fn make(
         let dir = daemon.config.container_dir(&record.id);
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let facts = facts::gather(&daemon, &sandbox, &record)?;
-        let bundle = crate::bundle::bundle(&sandbox, &record, &facts)?;
-        write_bundle(&daemon.config.bundle_dir(&record.id), &bundle.spec)?;
-        Ok(bundle)
+        Ok(crate::bundle::bundle(&sandbox, &record, &facts)?)
     })
     .await
+}
+
+/// Writes the bundle of a container.
+pub async fn write(
+    daemon: &Arc<Daemon>,
+    record: &ContainerRecord,
+    mut bundle: Bundle,
+) -> Result<()> {
+    let path = daemon.config.bundle_dir(&record.id);
+    let split = daemon.runtime_of(record)?.shim_mounts;
+    blocking(move || {
+        if split {
+            rootfs::split(&path, &mut bundle.spec)?;
+        }
+        write_bundle(&path, &bundle.spec)
+    })
+    .await
+}
+
+/// Replaces the config.json of a container that is not started.
+pub fn write_spec(daemon: &Daemon, id: &str, spec: &Value) -> Result<()> {
+    write_bundle(&daemon.config.bundle_dir(id), spec)
 }
 
 fn write_bundle(dir: &Path, spec: &Value) -> Result<()> {

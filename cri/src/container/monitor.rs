@@ -10,6 +10,7 @@ use rrun_task_api::pb::task;
 
 use crate::daemon::{Daemon, blocking};
 use crate::id;
+use crate::nri::Event;
 use crate::shims;
 use crate::store::{ContainerPhase, ContainerRecord, Entry};
 
@@ -75,6 +76,9 @@ pub async fn finish(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Res
             &record.id,
             &record.sandbox_id,
         );
+        daemon
+            .tell_container(Event::StopContainer, &entry.get())
+            .await;
     }
     end_shim(daemon, &record).await
 }
@@ -134,7 +138,7 @@ pub async fn end_shim(daemon: &Arc<Daemon>, record: &ContainerRecord) -> Result<
             let _ = client.shutdown(&now).await;
             deleted.map_err(anyhow::Error::from)
         }
-        Err(_) => shims::delete(&daemon.config, &id).await,
+        Err(_) => shims::delete(&daemon.config, &daemon.runtime_of(record)?, &id).await,
     };
     daemon.shims.forget(&id);
     ended

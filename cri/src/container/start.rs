@@ -8,6 +8,8 @@ use anyhow::{Context, Result};
 use rrun_task_api::client::Client;
 use rrun_task_api::pb::task;
 
+use super::rootfs;
+use crate::config::Runtime;
 use crate::daemon::Daemon;
 use crate::shims;
 use crate::store::{ContainerRecord, Entry};
@@ -26,7 +28,8 @@ pub async fn start(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Resu
     if !record.log_path.is_empty() {
         make_log_dir(&record.log_path)?;
     }
-    let address = shims::start(&daemon.config, &record.id).await?;
+    let runtime = daemon.runtime_of(&record)?;
+    let address = shims::start(&daemon.config, &runtime, &record.id).await?;
     // Before the shim makes a process: after a kill -9 recovery finds it by this.
     let told = address.clone();
     daemon
@@ -34,7 +37,7 @@ pub async fn start(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Resu
         .update(entry, |r| r.shim_address = told)
         .await?;
     let client = daemon.shims.get(&record.id, &address).await?;
-    create(daemon, &client, &record).await?;
+    create(daemon, &client, &runtime, &record).await?;
     let request = task::StartRequest {
         id: record.id.clone(),
         ..Default::default()
@@ -43,7 +46,12 @@ pub async fn start(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Resu
     Ok(Started { pid, address })
 }
 
-async fn create(daemon: &Daemon, client: &Client, record: &ContainerRecord) -> Result<()> {
+async fn create(
+    daemon: &Daemon,
+    client: &Client,
+    runtime: &Runtime,
+    record: &ContainerRecord,
+) -> Result<()> {
     let config = record.config();
     let log = if record.log_path.is_empty() {
         // By way of the shim all the same, so that a client can attach.
@@ -66,7 +74,8 @@ async fn create(daemon: &Daemon, client: &Client, record: &ContainerRecord) -> R
             log.clone()
         },
         stdout: log,
-        options: Some(shims::options(&daemon.config)),
+        options: Some(shims::options(&daemon.config, runtime)),
+        rootfs: rootfs::to_mount(&daemon.config.bundle_dir(&record.id))?,
         ..Default::default()
     };
     client.create(&request).await?;

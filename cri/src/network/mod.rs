@@ -97,6 +97,11 @@ pub struct Network {
     bridge: Bridge,
 }
 
+/// Checks what is to become the built-in bridge's subnet.
+pub fn check_subnet(text: &str) -> Result<()> {
+    text.parse::<subnet::Subnet>().map(drop)
+}
+
 impl Network {
     /// Reads what is there. Changes nothing on the machine.
     pub async fn open(config: NetworkConfig) -> Result<Self> {

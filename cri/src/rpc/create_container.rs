@@ -10,6 +10,7 @@ use crate::container;
 use crate::daemon::{Daemon, blocking};
 use crate::error::{Error, Result};
 use crate::id;
+use crate::nri::{self, Event};
 use crate::store::{ContainerPhase, ContainerRecord, Entry, SandboxPhase, SandboxRecord, VERSION};
 
 /// Makes a container without starting it. A retry of a request that went through gets the same
@@ -26,6 +27,13 @@ pub async fn handle(
         return Err(Error::invalid("config.metadata.name is empty"));
     }
     let sandbox = daemon.sandbox(&request.pod_sandbox_id)?;
+    if sandbox.get().phase() == SandboxPhase::Creating {
+        // Its lock is held by whoever makes it.
+        return Err(Error::State(format!(
+            "pod sandbox {} is not ready",
+            sandbox.get().id
+        )));
+    }
     // Held until the container is there, so that a stop of the sandbox sees it.
     let _sandbox = sandbox.lock.lock().await;
     let sandbox = sandbox.get();
@@ -39,6 +47,8 @@ pub async fn handle(
         return Ok(v1::CreateContainerResponse { container_id });
     }
     let record = record(daemon, &sandbox, config).await?;
+    tracing::Span::current().record("container", record.id.as_str());
+    tracing::Span::current().record("image", record.image_id.as_str());
     let entry = daemon.store.add(record).await?;
     let _guard = entry.lock.lock().await;
     make(daemon, &sandbox, &entry).await?;
@@ -165,18 +175,11 @@ async fn make(
     entry: &Entry<ContainerRecord>,
 ) -> Result<()> {
     let record = entry.get();
-    match container::make(daemon, sandbox, &record).await {
-        Ok(bundle) => {
-            let user = v1::LinuxContainerUser {
-                uid: bundle.user.uid.into(),
-                gid: bundle.user.gid.into(),
-                supplemental_groups: bundle.user.groups.iter().map(|g| (*g).into()).collect(),
-            };
-            let created = |r: &mut ContainerRecord| {
-                r.user = Some(user);
-                r.set_phase(ContainerPhase::Created);
-            };
-            daemon.store.update(entry, created).await?;
+    match make_whole(daemon, sandbox, entry, &record).await {
+        Ok(()) => {
+            daemon
+                .tell_container(Event::PostCreateContainer, &entry.get())
+                .await;
             Ok(())
         }
         Err(error) => {
@@ -186,6 +189,44 @@ async fn make(
             Err(error.into())
         }
     }
+}
+
+async fn make_whole(
+    daemon: &Arc<Daemon>,
+    sandbox: &Arc<SandboxRecord>,
+    entry: &Entry<ContainerRecord>,
+    record: &ContainerRecord,
+) -> anyhow::Result<()> {
+    let mut bundle = container::prepare(daemon, sandbox, record).await?;
+    let user = v1::LinuxContainerUser {
+        uid: bundle.user.uid.into(),
+        gid: bundle.user.gid.into(),
+        supplemental_groups: bundle.user.groups.iter().map(|g| (*g).into()).collect(),
+    };
+    // Until the record says Created: a plugin that joins meanwhile is told of it one way or the
+    // other.
+    let plugins = daemon.nri.hold().await;
+    let told = ContainerRecord {
+        user: Some(user.clone()),
+        ..record.clone()
+    };
+    let before = bundle.spec["linux"]["resources"].clone();
+    let updates = plugins
+        .create_container(sandbox, &told, &mut bundle.spec)
+        .await?;
+    let resources = &bundle.spec["linux"]["resources"];
+    let adjusted = (*resources != before).then(|| nri::to_cri(resources, 0));
+    container::write(daemon, record, bundle).await?;
+    let created = |r: &mut ContainerRecord| {
+        r.user = Some(user);
+        if let Some(adjusted) = adjusted {
+            super::update_container_resources::merge_into(r, adjusted);
+        }
+        r.set_phase(ContainerPhase::Created);
+    };
+    daemon.store.update(entry, created).await?;
+    drop(plugins);
+    nri::update_others(daemon, updates, Some(&record.id)).await
 }
 
 /// Used by the other RPCs that read the image store, whose file operations block.

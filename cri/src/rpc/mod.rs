@@ -30,6 +30,7 @@ mod start_container;
 mod status;
 mod stop_container;
 mod stop_pod_sandbox;
+mod subject;
 mod update_container_resources;
 mod update_pod_sandbox_resources;
 mod update_runtime_config;
@@ -43,13 +44,15 @@ use rrun_cri_api::v1;
 use rrun_cri_api::v1::image_service_server::ImageService;
 use rrun_cri_api::v1::runtime_service_server::RuntimeService;
 use tonic::{Request, Response, Status};
+use tracing::Instrument;
 
 use crate::daemon::{Daemon, detached};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub use remove_container::remove as remove_container_now;
 pub use remove_pod_sandbox::remove as remove_sandbox_now;
 pub use stop_pod_sandbox::stop as stop_sandbox_now;
+pub use update_container_resources::{apply_json as update_running, merge_into as merge_resources};
 
 /// Both services.
 #[derive(Clone)]
@@ -73,16 +76,27 @@ where
     stream::iter(all).boxed()
 }
 
-/// Logs how a call ended, and makes its answer.
-fn answer<T>(rpc: &'static str, since: Instant, result: Result<T>) -> Result<Response<T>, Status> {
-    let ms = since.elapsed().as_secs_f64() * 1000.0;
+/// Counts and logs how a call ended, and makes its answer.
+async fn answer<T>(
+    daemon: &Daemon,
+    rpc: &'static str,
+    span: tracing::Span,
+    work: impl Future<Output = Result<T>>,
+) -> Result<Response<T>, Status> {
+    let since = Instant::now();
+    let result = work.instrument(span.clone()).await;
+    let took = since.elapsed();
+    let ms = took.as_secs_f64() * 1000.0;
+    let code = result.as_ref().err().map_or("Ok", Error::code);
+    daemon.metrics.call(rpc, code, took);
+    let _in = span.enter();
     match result {
         Ok(value) => {
-            tracing::debug!(rpc, ms, "done");
+            tracing::debug!(ms, "done");
             Ok(Response::new(value))
         }
         Err(error) => {
-            tracing::warn!(rpc, ms, "{error}");
+            tracing::warn!(ms, code, "{error}");
             Err(error.into())
         }
     }
@@ -102,19 +116,21 @@ macro_rules! service {
                 async fn $cname(&self, request: Request<v1::$creq>)
                     -> Result<Response<v1::$cres>, Status>
                 {
-                    let since = Instant::now();
-                    let daemon = self.0.clone();
-                    let work = async move { $cmod::handle(&daemon, request.into_inner()).await };
-                    answer(stringify!($cname), since, detached(work).await)
+                    let (daemon, request) = (self.0.clone(), request.into_inner());
+                    let span = subject::span(stringify!($cname), &request);
+                    let work = async move { $cmod::handle(&daemon, request).await };
+                    let work = detached(work.instrument(span.clone()));
+                    answer(&self.0, stringify!($cname), span, work).await
                 }
             )*
             $(
                 async fn $rname(&self, request: Request<v1::$rreq>)
                     -> Result<Response<v1::$rres>, Status>
                 {
-                    let since = Instant::now();
-                    let result = $rmod::handle(&self.0, request.into_inner()).await;
-                    answer(stringify!($rname), since, result)
+                    let request = request.into_inner();
+                    let span = subject::span(stringify!($rname), &request);
+                    let work = $rmod::handle(&self.0, request);
+                    answer(&self.0, stringify!($rname), span, work).await
                 }
             )*
             $(
@@ -122,9 +138,10 @@ macro_rules! service {
                 async fn $sname(&self, request: Request<v1::$sreq>)
                     -> Result<Response<Self::$stype>, Status>
                 {
-                    let since = Instant::now();
-                    let result = $shandler(&self.0, request.into_inner()).await;
-                    answer(stringify!($sname), since, result)
+                    let request = request.into_inner();
+                    let span = subject::span(stringify!($sname), &request);
+                    let work = $shandler(&self.0, request);
+                    answer(&self.0, stringify!($sname), span, work).await
                 }
             )*
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rrun_cri_api::v1;
-use rrun_images::{Credentials, ImageId, PullOptions, Reference, RegistryOptions};
+use rrun_images::{Credentials, ImageId, PullOptions, Reference};
 use tokio::sync::oneshot;
 
 use super::image_status::{error, name, parse};
@@ -17,13 +17,14 @@ pub async fn handle(
 ) -> Result<v1::PullImageResponse> {
     let name = name(request.image)?;
     let reference = parse(&name)?;
+    let mut registry = daemon.live().registry(reference.registry())?;
+    match credentials(request.auth.unwrap_or_default())? {
+        Credentials::FromFiles => {}
+        given => registry.credentials = given,
+    }
     let options = PullOptions {
-        registry: RegistryOptions {
-            credentials: credentials(request.auth.unwrap_or_default())?,
-            plain_http: daemon.config.plain_http.clone(),
-            hosts_dir: Some(daemon.config.registry_hosts_dir.clone()),
-            ..Default::default()
-        },
+        registry,
+        policy: daemon.live().policy(),
         ..Default::default()
     };
     let id = pull(daemon.clone(), reference, options).await?;
@@ -52,7 +53,8 @@ async fn pull(daemon: Arc<Daemon>, reference: Reference, options: PullOptions) -
     result.map_err(error)
 }
 
-/// What a kubelet found in the pull secrets; without any the machine's own files are asked.
+/// What a kubelet found in the pull secrets; without any the configuration's registry is asked,
+/// and then the machine's own files.
 fn credentials(auth: v1::AuthConfig) -> Result<Credentials> {
     if !auth.identity_token.is_empty() {
         return Ok(Credentials::IdentityToken(auth.identity_token));

@@ -8,6 +8,7 @@ use rrun_cri_api::v1;
 use crate::container;
 use crate::daemon::Daemon;
 use crate::error::Result;
+use crate::nri::Event;
 use crate::store::{ContainerPhase, ContainerRecord, Entry};
 
 /// Removes a container, by force where it runs. One that is gone is removed.
@@ -35,6 +36,7 @@ pub async fn remove(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Res
         .await?;
     let record = entry.get();
     container::kill(daemon, &record).await?;
+    daemon.tell_container(Event::RemoveContainer, &record).await;
     container::remove(daemon, &record).await?;
     daemon.store.remove(entry).await?;
     let kind = v1::ContainerEventType::ContainerDeletedEvent;

@@ -6,6 +6,7 @@ use rrun_cri_api::v1;
 
 use crate::daemon::Daemon;
 use crate::error::Result;
+use crate::nri::Event;
 use crate::sandbox;
 use crate::store::{Entry, SandboxPhase, SandboxRecord};
 
@@ -29,6 +30,7 @@ pub async fn remove(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Resul
         let _guard = container.lock.lock().await;
         super::remove_container::remove(daemon, &container).await?;
     }
+    daemon.tell_pod(Event::RemovePodSandbox, &record).await;
     undo(daemon, entry).await?;
     daemon.publish(
         v1::ContainerEventType::ContainerDeletedEvent,

@@ -7,6 +7,7 @@ use rrun_cri_api::v1;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::id;
+use crate::nri::Event;
 use crate::sandbox;
 use crate::store::{Entry, SandboxPhase, SandboxRecord, VERSION};
 
@@ -18,12 +19,8 @@ pub async fn handle(
     let config = request
         .config
         .ok_or_else(|| Error::invalid("config is missing"))?;
-    if !request.runtime_handler.is_empty() && request.runtime_handler != "rrun" {
-        return Err(Error::invalid(format!(
-            "runtime_handler {:?}: known is rrun",
-            request.runtime_handler
-        )));
-    }
+    let known = daemon.live().runtime(&request.runtime_handler).map(drop);
+    known.map_err(|error| Error::invalid(error.to_string()))?;
     let name = name(&config)?;
     let _name = daemon.names.lock(format!("sandbox {name}")).await;
     if let Some(pod_sandbox_id) = existing(daemon, &config, &name)? {
@@ -32,6 +29,7 @@ pub async fn handle(
     let record = record(daemon, config, request.runtime_handler)?;
     // Refused before anything is written.
     sandbox::Plan::new(&record, daemon.config.sandbox_dir(&record.id))?;
+    tracing::Span::current().record("pod", record.id.as_str());
     let entry = daemon.store.add(record).await?;
     let _guard = entry.lock.lock().await;
     make(daemon, &entry).await?;
@@ -131,22 +129,35 @@ fn cgroups_made(daemon: &Daemon, parent: &str) -> Vec<String> {
 /// Makes it, or leaves nothing.
 async fn make(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Result<()> {
     let record = entry.get();
-    match sandbox::make(daemon, &record).await {
-        Ok(ips) => {
-            let ready = |r: &mut SandboxRecord| {
-                r.ips = ips.0.iter().map(ToString::to_string).collect();
-                r.set_phase(SandboxPhase::Ready);
-            };
-            daemon.store.update(entry, ready).await?;
-            Ok(())
-        }
+    match make_whole(daemon, entry, &record).await {
+        Ok(()) => Ok(()),
         Err(error) => {
             // What cannot be undone now is undone when the record is found at the next start, or
             // removed by whoever sees it listed as not ready.
+            daemon.tell_pod(Event::RemovePodSandbox, &record).await;
             if let Err(undo) = super::remove_pod_sandbox::undo(daemon, entry).await {
-                tracing::error!(sandbox = record.id, "undo a sandbox: {undo:#}");
+                tracing::error!(pod = record.id, "undo a sandbox: {undo:#}");
             }
             Err(error.into())
         }
     }
+}
+
+async fn make_whole(
+    daemon: &Arc<Daemon>,
+    entry: &Entry<SandboxRecord>,
+    record: &SandboxRecord,
+) -> anyhow::Result<()> {
+    let ips = sandbox::make(daemon, record).await?;
+    let ips: Vec<_> = ips.0.iter().map(ToString::to_string).collect();
+    // Until the record says Ready: a plugin that joins meanwhile is told of it one way or the other.
+    let plugins = daemon.nri.hold().await;
+    let mut told = record.clone();
+    told.ips.clone_from(&ips);
+    plugins.pod(Event::RunPodSandbox, &told).await?;
+    let ready = |r: &mut SandboxRecord| {
+        r.ips = ips;
+        r.set_phase(SandboxPhase::Ready);
+    };
+    daemon.store.update(entry, ready).await
 }

@@ -8,6 +8,7 @@ use crate::container;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::id;
+use crate::nri::Event;
 use crate::store::{ContainerPhase, ContainerRecord, Entry, SandboxPhase};
 
 /// Exit code of a container that could not be started, as with the peers.
@@ -48,7 +49,13 @@ async fn start(daemon: &Arc<Daemon>, entry: &Arc<Entry<ContainerRecord>>) -> Res
         r.set_phase(ContainerPhase::Starting);
     };
     daemon.store.update(entry, starting).await?;
-    match container::start(daemon, entry).await {
+    let starting = async {
+        daemon
+            .ask_container(Event::StartContainer, &entry.get())
+            .await?;
+        container::start(daemon, entry).await
+    };
+    match starting.await {
         Ok(started) => {
             let running = |r: &mut ContainerRecord| {
                 r.pid = started.pid;
@@ -62,6 +69,9 @@ async fn start(daemon: &Arc<Daemon>, entry: &Arc<Entry<ContainerRecord>>) -> Res
             let kind = v1::ContainerEventType::ContainerStartedEvent;
             daemon.publish(kind, &record.id, &record.sandbox_id);
             container::watch(daemon.clone(), entry.clone());
+            daemon
+                .tell_container(Event::PostStartContainer, &record)
+                .await;
             Ok(())
         }
         Err(error) => {

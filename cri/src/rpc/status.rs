@@ -20,7 +20,9 @@ pub async fn handle(
         let config = &daemon.config;
         let text = json!({
             "root": config.root, "state": config.state, "store": config.store,
-            "runtime": config.runtime, "shim": config.shim,
+            "runtimes": daemon.live().runtimes().map(|r| (r.name.clone(), &r.path))
+                .map(|(name, path)| (name, json!(path)))
+                .collect::<serde_json::Map<_, _>>(),
             "cgroupVersion": if daemon.cgroups.unified { 2 } else { 1 },
             "network": network.message,
         });
@@ -56,7 +58,8 @@ pub async fn handle(
 
 /// The programs that this one was started with may have been removed since.
 fn runtime_ready(daemon: &Daemon) -> v1::RuntimeCondition {
-    for program in [&daemon.config.runtime, &daemon.config.shim] {
+    let live = daemon.live();
+    for program in live.runtimes().flat_map(|r| [&r.path, &r.shim]) {
         if !program.is_file() {
             let message = format!("{} is gone", program.display());
             return condition("RuntimeReady", false, "ProgramMissing", &message);

@@ -8,6 +8,7 @@ use rrun_cri_api::v1;
 use crate::container;
 use crate::daemon::Daemon;
 use crate::error::Result;
+use crate::nri::Event;
 use crate::sandbox;
 use crate::store::{Entry, SandboxPhase, SandboxRecord};
 
@@ -42,6 +43,10 @@ pub async fn stop(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Result<
         container::stop(daemon, &container, Duration::ZERO).await?;
         // The exit is on record before its shim is through.
         drop(container.lock.lock().await);
+    }
+    // Once: a stop that is tried again has told of it already.
+    if record.phase() == SandboxPhase::Ready {
+        daemon.tell_pod(Event::StopPodSandbox, &record).await;
     }
     sandbox::teardown(daemon, &record).await?;
     daemon

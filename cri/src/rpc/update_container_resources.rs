@@ -10,6 +10,7 @@ use crate::bundle;
 use crate::container;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
+use crate::nri::{self, Event};
 use crate::store::{ContainerPhase, ContainerRecord};
 
 /// Changes the limits of a created or running container. Zero leaves a value as it is.
@@ -17,12 +18,15 @@ pub async fn handle(
     daemon: &Arc<Daemon>,
     request: v1::UpdateContainerResourcesRequest,
 ) -> Result<v1::UpdateContainerResourcesResponse> {
-    let asked = request.linux.unwrap_or_default();
+    let mut asked = request.linux.unwrap_or_default();
     let entry = daemon.container(&request.container_id)?;
     let _guard = entry.lock.lock().await;
     let record = entry.get();
     match record.phase() {
-        ContainerPhase::Running => apply(daemon, &record, &asked, request.annotations).await?,
+        ContainerPhase::Running => {
+            ask_plugins(daemon, &record, &mut asked).await?;
+            apply(daemon, &record, &asked, request.annotations).await?;
+        }
         ContainerPhase::Created => {
             return Err(Error::Unimplemented(
                 "an update of a container that is not started",
@@ -32,13 +36,47 @@ pub async fn handle(
             return Err(Error::State(format!("container {} is {phase}", record.id)));
         }
     }
-    let merged = |r: &mut ContainerRecord| {
-        let config = r.config.get_or_insert_default();
-        let linux = config.linux.get_or_insert_default();
-        merge(linux.resources.get_or_insert_default(), asked);
-    };
+    let merged = |r: &mut ContainerRecord| merge_into(r, asked);
     daemon.store.update(&entry, merged).await?;
+    daemon
+        .tell_container(Event::PostUpdateContainer, &entry.get())
+        .await;
     Ok(v1::UpdateContainerResourcesResponse {})
+}
+
+/// Lets NRI plugins change the update, and applies what they want of other containers.
+async fn ask_plugins(
+    daemon: &Arc<Daemon>,
+    record: &ContainerRecord,
+    asked: &mut v1::LinuxContainerResources,
+) -> Result<()> {
+    let mut others = Vec::new();
+    {
+        let plugins = daemon.nri.hold().await;
+        if plugins.is_empty() {
+            return Ok(());
+        }
+        let sandbox = daemon.sandbox(&record.sandbox_id)?.get();
+        let spec = container::read_spec(daemon, &record.id)?;
+        for update in plugins
+            .update_container(&sandbox, record, &spec, asked)
+            .await?
+        {
+            match (update.container_id == record.id, update.linux.clone()) {
+                (true, Some(linux)) => merge(asked, nri::asked(&linux)?),
+                _ => others.push(update),
+            }
+        }
+    }
+    nri::update_others(daemon, others, Some(&record.id)).await?;
+    Ok(())
+}
+
+/// Changes the resources that a record says the container has.
+pub fn merge_into(record: &mut ContainerRecord, new: v1::LinuxContainerResources) {
+    let config = record.config.get_or_insert_default();
+    let linux = config.linux.get_or_insert_default();
+    merge(linux.resources.get_or_insert_default(), new);
 }
 
 async fn apply(
@@ -48,6 +86,17 @@ async fn apply(
     annotations: std::collections::HashMap<String, String>,
 ) -> Result<()> {
     let json = bundle::resources(asked, container::swap_limit(daemon));
+    apply_json(daemon, record, &json, annotations).await?;
+    Ok(())
+}
+
+/// The same with `linux.resources` as the runtime has it.
+pub async fn apply_json(
+    daemon: &Daemon,
+    record: &ContainerRecord,
+    json: &serde_json::Value,
+    annotations: std::collections::HashMap<String, String>,
+) -> anyhow::Result<()> {
     let client = daemon.shims.get(&record.id, &record.shim_address).await?;
     let update = task::UpdateTaskRequest {
         id: record.id.clone(),
@@ -57,7 +106,7 @@ async fn apply(
         )),
         annotations: annotations.into_iter().collect(),
     };
-    client.update(&update).await.map_err(anyhow::Error::from)?;
+    client.update(&update).await?;
     Ok(())
 }
 

@@ -1,0 +1,246 @@
+//! What a SIGHUP may change: log filter, registries, runtime handlers.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rrun_images::{Credentials, RegistryOptions};
+
+use super::file::{self, File, RootfsBy};
+use super::{Named, Origin, absolute, program};
+
+/// A checked runtime handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// Its name.
+    pub name: String,
+    /// The OCI runtime.
+    pub path: PathBuf,
+    /// The runtime's `--root`.
+    pub root: PathBuf,
+    /// The shim.
+    pub shim: PathBuf,
+    /// The shim mounts the overlay, since the runtime cannot.
+    pub shim_mounts: bool,
+}
+
+/// The part of the configuration that can change while the daemon runs.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Filter of the log.
+    pub log: String,
+    file: File,
+    runtimes: Named<Runtime>,
+}
+
+impl Live {
+    pub(super) fn check(file: &File, origin: &Origin) -> Result<Self> {
+        let mut runtimes = Named::new();
+        for (name, runtime) in &file.runtimes {
+            runtimes.insert(name.clone(), handler(origin, file, name, runtime)?);
+        }
+        if !runtimes.contains_key(&file.default_runtime) {
+            bail!(
+                "{} {:?}: no such runtime handler; there are: {}",
+                origin.of("default_runtime"),
+                file.default_runtime,
+                join(&runtimes)
+            );
+        }
+        for (host, registry) in &file.registries {
+            let key = format!("registries.{host}");
+            if registry.username.is_empty() {
+                bail!("{}: username is empty", origin.of(&key));
+            }
+            if !registry.password_file.as_os_str().is_empty() {
+                absolute(
+                    origin,
+                    &format!("{key}.password_file"),
+                    &registry.password_file,
+                )?;
+            }
+        }
+        tracing_subscriber::EnvFilter::try_new(&file.log)
+            .with_context(|| format!("{} {:?}: not a filter", origin.of("log"), file.log))?;
+        Ok(Self {
+            log: file.log.clone(),
+            runtimes,
+            file: file.clone(),
+        })
+    }
+
+    /// The file that this was made from.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// A runtime handler; the default one for the empty name.
+    pub fn runtime(&self, name: &str) -> Result<&Runtime> {
+        let name = if name.is_empty() {
+            &self.file.default_runtime
+        } else {
+            name
+        };
+        let known = self.runtimes.get(name);
+        known.with_context(|| {
+            format!(
+                "runtime_handler {name:?}: known are {}",
+                join(&self.runtimes)
+            )
+        })
+    }
+
+    /// Every runtime handler.
+    pub fn runtimes(&self) -> impl Iterator<Item = &Runtime> {
+        self.runtimes.values()
+    }
+
+    /// Which images are taken; `None` is the machine's own policy.
+    pub fn policy(&self) -> Option<PathBuf> {
+        given(&self.file.images.policy)
+    }
+
+    /// How to speak to a registry (`host` or `host:port`), for a request without credentials of
+    /// its own.
+    pub fn registry(&self, host: &str) -> Result<RegistryOptions> {
+        let images = &self.file.images;
+        let credentials = match self.file.registries.get(host) {
+            Some(registry) => basic(host, registry)?,
+            None => Credentials::FromFiles,
+        };
+        Ok(RegistryOptions {
+            credentials,
+            plain_http: images.plain_http.clone(),
+            ca_files: images.ca_files.clone(),
+            hosts_dir: Some(images.hosts_dir.clone()),
+            registries_conf: given(&images.registries_conf),
+        })
+    }
+}
+
+fn given(path: &Path) -> Option<PathBuf> {
+    (!path.as_os_str().is_empty()).then(|| path.to_owned())
+}
+
+fn basic(host: &str, registry: &file::Registry) -> Result<Credentials> {
+    let password = if registry.password_file.as_os_str().is_empty() {
+        registry.password.clone()
+    } else {
+        let path = &registry.password_file;
+        let text = std::fs::read_to_string(path);
+        let text = text.with_context(|| format!("password of {host}: read {}", path.display()))?;
+        text.trim_end_matches(['\n', '\r']).to_owned()
+    };
+    Ok(Credentials::Basic {
+        username: registry.username.clone(),
+        password,
+    })
+}
+
+fn handler(origin: &Origin, file: &File, name: &str, given: &file::Runtime) -> Result<Runtime> {
+    let key = |field: &str| format!("runtimes.{name}.{field}");
+    let path = program(origin, &key("path"), &given.path, name)?;
+    // Handlers share a shim unless told otherwise.
+    let own = Some(&given.shim).filter(|shim| !shim.as_os_str().is_empty());
+    let usual = file.runtimes.get("rrun").map(|rrun| &rrun.shim);
+    let shim = own.or(usual).cloned().unwrap_or_default();
+    let shim = program(origin, &key("shim"), &shim, "containerd-shim-rrun-v2")?;
+    let root = if given.root.as_os_str().is_empty() {
+        file.state.join("runtimes").join(name)
+    } else {
+        given.root.clone()
+    };
+    absolute(origin, &key("root"), &root)?;
+    let shim_mounts = match given.rootfs {
+        RootfsBy::Runtime => false,
+        RootfsBy::Shim => true,
+        RootfsBy::Auto => !mounts_itself(&path),
+    };
+    Ok(Runtime {
+        name: name.to_owned(),
+        path,
+        root,
+        shim,
+        shim_mounts,
+    })
+}
+
+/// Runtimes that take a mount on `/` for the root file system.
+fn mounts_itself(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("rrun") || name.starts_with("crun")
+}
+
+fn join(runtimes: &Named<Runtime>) -> String {
+    runtimes.keys().cloned().collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn live(text: &str) -> Result<Live> {
+        // A program that is there on every machine stands for shim and runtime.
+        let base = "[runtimes.rrun]\npath = \"/bin/sh\"\nshim = \"/bin/sh\"\n";
+        let text = format!("{text}\n{base}");
+        let path = PathBuf::from("/c.toml");
+        let file = File::parse(&path, &text)?;
+        Live::check(
+            &file,
+            &Origin {
+                path,
+                text,
+                given: BTreeMap::default(),
+            },
+        )
+    }
+
+    #[test]
+    fn handlers_are_found_by_name_and_the_default_by_none() {
+        let text = "[runtimes.crun]\npath = \"/bin/cat\"\nshim = \"/bin/sh\"\n";
+        let live = live(text).unwrap();
+        assert_eq!(live.runtime("").unwrap().name, "rrun");
+        let crun = live.runtime("crun").unwrap();
+        assert_eq!(crun.root, Path::new("/run/rrun-cri/runtimes/crun"));
+        assert!(crun.shim_mounts, "cat is neither rrun nor crun");
+        let error = live.runtime("kata").unwrap_err().to_string();
+        assert_eq!(error, "runtime_handler \"kata\": known are crun, rrun");
+    }
+
+    #[test]
+    fn a_default_that_is_no_handler_and_a_program_that_is_not_there_are_refused() {
+        let error = live("default_runtime = \"kata\"").unwrap_err().to_string();
+        assert!(
+            error.starts_with("/c.toml:1: default_runtime \"kata\""),
+            "{error}"
+        );
+        let missing = "[runtimes.kata]\npath = \"/no/kata\"\nshim = \"/bin/sh\"";
+        let error = live(missing).unwrap_err().to_string();
+        assert!(
+            error.starts_with("/c.toml:2: runtimes.kata.path"),
+            "{error}"
+        );
+        let error = live("log = \"a=b=c\"").unwrap_err().to_string();
+        assert!(error.starts_with("/c.toml:1: log"), "{error}");
+    }
+
+    #[test]
+    fn credentials_of_a_registry_come_from_its_section() {
+        let dir = tempfile::tempdir().unwrap();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "pa:ss\n").unwrap();
+        let text = format!(
+            "[registries.\"r.example:5000\"]\nusername = \"u\"\npassword_file = {secret:?}\n"
+        );
+        let live = live(&text).unwrap();
+        let wanted = Credentials::Basic {
+            username: "u".into(),
+            password: "pa:ss".into(),
+        };
+        assert!(live.registry("r.example:5000").unwrap().credentials == wanted);
+        assert!(live.registry("other").unwrap().credentials == Credentials::FromFiles);
+        std::fs::remove_file(&secret).unwrap();
+        assert!(live.registry("r.example:5000").is_err());
+    }
+}
