@@ -53,7 +53,7 @@ pub fn exec(
             | namespaces.join.iter().fold(0, |all, (flag, _)| all | flag),
         joiner: cgroup
             .exec_joiner(&options.cgroup)
-            .context("error adding pid to cgroups")?,
+            .context("error adding pid of the process to cgroups")?,
         console: connect_console(process, options)?,
         seccomp: compile_seccomp(container, spec)?,
         channel: theirs,
@@ -113,7 +113,9 @@ fn clone_into(cgroup: &Cgroup, options: &Options, init: i32) -> Result<Clone> {
         .dir_of_init(init)
         .filter(|_| options.cgroup.is_empty())
         .and_then(|dir| into(&dir).ok());
-    second.ok_or(error).context("join the container's cgroup")
+    second
+        .ok_or(error)
+        .context("error adding pid of the process to cgroups")
 }
 
 fn not_running() -> Error {

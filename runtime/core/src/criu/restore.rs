@@ -75,19 +75,22 @@ fn in_namespace(
             .context("create the cgroup")?;
     }
     let joiner = plan.cgroup.joiner()?;
+    // CRIU's process has only those descriptors that are open before it is cloned.
+    let mut joined = Message::default();
+    let namespaces = external::joined_for_restore(&mut joined, plan)?;
     let service = Service::start(cgroup.clone_fd(), || joiner.join_self())?;
     if by_systemd {
         cgroup.complete(&plan.cgroup, Some(service.pid))?;
     }
     cgroup.limit(&plan.cgroup).context("set cgroup limits")?;
-    let (opts, open) = request(plan, options, (&root, &place), service.pid)?;
+    let (mut opts, open) = request(plan, options, (&root, &place), service.pid)?;
+    opts.append(&joined);
     let mut message = Message::default();
     message.number(1, kind::RESTORE).inner(2, &opts);
     let log_dir = options.work.as_deref().unwrap_or(&options.images);
     let notified = |answer: &Answer, passed| notified(plan, dir, config, cgroup, answer, passed);
     let result = service.converse(&message, notified);
-    drop(open);
-    drop(root);
+    drop((open, namespaces, root));
     let _ = mount::detach(&place);
     let _ = std::fs::remove_dir(&place);
     result
@@ -166,8 +169,7 @@ fn request(
     let annotations = plan.spec.annotations().as_ref();
     let config = annotations.and_then(|a| a.get("org.criu.config"));
     config_file(&mut opts, config.map(String::as_str));
-    let mut open = external::joined_for_restore(&mut opts, plan)?;
-    open.push(images);
+    let mut open = vec![images];
     open.extend(work);
     external::mounts(&mut opts, plan, root.as_fd(), place, false);
     legacy_cgroups(&mut opts, plan, false)?;

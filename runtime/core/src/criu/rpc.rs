@@ -67,6 +67,12 @@ impl Message {
         self.bytes(field, &value.0)
     }
 
+    /// The fields of `other` as well.
+    pub fn append(&mut self, other: &Self) -> &mut Self {
+        self.0.extend(&other.0);
+        self
+    }
+
     /// As it is sent.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
