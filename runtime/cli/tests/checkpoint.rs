@@ -27,7 +27,16 @@ fn restore(rrun: &Runtime, bundle: &Bundle, images: &Path, id: &str) -> bool {
     let images = images.to_str().unwrap();
     let log = rrun.root().with_extension("restore");
     let mut command = rrun.command(&["--log", log.to_str().unwrap(), "restore", "--detach"]);
-    command.args(["--bundle", &dir, "--image-path", images, id]);
+    command.args([
+        "--bundle",
+        &dir,
+        "--image-path",
+        images,
+        "--pid-file",
+        "pid",
+        id,
+    ]);
+    command.current_dir(rrun.root());
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let done = command.status().unwrap().success();
     if !done {
@@ -72,6 +81,9 @@ fn a_restored_container_goes_on_where_it_was() {
     let before = count();
     assert!(restore(&rrun, &bundle, &path, &id));
     assert_eq!(rrun.state(&id)["status"], "running");
+    // A relative path is the caller's still.
+    let pid = fs::read_to_string(rrun.root().join("pid")).unwrap();
+    assert_eq!(rrun.state(&id)["pid"].to_string(), pid);
     while count() <= before {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }

@@ -39,10 +39,13 @@ pub fn restore(plan: &Plan, root: &Path, config: &[u8], options: &Options) -> Re
         crate::sdnotify::make_directory(&dir)?;
     }
     let own = path::open(Path::new("/proc/self/ns/mnt"), path::O_RDONLY)?;
+    let cwd = path::open(Path::new("."), path::O_PATH | path::O_DIRECTORY)?;
     // Where CRIU finds the root, and the mounts that make its mount points, are nobody else's business.
     ns::unshare(namespaces::MOUNT)?;
     let restored = in_namespace(plan, &dir, config, options, &mut undo);
     ns::setns(own.as_fd(), namespaces::MOUNT).context("return to the mount namespace")?;
+    // That led to "/", and the caller's paths may be relative.
+    path::chdir_fd(cwd.as_fd())?;
     restored?;
     undo.disarm();
     Ok(Restored {
