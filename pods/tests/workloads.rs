@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::Server;
@@ -14,15 +14,12 @@ const JOBS: &str = "/apis/batch/v1/namespaces/default/jobs";
 
 /// Waits until a path's answer is as wanted.
 fn wait(s: &Server, path: &str, what: &str, done: impl Fn(&Value) -> bool) -> Value {
-    let end = Instant::now() + Duration::from_secs(60);
-    loop {
-        let (_, value) = s.call("GET", path, None);
-        if done(&value) {
-            return value;
-        }
-        assert!(Instant::now() < end, "{what}: {value}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let mut last = Value::Null;
+    rrun_tests::wait_until(what, Duration::from_secs(20), || {
+        last = s.call("GET", path, None).1;
+        done(&last)
+    });
+    last
 }
 
 fn count(list: &Value) -> usize {
