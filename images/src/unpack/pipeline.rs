@@ -186,9 +186,7 @@ fn check_bounds(limits: &Limits, bytes: u64, compressed: u64) -> Result<(), Refu
 
 /// A reader of unpacked bytes, by what the stream starts with.
 fn decoder(mut reader: ChannelReader) -> io::Result<Box<dyn Read>> {
-    use std::io::BufRead;
-    let start = reader.fill_buf()?;
-    Ok(match Compression::sniff(start) {
+    Ok(match Compression::sniff(reader.peek(4)) {
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(reader)?),
         Compression::None => Box::new(reader),
@@ -196,7 +194,7 @@ fn decoder(mut reader: ChannelReader) -> io::Result<Box<dyn Read>> {
 }
 
 /// All of a compressed stream up to `limit` bytes, for the fuzz targets.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn inflate_all(pieces: &[&[u8]], limit: u64) -> io::Result<Vec<u8>> {
     let (sender, receiver) = std::sync::mpsc::sync_channel(pieces.len());
     for piece in pieces {
@@ -271,4 +269,23 @@ fn judge(
         mode: job.mode,
         left,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the fuzz target `stream`: the kind was guessed from the first chunk alone.
+    #[test]
+    fn a_compressed_stream_may_come_byte_by_byte() {
+        let text = b"some text, some text, some text".to_vec();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
+        gzip.write_all(&text).unwrap();
+        let zstd = zstd::encode_all(&text[..], 3).unwrap();
+        for stream in [gzip.finish().unwrap(), zstd, text.clone()] {
+            let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+            assert_eq!(inflate_all(&bytes, 1 << 20).unwrap(), text);
+        }
+        assert!(inflate_all(&[], 1).unwrap().is_empty());
+    }
 }

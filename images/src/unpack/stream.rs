@@ -76,6 +76,24 @@ impl ChannelReader {
     }
 }
 
+impl ChannelReader {
+    /// The first `n` bytes that are left, fewer only at the end: chunks end where the network
+    /// likes, also after one byte.
+    pub fn peek(&mut self, n: usize) -> &[u8] {
+        while self.current.len() < n {
+            let Ok(chunk) = self.receiver.recv() else {
+                break;
+            };
+            self.current = if self.current.is_empty() {
+                chunk
+            } else {
+                Bytes::from([&self.current[..], &chunk].concat())
+            };
+        }
+        &self.current
+    }
+}
+
 impl BufRead for ChannelReader {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.is_empty() {
