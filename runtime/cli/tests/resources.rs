@@ -283,3 +283,33 @@ fn network_devices_move_with_their_global_addresses() {
     let error = rrun.run(&bundle).fails();
     assert!(error.contains(&host), "{error}");
 }
+
+#[test]
+fn exec_joins_a_cgroup_below_the_container_s() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let id = rrun.start(&bundle);
+    let record = std::fs::read_to_string(rrun.root().join(&id).join("state.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    let paths = &record["cgroup_paths"];
+    let (prefix, own) = match paths["pids"].as_str() {
+        Some(own) => ("pids:", own),
+        None => ("", paths[""].as_str().unwrap()),
+    };
+    std::fs::create_dir(Path::new(own).join("inner")).unwrap();
+    let exec =
+        |cgroup: &str| rrun.rrun(&["exec", "--cgroup", cgroup, &id, "cat", "/proc/self/cgroup"]);
+    let shown = exec(&format!("{prefix}inner")).ok();
+    assert!(shown.contains(&format!("{id}/inner\n")), "{shown}");
+    assert!(!exec("/").ok().contains("inner"));
+    for (wrong, why) in [
+        ("..", "bad sub cgroup path"),
+        ("nothing", "adding pid"),
+        ("nothing:inner", "unknown controller"),
+        (":inner", "empty <controller>"),
+    ] {
+        let error = exec(wrong).fails();
+        assert!(error.contains(why), "{wrong}: {error}");
+    }
+}
