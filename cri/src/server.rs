@@ -5,12 +5,14 @@ use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rrun_cri_api::v1::image_service_server::ImageServiceServer;
 use rrun_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
@@ -24,6 +26,9 @@ use crate::{metrics, notify, nri, recover};
 
 /// Largest message either way, as a kubelet has it.
 const MESSAGE: usize = 16 << 20;
+
+/// Time for calls that are under way when the daemon is told to end.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Opens the state, recovers, serves.
 pub async fn serve(config: Config, live: Live, flags: Flags, set_filter: SetFilter) -> Result<()> {
@@ -56,12 +61,23 @@ pub async fn serve(config: Config, live: Live, flags: Flags, set_filter: SetFilt
     let image = ImageServiceServer::new(service)
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
-    Server::builder()
+    let ending = Notify::new();
+    let signal = async {
+        ended().await;
+        ending.notify_one();
+    };
+    let served = Server::builder()
         .add_service(runtime)
         .add_service(image)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), ended())
-        .await
-        .context("serve CRI")?;
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), signal);
+    tokio::select! {
+        result = served => result.context("serve CRI")?,
+        // A kubelet's stream of events never ends by itself.
+        () = async {
+            ending.notified().await;
+            tokio::time::sleep(GRACE).await;
+        } => {}
+    }
     if !own {
         return Ok(());
     }

@@ -21,6 +21,12 @@ pub type Client = RuntimeServiceClient<Channel>;
 pub const IMAGE: &str = "localhost/busybox:test";
 pub const LIMIT: Duration = Duration::from_secs(20);
 
+/// [`LIMIT`] on a machine of this one's speed (see `rrun_tests::wait_until`).
+pub fn patience() -> Duration {
+    let scale = std::env::var("RRUN_TIME_SCALE").ok();
+    LIMIT * scale.and_then(|s| s.parse().ok()).unwrap_or(1)
+}
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 /// The daemon and everything it may write.
@@ -34,9 +40,15 @@ pub struct Cri {
 impl Cri {
     /// Makes the image and starts the daemon.
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with a configuration file.
+    pub fn start_with(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let layer = dir.path().join("layer");
         busybox_rootfs(&layer);
+        fs::write(dir.path().join("cri.toml"), config).unwrap();
         let mut group = fs::read_to_string(layer.join("etc/group")).unwrap();
         group.push_str("extra:x:50000:root\n");
         fs::write(layer.join("etc/group"), group).unwrap();
@@ -94,15 +106,7 @@ impl Cri {
     }
 
     pub async fn channel(&self) -> Channel {
-        let socket = self.path("cri.sock");
-        let connect = move |_| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        };
-        Endpoint::from_static(rrun_cri_api::UNIX_AUTHORITY)
-            .connect_with_connector(connector(connect))
-            .await
-            .unwrap()
+        channel(self.path("cri.sock")).await
     }
 
     /// A pod that is in the machine's network unless `own_network`, since most cases need none.
@@ -162,7 +166,7 @@ impl Cri {
         for process in entries(Path::new("/proc")) {
             let args = fs::read(process.join("cmdline")).unwrap_or_default();
             let args = String::from_utf8_lossy(&args).replace('\0', " ");
-            if args.contains(&dir) && !args.contains("rrun-cri --root") {
+            if args.contains(&dir) && !args.contains("rrun-cri --config") {
                 left.push(args);
             }
         }
@@ -189,6 +193,22 @@ impl Drop for Cri {
     }
 }
 
+/// A client to any CRI socket.
+pub async fn connect(socket: PathBuf) -> Client {
+    RuntimeServiceClient::new(channel(socket).await)
+}
+
+async fn channel(socket: PathBuf) -> Channel {
+    let connect = move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    };
+    Endpoint::from_static(rrun_cri_api::UNIX_AUTHORITY)
+        .connect_with_connector(connector(connect))
+        .await
+        .unwrap()
+}
+
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten();
     entries.flatten().map(|e| e.path()).collect()
@@ -202,6 +222,8 @@ fn spawn(dir: &Path, bridge: &str) -> Child {
         .unwrap();
     let flag = |name: &str, sub: &str| [format!("--{name}"), dir.join(sub).display().to_string()];
     Command::new(env!("CARGO_BIN_EXE_rrun-cri"))
+        .args(flag("config", "cri.toml"))
+        .args(flag("nri-plugin-dir", "nri-plugins"))
         .args(flag("root", "root"))
         .args(flag("state", "state"))
         .args(flag("store", "images"))
