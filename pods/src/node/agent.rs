@@ -17,14 +17,15 @@ use super::node_object::{self, NodeFacts};
 use super::run::Shared;
 use super::sandbox::Dns;
 use super::volumes;
+use super::watch_file::Appearance;
 use super::worker::{Key, Wake, Worker};
 use crate::api::{Client, WatchEvent, kinds};
 use crate::events::Recorder;
 use crate::store::{Object, Selector};
 
-/// Pauses between tries to reach the runtime.
-const FIRST_RETRY: Duration = Duration::from_millis(50);
-const LAST_RETRY: Duration = Duration::from_secs(2);
+/// Pauses between tries to reach the runtime, where nothing tells of its socket.
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// What the agent is told.
 #[derive(Clone, Debug)]
@@ -358,6 +359,8 @@ async fn listen(cri: Cri, out: mpsc::Sender<FromRuntime>) {
     let mut wait = FIRST_RETRY;
     let mut told = false;
     loop {
+        // Watched before it is tried, so that a socket made in between is not missed.
+        let mut socket = Appearance::of(cri.path());
         let why = match follow(&cri, &out).await {
             Ok(()) => {
                 (wait, told) = (FIRST_RETRY, false);
@@ -365,12 +368,15 @@ async fn listen(cri: Cri, out: mpsc::Sender<FromRuntime>) {
             }
             Err(status) => status.message().to_owned(),
         };
+        cri.set_there(false);
         if !told && out.send(FromRuntime::Lost(why)).await.is_err() {
             return;
         }
         told = true;
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LAST_RETRY);
+        tokio::select! {
+            () = socket.changed() => wait = FIRST_RETRY,
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LAST_RETRY),
+        }
     }
 }
 
@@ -383,6 +389,7 @@ async fn follow(cri: &Cri, out: &mpsc::Sender<FromRuntime>) -> super::cri::Resul
         .into_inner();
     // Listed once the stream is up, so that nothing happens unseen between the two.
     let all = cri.sandboxes(None).await?;
+    cri.set_there(true);
     if out.send(FromRuntime::Connected(all)).await.is_err() {
         return Ok(());
     }

@@ -1,5 +1,7 @@
 //! The connection to the CRI socket. It connects when first used and again whenever it was lost.
 
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ pub struct Cri {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
     name: Arc<OnceLock<String>>,
+    away: Arc<AtomicBool>,
+    path: Arc<Path>,
 }
 
 /// Result of a CRI call.
@@ -46,7 +50,25 @@ impl Cri {
                 .max_encoding_message_size(LARGEST_MESSAGE),
             images: ImageServiceClient::new(channel),
             name: Arc::default(),
+            away: Arc::default(),
+            path: PathBuf::from(path).into(),
         })
+    }
+
+    /// The socket's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is a use in asking: false from when the agent lost the runtime until it found
+    /// it again.
+    pub fn is_there(&self) -> bool {
+        !self.away.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the runtime was lost, or found.
+    pub(super) fn set_there(&self, there: bool) {
+        self.away.store(!there, Ordering::Relaxed);
     }
 
     /// The runtime service.

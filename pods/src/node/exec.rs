@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::body::Bytes;
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::cri::Cri;
+use super::exec_grpc::grpc;
+use super::exec_http::{http, url};
 
 /// Of an answer's body, the part that goes into messages.
-const LONGEST_BODY: usize = 10 << 10;
+pub(super) const LONGEST_BODY: usize = 10 << 10;
 
 /// Something to do to a container.
 #[derive(Clone, Debug)]
@@ -28,6 +27,13 @@ pub enum Act {
         host: Option<String>,
         /// Number or name of the port.
         port: IntOrString,
+    },
+    /// Ask `grpc.health.v1.Health/Check`; success is SERVING.
+    Grpc {
+        /// Number of the port, on the pod's address.
+        port: u16,
+        /// Name of the service; empty for the server as a whole.
+        service: String,
     },
     /// Let time pass.
     Sleep(Duration),
@@ -63,6 +69,12 @@ impl Act {
         }
         if let Some(get) = &probe.http_get {
             return Some(Self::Http(Box::new(get.clone())));
+        }
+        if let Some(grpc) = &probe.grpc {
+            return Some(Self::Grpc {
+                port: u16::try_from(grpc.port).unwrap_or(0),
+                service: grpc.service.clone().unwrap_or_default(),
+            });
         }
         let tcp = probe.tcp_socket.as_ref()?;
         Some(Self::Tcp {
@@ -107,6 +119,7 @@ impl Act {
                     Err(_) => Err(Failed::Answer("dial tcp: i/o timeout".to_owned())),
                 }
             }
+            Self::Grpc { port, service } => grpc(&place.ip, *port, service, limit).await,
             Self::Sleep(time) => {
                 tokio::time::sleep(*time).await;
                 Ok(())
@@ -137,7 +150,7 @@ async fn exec(place: &Place, command: &[String], limit: Duration) -> Result<(), 
     ))
 }
 
-fn port(container: &Container, port: &IntOrString) -> Result<u16, Failed> {
+pub(super) fn port(container: &Container, port: &IntOrString) -> Result<u16, Failed> {
     let unknown = |what: String| Failed::Unknown(what);
     match port {
         IntOrString::Int(number) => {
@@ -156,7 +169,7 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, Failed> {
     }
 }
 
-fn bracketed(host: &str) -> String {
+pub(super) fn bracketed(host: &str) -> String {
     if host.contains(':') {
         format!("[{host}]")
     } else {
@@ -164,7 +177,7 @@ fn bracketed(host: &str) -> String {
     }
 }
 
-async fn connect(host: &str, port: u16) -> Result<TcpStream, Failed> {
+pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, Failed> {
     TcpStream::connect((host, port)).await.map_err(|error| {
         let why = match error.kind() {
             std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
@@ -178,82 +191,4 @@ async fn tcp(place: &Place, host: Option<&str>, to: &IntOrString) -> Result<(), 
     let port = port(&place.container, to)?;
     let host = host.filter(|h| !h.is_empty()).unwrap_or(&place.ip);
     connect(host, port).await.map(drop)
-}
-
-fn url(place: &Place, get: &HTTPGetAction) -> Result<String, Failed> {
-    let port = port(&place.container, &get.port)?;
-    let host = get
-        .host
-        .as_deref()
-        .filter(|h| !h.is_empty())
-        .unwrap_or(&place.ip);
-    let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
-    let path = get.path.as_deref().unwrap_or("/");
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok(format!(
-        "{scheme}://{}:{port}{slash}{path}",
-        bracketed(host)
-    ))
-}
-
-async fn http(place: &Place, get: &HTTPGetAction) -> Result<(), Failed> {
-    if get.scheme.as_deref() == Some("HTTPS") {
-        return Err(Failed::Unknown(
-            "HTTPS probes are not supported yet".to_owned(),
-        ));
-    }
-    let number = port(&place.container, &get.port)?;
-    let host = get
-        .host
-        .as_deref()
-        .filter(|h| !h.is_empty())
-        .unwrap_or(&place.ip);
-    let url = url(place, get)?;
-    let failed = |error: &dyn std::fmt::Display| Failed::Answer(format!("Get \"{url}\": {error}"));
-    let stream = connect(host, number).await.map_err(|error| match error {
-        Failed::Answer(why) => failed(&why),
-        Failed::Unknown(_) => error,
-    })?;
-    let io = TokioIo::new(stream);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io)
-        .await
-        .map_err(|e| failed(&e))?;
-    tokio::spawn(connection);
-    let request =
-        request(get, &bracketed(host), number).map_err(|e| Failed::Unknown(e.to_string()))?;
-    let answer = sender.send_request(request).await.map_err(|e| failed(&e))?;
-    let code = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), LONGEST_BODY)
-        .collect()
-        .await;
-    if (200..400).contains(&code) {
-        return Ok(());
-    }
-    drop(body);
-    Err(Failed::Answer(format!(
-        "HTTP probe failed with statuscode: {code}"
-    )))
-}
-
-fn request(
-    get: &HTTPGetAction,
-    host: &str,
-    port: u16,
-) -> Result<http::Request<Empty<Bytes>>, http::Error> {
-    let path = get.path.as_deref().unwrap_or("/");
-    let slash = if path.starts_with('/') { "" } else { "/" };
-    let mut builder = http::Request::get(format!("{slash}{path}"));
-    let mut named = false;
-    for header in get.http_headers.iter().flatten() {
-        named |= header.name.eq_ignore_ascii_case("host");
-        builder = builder.header(&header.name, &header.value);
-    }
-    if !named {
-        builder = builder.header("Host", format!("{host}:{port}"));
-    }
-    builder
-        .header("User-Agent", "kube-probe/1.36")
-        .header("Accept", "*/*")
-        .header("Connection", "close")
-        .body(Empty::new())
 }

@@ -21,6 +21,8 @@ mod cri;
 mod dirs;
 mod env;
 mod exec;
+mod exec_grpc;
+mod exec_http;
 mod hooks;
 mod images;
 mod memory;

@@ -1,0 +1,140 @@
+//! What a plan asks for, begun: each action is a task of its own.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Container;
+use rrun_cri_api::v1 as cri;
+
+use super::super::exec::Place;
+use super::super::memory::{Failure, every_container, nanos};
+use super::super::plan::Action;
+use super::super::run::container_reference;
+use super::super::runtime::Runtime;
+use super::super::{hooks, probe};
+use super::{Done, Worker, grace, stuck};
+
+impl Worker {
+    /// Starts an action as a task of its own.
+    pub(super) fn act(&mut self, action: Action, runtime: &Runtime) {
+        let (shared, pod) = (self.shared.clone(), self.pod.clone());
+        match action {
+            Action::Sandbox { attempt } => {
+                self.spawn(String::new(), true, async move {
+                    shared.run_sandbox(pod, attempt).await
+                });
+            }
+            Action::StopSandbox { id } => {
+                self.spawn(String::new(), false, async move {
+                    shared.cri.stop_sandbox(&id).await.map_err(|s| stuck(&s))
+                });
+            }
+            Action::Start {
+                container,
+                restarts,
+                sandbox,
+            } => {
+                let name = container.name.clone();
+                self.begin(&name, runtime);
+                self.spawn(name, true, async move {
+                    // It holds requests and answers of many kinds: too large for a stack.
+                    Box::pin(shared.run_container(pod, container, restarts, sandbox)).await
+                });
+            }
+            Action::Kill {
+                name,
+                id,
+                message,
+                grace: own,
+            } => {
+                self.kill(
+                    &name,
+                    id,
+                    &message,
+                    own.unwrap_or_else(|| grace(&pod)),
+                    runtime,
+                );
+            }
+            Action::Remove { id } => {
+                self.spawn(format!("remove/{id}"), false, async move {
+                    shared.cri.remove(&id).await.map_err(|s| stuck(&s))
+                });
+            }
+        }
+    }
+
+    /// A container that crashed begins anew: the next crash waits longer.
+    pub(super) fn begin(&mut self, name: &str, runtime: &Runtime) {
+        if let Some(last) = runtime.newest(name)
+            && last.state() == cri::ContainerState::ContainerExited
+        {
+            let part = self.memory.parts.entry(name.to_owned()).or_default();
+            part.crashes.next(nanos(last.finished_at));
+        }
+    }
+
+    pub(super) fn kill(
+        &mut self,
+        name: &str,
+        id: String,
+        message: &str,
+        grace: i64,
+        runtime: &Runtime,
+    ) {
+        let task = format!("kill/{name}");
+        if self.memory.busy.contains(&task) {
+            return;
+        }
+        let object = container_reference(&self.pod, name);
+        self.shared.events.normal(&object, "Killing", message);
+        self.probers.stop(Some(name));
+        let container = every_container(&self.pod)
+            .into_iter()
+            .find(|c| c.name == name);
+        let place = Place {
+            cri: self.shared.cri.clone(),
+            id: id.clone(),
+            container: container.unwrap_or_else(|| Container {
+                name: name.to_owned(),
+                ..Container::default()
+            }),
+            ip: probe::address(runtime, &self.pod),
+        };
+        let shared = self.shared.clone();
+        self.spawn(task, false, async move {
+            let begun = std::time::Instant::now();
+            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
+            if !limit.is_zero()
+                && let Err(why) = hooks::pre_stop(&place, limit).await
+            {
+                shared.events.warning(&object, "FailedPreStopHook", why);
+            }
+            let spent = i64::try_from(begun.elapsed().as_secs()).unwrap_or(grace);
+            // A hook that used up the grace leaves two seconds, as the kubelet does.
+            let left = if spent == 0 {
+                grace
+            } else {
+                (grace - spent).max(2)
+            };
+            shared.cri.stop(&id, left).await.map_err(|s| stuck(&s))
+        });
+    }
+
+    pub(super) fn spawn<F>(&mut self, name: String, start: bool, work: F)
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        if !self.memory.busy.insert(name.clone()) {
+            return;
+        }
+        let task = name.clone();
+        let handle = self.tasks.spawn(async move {
+            let result = work.await;
+            Done {
+                name: task,
+                result,
+                start,
+            }
+        });
+        self.handles.insert(name, handle);
+    }
+}

@@ -1,0 +1,117 @@
+//! The end of a pod: what stops it, and what removes every trace of it.
+
+use rrun_cri_api::v1 as cri;
+
+use super::super::plan::{Action, Plan};
+use super::super::runtime::{Runtime, is_ready, name_of};
+use super::super::{names, volumes};
+use super::{Next, Worker, grace};
+use crate::api::{DeleteOptions, kinds};
+use crate::resources::is_sidecar;
+
+impl Worker {
+    /// What stops the pod: main containers, then sidecars, then sandboxes. `ended` once nothing is
+    /// left that could run.
+    pub(super) fn stopping(&mut self, runtime: &Runtime, go: bool) -> Plan {
+        self.abort_starts();
+        self.probers.stop(None);
+        let mut plan = Plan::default();
+        let spec = self.pod.spec.clone().unwrap_or_default();
+        let sidecar = |name: &str| {
+            let init = spec.init_containers.iter().flatten();
+            init.into_iter().any(|c| c.name == name && is_sidecar(c))
+        };
+        let (late, first): (Vec<&cri::ContainerStatus>, Vec<_>) =
+            runtime.running().partition(|c| sidecar(name_of(c)));
+        let now = if first.is_empty() { late } else { first };
+        if now.is_empty() {
+            for sandbox in runtime.sandboxes.iter().filter(|s| is_ready(s)) {
+                plan.actions.push(Action::StopSandbox {
+                    id: sandbox.id.clone(),
+                });
+            }
+            plan.ended = plan.actions.is_empty() && self.memory.busy.is_empty();
+            return plan;
+        }
+        let grace = if go { Some(grace(&self.pod)) } else { None };
+        for status in now {
+            let name = name_of(status).to_owned();
+            plan.actions.push(Action::Kill {
+                message: format!("Stopping container {name}"),
+                name,
+                id: status.id.clone(),
+                grace,
+            });
+        }
+        plan
+    }
+
+    /// Starts that are under way end here; a sandbox that is being made is waited for.
+    pub(super) fn abort_starts(&mut self) {
+        for (name, handle) in &self.handles {
+            if !name.is_empty() && !name.starts_with("kill/") {
+                handle.abort();
+            }
+        }
+    }
+
+    /// Removes every trace of the pod, and its object last.
+    pub(super) async fn clean_up(&mut self, runtime: &Runtime, exists: bool) -> Next {
+        let cri = &self.shared.cri;
+        for container in runtime.all() {
+            if let Err(error) = cri.remove(&container.id).await {
+                return self.try_later("container", &error);
+            }
+        }
+        for sandbox in &runtime.sandboxes {
+            if let Err(error) = cri.remove_sandbox(&sandbox.id).await {
+                return self.try_later("sandbox", &error);
+            }
+        }
+        if let Err(error) = self.remove_files().await {
+            tracing::warn!(pod = self.key.name, "files not removed: {error}");
+            return Next::Away;
+        }
+        if !exists {
+            return Next::Over;
+        }
+        let key = &self.key;
+        let options = DeleteOptions::now(&key.uid);
+        let deleted = self
+            .shared
+            .client
+            .delete(&kinds::POD, &key.namespace, &key.name, &options)
+            .await;
+        match deleted {
+            Ok(_) => Next::Over,
+            Err(status) if status.code == 404 || status.code == 409 => Next::Over,
+            Err(status) => {
+                tracing::warn!(pod = key.name, "object not removed: {}", status.message);
+                Next::Away
+            }
+        }
+    }
+
+    pub(super) fn try_later(&self, what: &str, error: &tonic::Status) -> Next {
+        tracing::warn!(
+            pod = self.key.name,
+            "{what} not removed: {}",
+            error.message()
+        );
+        Next::Away
+    }
+
+    pub(super) async fn remove_files(&self) -> std::io::Result<()> {
+        let (shared, pod) = (self.shared.clone(), self.pod.clone());
+        let work = move || {
+            volumes::remove(&shared.dirs, names::uid(&pod))?;
+            match std::fs::remove_dir_all(shared.dirs.logs(&pod)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+    }
+}

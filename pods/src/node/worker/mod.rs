@@ -1,0 +1,356 @@
+//! One pod's worker: a task that looks, plans and acts until nothing of the pod is left.
+//!
+//! ```text
+//!            ┌────────── wanted: plan, start, kill, restart ──────────┐
+//! (found) ───┤                                                        ├─▶ clean-up ─▶ (object removed)
+//!            └─ ended (stop the sandbox, keep the logs) ─ deleted ────┘
+//! ```
+
+mod act;
+mod end;
+mod results;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::backoff::BackOff;
+use super::memory::{Failure, Memory};
+use super::observe::{self, Ended};
+use super::plan::{Plan, plan};
+use super::probe::{Probers, Report};
+use super::run::{Shared, reference};
+use super::runtime::Runtime;
+use super::status;
+use crate::api::kinds;
+
+/// After something did not answer it is asked again: after this at first, twice as long each time.
+const AWAY: Duration = Duration::from_secs(1);
+/// The longest of these pauses. A runtime that comes back wakes every worker at once.
+const LONGEST_AWAY: Duration = Duration::from_secs(60);
+
+/// What wakes a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Something may have changed.
+    Look,
+    /// A ConfigMap or Secret of its volumes changed.
+    Volumes,
+}
+
+/// Which pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+/// The end of a task that a worker started.
+struct Done {
+    name: String,
+    result: Result<(), Failure>,
+    /// Whether it started something, rather than stopped it.
+    start: bool,
+}
+
+/// See the module.
+pub struct Worker {
+    shared: Arc<Shared>,
+    key: Key,
+    pod: Arc<Pod>,
+    memory: Memory,
+    ended: Ended,
+    tasks: JoinSet<Done>,
+    handles: HashMap<String, AbortHandle>,
+    probers: Probers,
+    reports: mpsc::UnboundedReceiver<Report>,
+    volumes_due: bool,
+    runtime_name: String,
+    /// Something could not be stopped; it is tried again after this.
+    rest: Option<Timestamp>,
+    /// The pause after the next thing that does not answer.
+    away: Duration,
+}
+
+/// The pod's grace period in seconds: of its deletion, or of its spec.
+pub fn grace(pod: &Pod) -> i64 {
+    let own = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.termination_grace_period_seconds);
+    let asked = pod.metadata.deletion_grace_period_seconds;
+    asked.or(own).unwrap_or(30).max(0)
+}
+
+/// What the pod is to come to.
+enum Aim {
+    /// It runs.
+    Run,
+    /// It has ended, and stays for people to look at.
+    End(Option<(&'static str, &'static str)>),
+    /// It goes, and nothing of it is left.
+    Go,
+}
+
+impl Worker {
+    /// A worker of a pod that is in the API, or of what is left of one that is not.
+    pub fn new(shared: Arc<Shared>, key: Key) -> Self {
+        let (sender, reports) = mpsc::unbounded_channel();
+        Self {
+            shared,
+            key,
+            pod: Arc::default(),
+            memory: Memory::default(),
+            ended: Ended::default(),
+            tasks: JoinSet::new(),
+            handles: HashMap::new(),
+            probers: Probers::new(sender),
+            reports,
+            volumes_due: false,
+            runtime_name: String::new(),
+            rest: None,
+            away: AWAY,
+        }
+    }
+
+    /// Works until nothing of the pod is left.
+    pub async fn run(mut self, mut wakes: mpsc::UnboundedReceiver<Wake>) {
+        loop {
+            let next = self.pass().await;
+            let sleep = match next {
+                Next::Over => return,
+                Next::At(at) => {
+                    self.away = AWAY;
+                    at.map(until)
+                }
+                Next::Away => {
+                    let pause = self.away;
+                    self.away = (pause * 2).min(LONGEST_AWAY);
+                    Some(pause)
+                }
+                Next::NoRuntime => None,
+            };
+            tokio::select! {
+                wake = wakes.recv() => match wake {
+                    None => return,
+                    Some(wake) => self.woken(wake),
+                },
+                Some(done) = self.tasks.join_next() => self.finished(done.ok()),
+                Some(report) = self.reports.recv() => self.report(report),
+                () = pause(sleep) => {}
+            }
+            while let Ok(wake) = wakes.try_recv() {
+                self.woken(wake);
+            }
+            while let Some(done) = self.tasks.try_join_next() {
+                self.finished(done.ok());
+            }
+        }
+    }
+
+    /// A change of what the pod is made of is tried at once, not after the back-off of what failed
+    /// for want of it.
+    fn woken(&mut self, wake: Wake) {
+        if wake != Wake::Volumes {
+            return;
+        }
+        self.volumes_due = true;
+        self.memory.sandbox_retries = BackOff::default();
+        for part in self.memory.parts.values_mut() {
+            let wanting = |f: &Failure| f.reason == "CreateContainerConfigError";
+            if part.failure.as_ref().is_some_and(wanting) {
+                part.retries = BackOff::default();
+            }
+        }
+    }
+
+    /// Looks once and does what follows.
+    async fn pass(&mut self) -> Next {
+        let exists = self.read();
+        if !self.shared.cri.is_there() {
+            return Next::NoRuntime;
+        }
+        let runtime = observe::observe(&self.shared.cri, &self.key.uid, &mut self.ended).await;
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                tracing::debug!(
+                    pod = self.key.name,
+                    "the runtime does not answer: {}",
+                    error.message()
+                );
+                return Next::Away;
+            }
+        };
+        if self.runtime_name.is_empty() {
+            self.runtime_name = self.shared.cri.name().await;
+        }
+        self.memory.notice(&self.pod, &runtime);
+        let now = Timestamp::now();
+        let mut plan = plan(&self.pod, &runtime, &self.memory, now);
+        let aim = self.aim(exists, &plan);
+        match aim {
+            Aim::Run => {
+                self.probers
+                    .tend(&self.pod, &runtime, &self.memory, &self.shared.cri);
+                self.refresh_volumes().await;
+            }
+            Aim::End(_) | Aim::Go => {
+                plan = self.stopping(&runtime, matches!(aim, Aim::Go));
+            }
+        }
+        let ending = match &aim {
+            Aim::End(reason) => *reason,
+            _ => None,
+        };
+        let status = self.status(&runtime, ending, now);
+        let resting = self.rest.filter(|at| *at > now);
+        if resting.is_none() {
+            // Begun before the status is on the disk: healing does not wait for it.
+            for action in std::mem::take(&mut plan.actions) {
+                self.act(action, &runtime);
+            }
+        }
+        let changed = self.pod.status.as_ref() != Some(&status);
+        if exists && changed && !self.write(status).await {
+            return Next::Away;
+        }
+        if matches!(aim, Aim::Go) && plan.ended {
+            return self.clean_up(&runtime, exists).await;
+        }
+        Next::At(resting.or(plan.wake))
+    }
+
+    /// Reads the pod anew. False where it is no longer in the API, which keeps what was known.
+    fn read(&mut self) -> bool {
+        let key = &self.key;
+        let stored = self
+            .shared
+            .client
+            .find(&kinds::POD, &key.namespace, &key.name);
+        if let Some(object) = stored.filter(|o| o.uid() == key.uid)
+            && let Ok(pod) = object.typed::<Pod>()
+        {
+            self.pod = Arc::new(pod);
+            return true;
+        }
+        if self.pod.metadata.uid.is_none() {
+            let mut pod = Pod::default();
+            pod.metadata.name = Some(key.name.clone());
+            pod.metadata.namespace = Some(key.namespace.clone());
+            pod.metadata.uid = Some(key.uid.clone());
+            pod.metadata.deletion_grace_period_seconds = Some(1);
+            self.pod = Arc::new(pod);
+        }
+        false
+    }
+
+    fn aim(&self, exists: bool, plan: &Plan) -> Aim {
+        let pod = &self.pod;
+        if !exists || pod.metadata.deletion_timestamp.is_some() {
+            return Aim::Go;
+        }
+        if !plan.ended {
+            return Aim::Run;
+        }
+        let late = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| super::plan::deadline(pod, spec))
+            .is_some_and(|at| Timestamp::now() >= at);
+        if late && !super::plan::phase_is_final(pod) {
+            let message = "Pod was active on the node longer than the specified deadline";
+            return Aim::End(Some(("DeadlineExceeded", message)));
+        }
+        Aim::End(None)
+    }
+
+    /// The status that the pod should have.
+    fn status(&self, runtime: &Runtime, ending: Option<(&str, &str)>, now: Timestamp) -> PodStatus {
+        let inputs = status::Inputs {
+            pod: &self.pod,
+            runtime,
+            memory: &self.memory,
+            runtime_name: &self.runtime_name,
+            host_ip: &self.shared.host_ip,
+            ending,
+            now: Timestamp::from_second(now.as_second()).unwrap_or(now),
+        };
+        status::status(&inputs)
+    }
+
+    /// Stores the status. False where that failed.
+    async fn write(&mut self, status: PodStatus) -> bool {
+        let Ok(value) = serde_json::to_value(&status) else {
+            return true;
+        };
+        let key = &self.key;
+        let written = self
+            .shared
+            .client
+            .set_status(&kinds::POD, &key.namespace, &key.name, value)
+            .await;
+        match written {
+            Ok(_) => {
+                Arc::make_mut(&mut self.pod).status = Some(status);
+                true
+            }
+            Err(status) if status.code == 404 => true,
+            Err(status) => {
+                tracing::warn!(pod = key.name, "status not written: {}", status.message);
+                false
+            }
+        }
+    }
+
+    async fn refresh_volumes(&mut self) {
+        if !std::mem::take(&mut self.volumes_due) {
+            return;
+        }
+        if let Err(why) = self.shared.volumes(&self.pod).await {
+            let object = reference(&self.pod, None);
+            self.shared.events.warning(&object, "FailedMount", why);
+        }
+    }
+}
+
+/// When to look next.
+enum Next {
+    /// Nothing is left to do, ever.
+    Over,
+    /// At an instant, or when woken.
+    At(Option<Timestamp>),
+    /// Something did not answer.
+    Away,
+    /// The runtime is away; the agent tells when it is back.
+    NoRuntime,
+}
+
+fn until(at: Timestamp) -> Duration {
+    let left = at.as_nanosecond() - Timestamp::now().as_nanosecond();
+    Duration::from_nanos(u64::try_from(left).unwrap_or(0)) + Duration::from_millis(1)
+}
+
+async fn pause(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn stuck(status: &tonic::Status) -> Failure {
+    Failure {
+        reason: "FailedKillPod".to_owned(),
+        message: status.message().to_owned(),
+        at: Timestamp::now(),
+    }
+}
