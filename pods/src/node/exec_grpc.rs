@@ -31,7 +31,7 @@ pub(super) async fn grpc(
         .user_agent("kube-probe/1.36")
         .map_err(|e| unknown(&e))?;
     match tokio::time::timeout(limit, check(endpoint, service)).await {
-        Ok(Ok(state)) if state == 1 => Ok(()),
+        Ok(Ok(1)) => Ok(()),
         Ok(Ok(state)) => {
             let name = usize::try_from(state).ok().and_then(|n| STATES.get(n));
             let name = name.map_or_else(|| state.to_string(), |n| (*n).to_owned());

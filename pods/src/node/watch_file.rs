@@ -67,7 +67,7 @@ impl Appearance {
         {
             return;
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
