@@ -9,10 +9,11 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::allocate::Cidr;
+use crate::api::auth::Tokens;
 use crate::api::http::tls::Authority;
 use crate::api::{Client, Config, bootstrap, http};
 use crate::events::Recorder;
-use crate::proxy::{NameServer, Proxy};
+use crate::proxy::{NameServer, Own, Proxy};
 use crate::store::Store;
 use crate::{controllers, dns, node, scheduler};
 
@@ -100,8 +101,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 async fn serve(options: &Options) -> anyhow::Result<()> {
     let store = Store::open(&options.root)?;
+    let authority = Authority::open(&options.root.join("tls"))?;
+    let tokens = Tokens::open(&options.root.join("tls"), &options.cluster_domain)?;
     let config = Config {
         service_cidr: options.service_cidr,
+        tokens: Some(Arc::new(tokens)),
+        authority: authority.pem().to_owned(),
     };
     let client = Client::with(store.clone(), config);
     bootstrap::objects(&client)
@@ -115,7 +120,11 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let _unix = http::unix(context.clone(), &options.socket)
         .with_context(|| format!("listening on {}", options.socket.display()))?;
     tracing::info!("serving on unix://{}", options.socket.display());
-    listen_tls(options, context).await?;
+    let api = listen_tls(options, &authority, context).await?;
+    if let Some(api) = api {
+        let made = bootstrap::service(&client, api.address).await;
+        made.context("creating the Service of the API")?;
+    }
     let place = controllers::Place {
         root: std::path::absolute(&options.root)?.join("volumes"),
         node: node_name.clone(),
@@ -123,8 +132,9 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let mut tasks = controllers::start(&client, &events, &place);
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events)));
     tasks.push(tokio::spawn(agent.run()));
+    let own = dns.map(Own::from).into_iter().chain(api).collect();
     let proxy =
-        (options.service_table != "none").then(|| Proxy::new(&client, &options.service_table, dns));
+        (options.service_table != "none").then(|| Proxy::new(&client, &options.service_table, own));
     tasks.extend(proxy.clone().map(|p| tokio::spawn(p.run())));
     stop_signal().await?;
     tracing::info!("stopping");
@@ -157,16 +167,20 @@ async fn name_server(options: &Options, client: &Client) -> anyhow::Result<Optio
     Ok(Some(NameServer { address, port }))
 }
 
-/// Serves with TLS and writes the kubeconfig that fits.
-async fn listen_tls(options: &Options, context: Arc<http::Context>) -> anyhow::Result<()> {
+/// Serves with TLS and writes the kubeconfig that fits. Where there are Services, pods get a
+/// listener of their own: what is given is that of the Service `kubernetes`.
+async fn listen_tls(
+    options: &Options,
+    authority: &Authority,
+    context: Arc<http::Context>,
+) -> anyhow::Result<Option<Own>> {
     let Listen(Some(address)) = options.listen else {
-        return Ok(());
+        return Ok(None);
     };
-    let authority = Authority::open(&options.root.join("tls"))?;
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let addresses = [local, options.service_cidr.at(1).into(), address.ip()];
     let config = authority.server(&addresses, &options.cluster_domain)?;
-    http::listen_tls(context, address, config)
+    http::listen_tls(context.clone(), address, config.clone())
         .await
         .with_context(|| format!("listening on {address}: choose another by --listen"))?;
     let reach = if address.ip().is_unspecified() {
@@ -179,7 +193,18 @@ async fn listen_tls(options: &Options, context: Arc<http::Context>) -> anyhow::R
     let path = path.unwrap_or_else(|| options.root.join("kubeconfig"));
     authority.kubeconfig(&path, &server)?;
     tracing::info!("serving on {server}: KUBECONFIG={}", path.display());
-    Ok(())
+    if options.service_table == "none" {
+        return Ok(None);
+    }
+    let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+    let pods = http::listen_tls(context, any, config).await;
+    let pods = pods.context("listening for pods")?;
+    Ok(Some(Own {
+        name: "api",
+        address: options.service_cidr.at(1),
+        asked: 443,
+        port: pods.port(),
+    }))
 }
 
 /// A node's name is a DNS subdomain: lower case.

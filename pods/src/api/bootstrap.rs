@@ -1,7 +1,10 @@
 //! Objects that always exist.
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Value, json};
 
+use super::auth::roles;
 use super::client::Client;
 use super::kinds;
 use super::resource::Res;
@@ -41,10 +44,36 @@ pub async fn objects(client: &Client) -> Result<()> {
         }
     }
     for (res, object) in classes() {
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        if client.find(res, "", name).is_none() {
-            client.create(res, "", object).await?;
-        }
+        missing(client, res, "", object).await?;
+    }
+    roles(client).await
+}
+
+/// The default roles and who has them. What was added to them stays.
+async fn roles(client: &Client) -> Result<()> {
+    for role in roles::cluster_roles() {
+        missing(client, &kinds::CLUSTER_ROLE, "", role).await?;
+    }
+    for (name, groups) in roles::BINDINGS {
+        let binding = roles::binding(name, groups);
+        missing(client, &kinds::CLUSTER_ROLE_BINDING, "", binding).await?;
     }
     Ok(())
+}
+
+async fn missing(client: &Client, res: Res, ns: &str, object: Value) -> Result<()> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    if client.find(res, ns, name).is_none() {
+        client.create(res, ns, object).await?;
+    }
+    Ok(())
+}
+
+/// The Service by which pods find the API: `kubernetes.default.svc`.
+pub async fn service(client: &Client, address: Ipv4Addr) -> Result<()> {
+    let service = json!({"metadata": {"name": "kubernetes",
+            "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {"clusterIP": address.to_string(),
+                 "ports": [{"name": "https", "port": 443, "targetPort": 6443}]}});
+    missing(client, &kinds::SERVICE, "default", service).await
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
+use super::auth::Tokens;
 use super::kinds::{self, Typed};
 use super::pipeline::{Api, Config};
 use super::resource::Res;
@@ -148,6 +149,16 @@ impl Client {
 
     pub(super) fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// What makes and checks tokens, where the API has a key for them.
+    pub fn tokens(&self) -> Option<&Tokens> {
+        self.api.config().tokens.as_deref()
+    }
+
+    /// The certificate of the authority, PEM; empty where the API has none.
+    pub fn authority(&self) -> &str {
+        &self.api.config().authority
     }
 
     fn options(&self) -> WriteOptions {

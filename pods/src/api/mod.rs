@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 pub mod allocate;
+pub mod auth;
 pub mod bootstrap;
 mod client;
 mod decode;
@@ -20,6 +21,7 @@ pub mod schema;
 mod status;
 mod subresources;
 pub mod table;
+mod tokens;
 pub mod validate;
 
 pub use client::{

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -51,6 +52,37 @@ pub struct ExecOptions {
     pub tty: bool,
 }
 
+/// What is used of CPU and memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Billionths of a CPU.
+    pub nano_cores: u64,
+    /// Bytes of memory in use, without what the kernel could take back (the working set).
+    pub memory: u64,
+}
+
+/// What a container uses.
+#[derive(Debug, Clone, Default)]
+pub struct ContainerUsage {
+    /// The uid of its pod.
+    pub uid: String,
+    /// Its name in the pod.
+    pub name: String,
+    /// How much.
+    pub used: Used,
+}
+
+/// What is used, measured over a while.
+#[derive(Debug, Clone, Default)]
+pub struct Usage {
+    /// The while.
+    pub window: Duration,
+    /// Each running container.
+    pub containers: Vec<ContainerUsage>,
+    /// The machine.
+    pub node: Used,
+}
+
 /// The node agent, as the API needs it.
 pub trait NodeAgent: Send + Sync {
     /// The log as it is read; the channel closes at its end, and the reader's going away ends
@@ -66,4 +98,7 @@ pub trait NodeAgent: Send + Sync {
     /// The same for a port-forward session; the ports are those of the WebSocket protocol, empty
     /// for SPDY, which names them per stream.
     fn port_forward(&self, ns: &str, pod: &str, ports: Vec<u16>) -> Pending<'_, String>;
+
+    /// What containers and the machine use now.
+    fn usage(&self) -> Pending<'_, Usage>;
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::admission;
 use super::allocate::{self, Cidr};
+use super::auth::Tokens;
 use super::client::{Patch, WriteOptions, watch_status};
 use super::decode;
 use super::delete;
@@ -34,6 +35,10 @@ pub(super) struct Api {
 pub struct Config {
     /// Addresses for Services.
     pub service_cidr: Cidr,
+    /// Makes and checks tokens of ServiceAccounts; without it there are none.
+    pub tokens: Option<Arc<Tokens>>,
+    /// The certificate of the authority, PEM, for pods.
+    pub authority: String,
 }
 
 fn key(res: Res, ns: &str, name: &str) -> Key {
@@ -47,6 +52,10 @@ impl Api {
             config,
             one_at_a_time: tokio::sync::Mutex::default(),
         }
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     pub fn resource_version(&self) -> u64 {

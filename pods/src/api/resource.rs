@@ -3,6 +3,9 @@
 
 use serde_json::Value;
 
+use super::auth::User;
+use super::client::Client;
+use super::status::Result;
 use super::table::{self, Column};
 use super::validate::{
     Faults,
@@ -74,6 +77,19 @@ const VERBS: &[&str] = &[
     "watch",
 ];
 
+/// Who asks a question, and where.
+pub struct Asker<'a> {
+    /// The API.
+    pub client: &'a Client,
+    /// Who.
+    pub user: &'a User,
+    /// The namespace of the path, or empty.
+    pub namespace: &'a str,
+}
+
+/// Fills in the answer to a question.
+pub type Answer = fn(&Asker<'_>, &mut Value) -> Result<()>;
+
 /// A kind that the API serves.
 pub struct Resource {
     /// API group, empty for the core group.
@@ -109,7 +125,9 @@ pub struct Resource {
     /// Cells of a row, one for each column.
     pub row: fn(&Object) -> Vec<Value>,
     /// For a kind that is asked and not kept: fills in the answer.
-    pub answer: Option<fn(&mut Value)>,
+    pub answer: Option<Answer>,
+    /// Measured when asked for: there is nothing to write or to watch.
+    pub measured: bool,
     /// Whether `metadata.generation` counts the changes of what is wanted.
     pub generation: bool,
     /// Rule of names.
@@ -147,6 +165,7 @@ impl Resource {
         columns: table::NAME_AGE,
         row: table::name_age,
         answer: None,
+        measured: false,
         generation: false,
         name_rule: names::subdomain,
         prepare: |o| drop(o.as_object_mut().map(|m| m.remove("status"))),
@@ -168,6 +187,8 @@ impl Resource {
     pub fn verbs(&self) -> &'static [&'static str] {
         if self.answer.is_some() {
             &["create"]
+        } else if self.measured {
+            &["get", "list"]
         } else {
             VERBS
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::drive::{Controller, Key, Mapper, itself};
-use crate::api::{Client, DeleteOptions, Propagation, Res, Status, kinds};
+use crate::api::{Client, DeleteOptions, Patch, Propagation, Res, Status, kinds};
 use crate::store::{Object, Selector};
 
 /// See the module.
@@ -22,7 +22,37 @@ impl Namespaces {
         }
     }
 
+    /// The authority's certificate, by which pods know the API.
+    async fn certificate(&self, name: &str) -> Result<(), Status> {
+        let pem = self.client.authority();
+        let found = self
+            .client
+            .find(&kinds::CONFIG_MAP, name, "kube-root-ca.crt");
+        if pem.is_empty()
+            || found
+                .as_ref()
+                .is_some_and(|m| m.str_at("/data/ca.crt") == pem)
+        {
+            return Ok(());
+        }
+        let map = json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": pem}});
+        let done = if found.is_some() {
+            let patch = Patch::Merge(json!({"data": {"ca.crt": pem}}));
+            let client = &self.client;
+            client
+                .patch(&kinds::CONFIG_MAP, name, "kube-root-ca.crt", patch)
+                .await
+        } else {
+            self.client.create(&kinds::CONFIG_MAP, name, map).await
+        };
+        match done {
+            Err(s) if !s.is_already_exists() => Err(s),
+            _ => Ok(()),
+        }
+    }
+
     async fn furnish(&self, name: &str) -> Result<(), Status> {
+        self.certificate(name).await?;
         if self
             .client
             .find(&kinds::SERVICE_ACCOUNT, name, "default")
@@ -78,7 +108,8 @@ fn going(client: &Client, object: &Object) -> Vec<Key> {
 /// The namespace that lost its account.
 fn accounts(client: &Client, object: &Object) -> Vec<Key> {
     let mut keys = going(client, object);
-    if object.name() == "default" && keys.is_empty() {
+    let own = ["default", "kube-root-ca.crt"].contains(&object.name());
+    if own && keys.is_empty() {
         keys.push((String::new(), object.namespace().to_owned()));
     }
     keys
@@ -90,7 +121,7 @@ impl Controller for Namespaces {
     fn watches(&self) -> Vec<(Res, Mapper)> {
         let mut all: Vec<(Res, Mapper)> = vec![(&kinds::NAMESPACE, itself)];
         for res in kinds::ALL.iter().copied().filter(|r| r.namespaced) {
-            let account = *res == kinds::SERVICE_ACCOUNT;
+            let account = *res == kinds::SERVICE_ACCOUNT || *res == kinds::CONFIG_MAP;
             all.push((res, if account { accounts } else { going }));
         }
         all

@@ -1,5 +1,7 @@
 //! What the API asks of the node agent: logs, and the streaming URLs of exec, attach, port-forward.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -14,6 +16,7 @@ use super::memory::every_container;
 use super::names::{CONTAINER_NAME, POD_UID, uid};
 use super::observe::{self, Ended};
 use super::runtime::{self, Runtime};
+use super::usage;
 use super::watch_file::Watched;
 use crate::api::node::{ExecOptions, LogOptions, NodeAgent, Pending};
 use crate::api::{Client, Status};
@@ -27,13 +30,19 @@ pub struct Answers {
     client: Client,
     cri: Cri,
     dirs: Dirs,
+    reading: Arc<Mutex<Option<usage::Reading>>>,
 }
 
 impl Agent {
     /// What the API needs of this agent.
     pub fn answers(&self) -> Answers {
         let (client, cri, dirs) = self.parts();
-        Answers { client, cri, dirs }
+        Answers {
+            client,
+            cri,
+            dirs,
+            reading: Arc::default(),
+        }
     }
 }
 
@@ -342,6 +351,13 @@ impl NodeAgent for Answers {
             };
             let answer = self.cri.runtime().port_forward(request).await;
             Ok(answer.map_err(|s| unavailable(&s))?.into_inner().url)
+        })
+    }
+
+    fn usage(&self) -> Pending<'_, crate::api::node::Usage> {
+        Box::pin(async move {
+            let measured = usage::usage(&self.cri, &self.reading).await;
+            measured.map_err(|s| unavailable(&s))
         })
     }
 }

@@ -258,6 +258,10 @@ mod tests {
             let secret = json!({"data": {"key": "czNjcmV0"}});
             (name == "there").then(|| serde_json::from_value(secret).unwrap())
         }
+
+        fn token(&self, _: &Pod, _: &str, _: i64) -> Result<String, String> {
+            Err("none here".into())
+        }
     }
 
     fn env(container: serde_json::Value) -> Result<Vec<(String, String)>, String> {

@@ -38,6 +38,7 @@ mod security;
 mod sources;
 mod status;
 mod termination;
+mod usage;
 mod volumes;
 mod watch_file;
 mod worker;

@@ -15,6 +15,7 @@ use super::sandbox::Dns;
 use super::sources::{Facts, Sources};
 use super::{container, env, hooks, names, sandbox, volumes};
 use crate::api::Client;
+use crate::api::auth::token::Bound;
 use crate::events::Recorder;
 use crate::resources::Resources;
 use crate::store::Selector;
@@ -54,6 +55,25 @@ impl Sources for FromApi<'_> {
 
     fn secret(&self, name: &str) -> Option<Secret> {
         self.client.get_as(self.namespace, name).ok()
+    }
+
+    fn token(&self, pod: &Pod, audience: &str, seconds: i64) -> Result<String, String> {
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|s| s.service_account_name.as_deref());
+        let audiences = Some(audience.to_owned()).filter(|a| !a.is_empty());
+        let bound = Bound {
+            kind: "pod".to_owned(),
+            name: pod.metadata.name.clone().unwrap_or_default(),
+            uid: names::uid(pod).to_owned(),
+        };
+        let audiences = audiences.into_iter().collect();
+        let account = account.unwrap_or("default");
+        let made = self
+            .client
+            .token(self.namespace, account, audiences, seconds, Some(bound));
+        made.map(|(token, _)| token).map_err(|s| s.message)
     }
 }
 

@@ -13,6 +13,9 @@ pub trait Sources {
     fn config_map(&self, name: &str) -> Option<ConfigMap>;
     /// A Secret of the pod's namespace.
     fn secret(&self, name: &str) -> Option<Secret>;
+    /// A token of the pod's ServiceAccount for an audience (empty: the API) that lasts so many
+    /// seconds.
+    fn token(&self, pod: &Pod, audience: &str, seconds: i64) -> Result<String, String>;
 }
 
 /// The data of a ConfigMap, text and binary.

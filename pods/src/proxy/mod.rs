@@ -13,5 +13,5 @@
 mod plan;
 mod run;
 
-pub use plan::{Backend, NameServer, Port, plan, ports, script};
+pub use plan::{Backend, NameServer, Own, Port, plan, ports, script};
 pub use run::Proxy;

@@ -47,6 +47,30 @@ pub struct NameServer {
     pub port: u16,
 }
 
+/// An address among the Services' that this process answers at itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Of the chains: `dns`, `api`.
+    pub name: &'static str,
+    /// What pods are told; no interface has it.
+    pub address: Ipv4Addr,
+    /// The port of that address.
+    pub asked: u16,
+    /// The port that this process listens on, on all addresses of the node.
+    pub port: u16,
+}
+
+impl From<NameServer> for Own {
+    fn from(dns: NameServer) -> Self {
+        Self {
+            name: "dns",
+            address: dns.address,
+            asked: 53,
+            port: dns.port,
+        }
+    }
+}
+
 /// Every port of every Service that has an address.
 pub fn ports(services: &[Service], slices: &[EndpointSlice]) -> Vec<Port> {
     let mut by_service: BTreeMap<(String, String), Vec<&EndpointSlice>> = BTreeMap::new();
@@ -183,14 +207,14 @@ pub fn plan(
     table: &str,
     services: &[Service],
     slices: &[EndpointSlice],
-    dns: Option<NameServer>,
+    own: &[Own],
 ) -> Option<String> {
     let ports = ports(services, slices);
-    (!ports.is_empty() || dns.is_some()).then(|| script(table, &ports, dns))
+    (!ports.is_empty() || !own.is_empty()).then(|| script(table, &ports, own))
 }
 
 /// The text that replaces the table by one with these ports, in one transaction.
-pub fn script(table: &str, ports: &[Port], dns: Option<NameServer>) -> String {
+pub fn script(table: &str, ports: &[Port], own: &[Own]) -> String {
     let mut out =
         format!("add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n");
     for six in [false, true] {
@@ -205,8 +229,8 @@ pub fn script(table: &str, ports: &[Port], dns: Option<NameServer>) -> String {
     }
     let base = BASE.replace("\n    ", "\n  ");
     out.push_str(&base);
-    if let Some(dns) = dns {
-        name_server(&mut out, dns);
+    for own in own {
+        redirect(&mut out, *own);
     }
     out.push_str("}\n");
     out
@@ -214,15 +238,21 @@ pub fn script(table: &str, ports: &[Port], dns: Option<NameServer>) -> String {
 
 /// Leads questions to this process. It listens on all addresses of the node, so what did not come
 /// by the cluster's address is dropped: the node is nobody else's name server.
-fn name_server(out: &mut String, dns: NameServer) {
-    let NameServer { address, port } = dns;
-    let redirect =
-        format!("ip daddr {address} meta l4proto {{ tcp, udp }} th dport 53 redirect to :{port}");
+fn redirect(out: &mut String, own: Own) {
+    let Own {
+        name,
+        address,
+        asked,
+        port,
+    } = own;
+    let lead = format!(
+        "ip daddr {address} meta l4proto {{ tcp, udp }} th dport {asked} redirect to :{port}"
+    );
     let _ = write!(
         out,
-        "  chain dns_arriving {{\n    type nat hook prerouting priority dstnat; policy accept;\n    {redirect}\n  }}\n  \
-         chain dns_local {{\n    type nat hook output priority -100; policy accept;\n    {redirect}\n  }}\n  \
-         chain dns_only {{\n    type filter hook input priority filter; policy accept;\n    \
+        "  chain {name}_arriving {{\n    type nat hook prerouting priority dstnat; policy accept;\n    {lead}\n  }}\n  \
+         chain {name}_local {{\n    type nat hook output priority -100; policy accept;\n    {lead}\n  }}\n  \
+         chain {name}_only {{\n    type filter hook input priority filter; policy accept;\n    \
          meta l4proto {{ tcp, udp }} th dport {port} ct original ip daddr != {address} drop\n  }}\n"
     );
 }
@@ -419,7 +449,7 @@ mod tests {
             address: Ipv4Addr::new(10, 96, 0, 10),
             port: 5301,
         };
-        let text = plan("t", &[], &[], Some(dns)).unwrap();
+        let text = plan("t", &[], &[], &[dns.into()]).unwrap();
         let redirect =
             "ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 redirect to :5301";
         assert_eq!(text.matches(redirect).count(), 2, "{text}");

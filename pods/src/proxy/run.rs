@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::plan::{NameServer, plan};
+use super::plan::{Own, plan};
 use crate::api::{Client, Status, kinds};
 use crate::store::Selector;
 
@@ -20,16 +20,17 @@ const RETRY: Duration = Duration::from_secs(2);
 pub struct Proxy {
     client: Client,
     table: String,
-    dns: Option<NameServer>,
+    own: Vec<Own>,
 }
 
 impl Proxy {
-    /// A proxy that owns the table `inet <table>`, and leads to the name server where there is one.
-    pub fn new(client: &Client, table: &str, dns: Option<NameServer>) -> Self {
+    /// A proxy that owns the table `inet <table>`, and leads to what this process answers
+    /// itself.
+    pub fn new(client: &Client, table: &str, own: Vec<Own>) -> Self {
         Self {
             client: client.clone(),
             table: table.to_owned(),
-            dns,
+            own,
         }
     }
 
@@ -81,7 +82,7 @@ impl Proxy {
         let all = Selector::all();
         let services = self.client.list_as("", &all)?;
         let slices = self.client.list_as("", &all)?;
-        Ok(plan(&self.table, &services, &slices, self.dns))
+        Ok(plan(&self.table, &services, &slices, &self.own))
     }
 
     async fn load(&self, text: Option<&str>) -> anyhow::Result<()> {

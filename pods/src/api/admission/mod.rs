@@ -9,6 +9,7 @@ mod default_storage_class;
 mod limit_ranger;
 mod priority;
 mod resource_quota;
+mod service_account;
 
 use serde_json::Value;
 
@@ -55,6 +56,7 @@ impl Plugin {
 
 /// In Kubernetes' order of plugins: quota last, so that nothing refused is counted.
 const PLUGINS: &[Plugin] = &[
+    service_account::PLUGIN,
     limit_ranger::PLUGIN,
     priority::PLUGIN,
     default_storage_class::PLUGIN,

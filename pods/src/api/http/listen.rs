@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 use super::{Context, Who, handle};
+use crate::api::auth::{User, certificate};
 
 /// Serves one connection until it closes.
 async fn connection(
@@ -21,7 +22,7 @@ async fn connection(
     who: Who,
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) {
-    let service = service_fn(move |request| handle(cx.clone(), who, request));
+    let service = service_fn(move |request| handle(cx.clone(), who.clone(), request));
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .max_buf_size(64 << 10)
@@ -44,10 +45,11 @@ pub fn unix(cx: Arc<Context>, path: &Path) -> io::Result<tokio::task::JoinHandle
     }
     let listener = UnixListener::bind(path)?;
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    let admin = Some(Arc::new(User::admin()));
     Ok(tokio::spawn(async move {
         loop {
             match listener.accept().await {
-                Ok((io, _)) => drop(tokio::spawn(connection(cx.clone(), Who::Admin, io))),
+                Ok((io, _)) => drop(tokio::spawn(connection(cx.clone(), admin.clone(), io))),
                 Err(e) => back_off(&e).await,
             }
         }
@@ -57,30 +59,34 @@ pub fn unix(cx: Arc<Context>, path: &Path) -> io::Result<tokio::task::JoinHandle
 /// Time that a client has to finish the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Listens with TLS. Who shows a certificate of the authority is the administrator.
+/// Listens with TLS, and says where: a port of 0 is a free one. Who shows a certificate of the
+/// authority is who the certificate says.
 pub async fn tls(
     cx: Arc<Context>,
     address: SocketAddr,
     config: Arc<rustls::ServerConfig>,
-) -> io::Result<tokio::task::JoinHandle<()>> {
+) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
     let acceptor = TlsAcceptor::from(config);
-    Ok(tokio::spawn(async move {
+    tokio::spawn(async move {
         loop {
             match listener.accept().await {
                 Ok((io, _)) => drop(tokio::spawn(handshake(cx.clone(), acceptor.clone(), io))),
                 Err(e) => back_off(&e).await,
             }
         }
-    }))
+    });
+    Ok(address)
 }
 
 async fn handshake(cx: Arc<Context>, acceptor: TlsAcceptor, io: TcpStream) {
     let _ = io.set_nodelay(true);
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(io)).await {
         Ok(Ok(io)) => {
-            let known = io.get_ref().1.peer_certificates().is_some();
-            let who = if known { Who::Admin } else { Who::Anonymous };
+            let shown = io.get_ref().1.peer_certificates();
+            let user = shown.and_then(|all| certificate::user(all.first()?));
+            let who = user.map(Arc::new);
             connection(cx, who, io).await;
         }
         Ok(Err(e)) => tracing::debug!("TLS handshake: {e}"),

@@ -1,9 +1,12 @@
 //! The HTTP face of the API.
 
 mod accept;
+mod authn;
 mod body;
 mod discovery;
 mod listen;
+mod metrics;
+mod prometheus;
 mod query;
 mod read;
 mod route;
@@ -19,7 +22,9 @@ use hyper::body::Incoming;
 use hyper::{HeaderMap, Method, Request};
 
 use super::Client;
+use super::auth::User;
 use super::node::NodeAgent;
+use super::resource::Asker;
 use super::status::{Result, Status};
 use body::Answer;
 pub(crate) use discovery::KUBERNETES;
@@ -32,23 +37,24 @@ pub use listen::{tls as listen_tls, unix};
 pub struct Context {
     client: Client,
     node: Option<Arc<dyn NodeAgent>>,
+    requests: prometheus::Requests,
 }
 
 impl Context {
     /// Without a node agent, what needs one answers 503.
     pub fn new(client: Client, node: Option<Arc<dyn NodeAgent>>) -> Arc<Self> {
-        Arc::new(Self { client, node })
+        let requests = prometheus::Requests::default();
+        Arc::new(Self {
+            client,
+            node,
+            requests,
+        })
     }
 }
 
-/// Who asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Who {
-    /// root on the unix socket, or the holder of a certificate of the authority.
-    Admin,
-    /// May ask whether the server lives, and its version.
-    Anonymous,
-}
+/// Whom a connection belongs to: root on the unix socket, or the holder of a certificate of the
+/// authority. `None` may ask whether the server lives, and its version.
+type Who = Option<Arc<User>>;
 
 async fn handle(
     cx: Arc<Context>,
@@ -57,9 +63,15 @@ async fn handle(
 ) -> std::result::Result<Answer, Infallible> {
     let line = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| format!("{} {}", request.method(), request.uri()));
+    let verb = request.method().clone();
+    let resource = match route::parse(request.uri().path()) {
+        Some(Route::Resource(t)) => t.res.plural,
+        _ => "",
+    };
     let answer = respond(&cx, who, request)
         .await
         .unwrap_or_else(|s| body::failure(&s));
+    cx.requests.count(&verb, resource, answer.status().as_u16());
     if let Some(line) = line {
         tracing::debug!("{line}: {}", answer.status().as_u16());
     }
@@ -74,14 +86,24 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 }
 
 async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<Answer> {
-    let route = route::parse(request.uri().path()).ok_or_else(read::unknown_path)?;
-    if who == Who::Anonymous && !matches!(route, Route::Health | Route::Version) {
-        return Err(Status::new(401, "Unauthorized", "Unauthorized"));
+    let path = request.uri().path();
+    let route = route::parse(path);
+    let user = authn::caller(cx, who.as_deref(), request.headers())?;
+    let public = matches!(route, Some(Route::Health | Route::Version));
+    let user = match user {
+        Some(user) => user,
+        None if public => User::anonymous(),
+        None => return Err(Status::new(401, "Unauthorized", "Unauthorized")),
+    };
+    let route = route.ok_or_else(read::unknown_path)?;
+    if !public {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        authn::authorize(cx, &user, request.method(), path, &route, &query)?;
     }
     let accept = header(request.headers(), "accept").to_owned();
     let get = matches!(*request.method(), Method::GET | Method::HEAD);
     match route {
-        Route::Resource(target) => resource(cx, request, target).await,
+        Route::Resource(target) => resource(cx, &user, request, target).await,
         _ if !get => Err(not_allowed()),
         Route::CoreVersions => Ok(discovery::core(&accept)),
         Route::Groups => Ok(discovery::all_groups(&accept)),
@@ -96,7 +118,8 @@ async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<A
         )),
         Route::OpenApi2 => Ok(discovery::openapi2(&accept)),
         Route::OpenApi3(path) => discovery::openapi3(&path),
-        Route::Metrics => Err(read::unknown_path()),
+        Route::OpenId(keys) => openid(cx, keys),
+        Route::Metrics => Ok(prometheus::metrics(cx)),
     }
 }
 
@@ -108,7 +131,23 @@ fn not_allowed() -> Status {
     )
 }
 
-async fn resource(cx: &Context, request: Request<Incoming>, target: Target) -> Result<Answer> {
+/// The keys that tokens are signed by, and where they are.
+fn openid(cx: &Context, keys: bool) -> Result<Answer> {
+    let tokens = cx.client.tokens().ok_or_else(read::unknown_path)?;
+    let value = if keys {
+        tokens.keys()
+    } else {
+        tokens.discovery()
+    };
+    Ok(body::json(200, &value))
+}
+
+async fn resource(
+    cx: &Context,
+    user: &User,
+    request: Request<Incoming>,
+    target: Target,
+) -> Result<Answer> {
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let method = request.method().clone();
     if stream::is_stream(&target) {
@@ -118,6 +157,14 @@ async fn resource(cx: &Context, request: Request<Incoming>, target: Target) -> R
     let accept = header(&headers, "accept");
     if target.res.answer.is_some() && method == Method::GET {
         return Err(not_allowed());
+    }
+    if target.res.measured {
+        let read = matches!(method, Method::GET | Method::HEAD) && target.sub.is_empty();
+        return if read {
+            metrics::get(cx, &target, &query).await
+        } else {
+            Err(not_allowed())
+        };
     }
     if method == Method::GET || method == Method::HEAD {
         return match (target.name.as_str(), target.sub.as_str()) {
@@ -139,12 +186,21 @@ async fn resource(cx: &Context, request: Request<Incoming>, target: Target) -> R
     if let Some(fill) = target.res.answer {
         let question = method == Method::POST && target.name.is_empty();
         return if question {
-            write::answer(&target, &input, fill)
+            let asker = Asker {
+                client: &cx.client,
+                user,
+                namespace: &target.ns,
+            };
+            write::answer(&target, &input, &asker, fill)
         } else {
             Err(not_allowed())
         };
     }
+    write::check_grant(cx, &target, &input, user, &method).await?;
     match (method.as_str(), target.name.as_str(), target.sub.as_str()) {
+        ("POST", _, "token") if target.res.plural == "serviceaccounts" => {
+            write::token(cx, &target, &input)
+        }
         ("POST", "", "") => write::create(cx, &target, &input).await,
         ("PUT" | "PATCH", name, sub) if !name.is_empty() && writable(&target, sub) => {
             if method == Method::PUT {

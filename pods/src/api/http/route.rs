@@ -24,6 +24,8 @@ pub(crate) enum Route {
     OpenApi2,
     /// `/openapi/v3` and `/openapi/v3/{path}`.
     OpenApi3(String),
+    /// `/.well-known/openid-configuration`, or (true) `/openid/v1/jwks`.
+    OpenId(bool),
     /// `/metrics`.
     Metrics,
     /// `/`.
@@ -56,6 +58,8 @@ pub(crate) fn parse(path: &str) -> Option<Route> {
         [] => Some(Route::Root),
         ["version"] => Some(Route::Version),
         ["healthz" | "livez" | "readyz", ..] => Some(Route::Health),
+        [".well-known", "openid-configuration"] => Some(Route::OpenId(false)),
+        ["openid", "v1", "jwks"] => Some(Route::OpenId(true)),
         ["metrics"] => Some(Route::Metrics),
         ["openapi", "v2"] => Some(Route::OpenApi2),
         ["openapi", "v3", rest @ ..] => Some(Route::OpenApi3(rest.join("/"))),

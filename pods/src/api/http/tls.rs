@@ -68,7 +68,7 @@ fn authority_params() -> CertificateParams {
 }
 
 /// Writes a secret file so that it is there whole or not at all.
-fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> io::Result<()> {
     use std::io::Write as _;
     use std::os::unix::fs::OpenOptionsExt as _;
     let temp = path.with_extension("tmp");

@@ -1,6 +1,7 @@
 //! create, update, patch, delete and deletecollection.
 
 use bytes::Bytes;
+use hyper::Method;
 use serde_json::{Value, json};
 
 use super::accept;
@@ -8,9 +9,12 @@ use super::body::{self, Answer, json as json_answer};
 use super::query::Query;
 use super::route::Target;
 use super::{Context, read};
+use crate::api::auth::{User, rbac};
 use crate::api::client::{DeleteOptions, Patch, Propagation, Validation, WriteOptions};
+use crate::api::resource::{self, Asker};
 use crate::api::status::{Result, Status};
 use crate::api::subresources::ScaleChange;
+use crate::api::tokens;
 use crate::store::Object;
 
 /// The parts of a request that writes look at.
@@ -79,14 +83,19 @@ pub(super) async fn create(cx: &Context, t: &Target, input: &Input<'_>) -> Resul
 }
 
 /// A question, with its answer filled in.
-pub(super) fn answer(t: &Target, input: &Input<'_>, fill: fn(&mut Value)) -> Result<Answer> {
+pub(super) fn answer(
+    t: &Target,
+    input: &Input<'_>,
+    asker: &Asker<'_>,
+    fill: resource::Answer,
+) -> Result<Answer> {
     let mut review = input.object()?;
     if !review.is_object() {
         return Err(Status::bad_request("the object is not a JSON object"));
     }
     review["apiVersion"] = json!(t.res.api_version());
     review["kind"] = json!(t.res.kind);
-    fill(&mut review);
+    fill(asker, &mut review)?;
     Ok(json_answer(201, &review))
 }
 
@@ -186,6 +195,45 @@ pub(super) async fn set_scale(
         .set_scale(t.res, &t.ns, &t.name, &change, &options)
         .await?;
     Ok(json_answer(200, &done))
+}
+
+/// `POST …/serviceaccounts/{name}/token`.
+pub(super) fn token(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
+    let answer = tokens::request(&cx.client, &t.ns, &t.name, &input.object()?)?;
+    Ok(json_answer(201, &answer))
+}
+
+/// Nobody gives others more than they have: a write of a role or binding is tried without writing,
+/// and what would come of it is looked at.
+pub(super) async fn check_grant(
+    cx: &Context,
+    t: &Target,
+    input: &Input<'_>,
+    user: &User,
+    method: &Method,
+) -> Result<()> {
+    let granting = t.res.group == "rbac.authorization.k8s.io" && t.sub.is_empty();
+    if !granting || user.is_master() || *method == Method::DELETE {
+        return Ok(());
+    }
+    let options = WriteOptions {
+        dry_run: true,
+        ..input.options()?
+    };
+    let api = cx.client.api();
+    let object = match method.as_str() {
+        "POST" => api.create(t.res, &t.ns, input.object()?, &options).await?,
+        "PUT" => {
+            api.update(t.res, &t.ns, "", input.object()?, &options)
+                .await?
+        }
+        _ => {
+            let patch = patch_of(input)?;
+            api.patch(t.res, &t.ns, &t.name, "", &patch, &options)
+                .await?
+        }
+    };
+    rbac::check_write(&cx.client, user, t.res, &t.ns, object.value())
 }
 
 fn done() -> Answer {

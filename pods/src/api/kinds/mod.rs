@@ -3,6 +3,8 @@
 //! Everything else (paths, discovery, OpenAPI, tables, selectors, garbage collection, the commands)
 //! follows from the row. The shape of a kind is in `pods/schema/types.txt`.
 
+mod clusterrole;
+mod clusterrolebinding;
 mod configmap;
 mod controllerrevision;
 mod cronjob;
@@ -14,6 +16,7 @@ mod event;
 mod job;
 mod lease;
 mod limitrange;
+mod metrics;
 mod namespace;
 mod node;
 mod persistentvolume;
@@ -26,6 +29,8 @@ mod replicaset;
 mod replicationcontroller;
 mod resourcequota;
 mod reviews;
+mod role;
+mod rolebinding;
 mod secret;
 mod service;
 mod serviceaccount;
@@ -33,7 +38,11 @@ mod statefulset;
 mod storageclass;
 mod workload;
 
-pub use reviews::{SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW, SELF_SUBJECT_RULES_REVIEW};
+pub use metrics::{NODE_METRICS, POD_METRICS};
+pub use reviews::{
+    LOCAL_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW,
+    SELF_SUBJECT_RULES_REVIEW, SUBJECT_ACCESS_REVIEW, TOKEN_REVIEW,
+};
 
 use k8s_openapi::api;
 
@@ -83,6 +92,10 @@ kinds! {
     job::JOB: api::batch::v1::Job,
     cronjob::CRON_JOB: api::batch::v1::CronJob,
     priorityclass::PRIORITY_CLASS: api::scheduling::v1::PriorityClass,
+    role::ROLE: api::rbac::v1::Role,
+    rolebinding::ROLE_BINDING: api::rbac::v1::RoleBinding,
+    clusterrole::CLUSTER_ROLE: api::rbac::v1::ClusterRole,
+    clusterrolebinding::CLUSTER_ROLE_BINDING: api::rbac::v1::ClusterRoleBinding,
 }
 
 /// Kinds that are asked and not kept.
@@ -90,11 +103,17 @@ pub static REVIEWS: &[Res] = &[
     &SELF_SUBJECT_REVIEW,
     &SELF_SUBJECT_ACCESS_REVIEW,
     &SELF_SUBJECT_RULES_REVIEW,
+    &SUBJECT_ACCESS_REVIEW,
+    &LOCAL_SUBJECT_ACCESS_REVIEW,
+    &TOKEN_REVIEW,
 ];
+
+/// Kinds that are measured and not kept.
+pub static MEASURED: &[Res] = &[&NODE_METRICS, &POD_METRICS];
 
 /// Everything that has a path.
 pub fn served() -> impl Iterator<Item = Res> {
-    ALL.iter().chain(REVIEWS).copied()
+    ALL.iter().chain(REVIEWS).chain(MEASURED).copied()
 }
 
 /// The kind that a path names.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::resource::Resource;
+use crate::api::resource::{Resource, Subresource};
 use crate::api::table::{Column, age};
 use crate::store::Object;
 
@@ -13,6 +13,13 @@ pub static SERVICE_ACCOUNT: Resource = Resource {
     kind: "ServiceAccount",
     short_names: &["sa"],
     returns_deleted: true,
+    extra: &[Subresource::of(
+        "token",
+        &["create"],
+        "authentication.k8s.io",
+        "v1",
+        "TokenRequest",
+    )],
     columns: &[
         Column::text("Name"),
         Column::int("Secrets"),

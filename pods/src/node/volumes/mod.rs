@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use crate::api::auth::token::{DEFAULT_SECONDS, POD_SECONDS};
+
 use super::dirs::Dirs;
 use super::memory::every_container;
 use super::names;
@@ -92,6 +94,27 @@ fn environment_refers(container: &Container, kind: &str, name: &str) -> bool {
             })
 }
 
+/// How long until a token of the pod's volumes is to be replaced; `None` where it has none.
+pub fn token_life(pod: &Pod) -> Option<std::time::Duration> {
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_ref());
+    let projected = volumes
+        .into_iter()
+        .flatten()
+        .filter_map(|v| v.projected.as_ref());
+    let sources = projected.flat_map(|p| p.sources.iter().flatten());
+    let seconds = sources
+        .filter_map(|s| s.service_account_token.as_ref())
+        .map(|t| match t.expiration_seconds {
+            // These last a year, and are made anew each day.
+            Some(POD_SECONDS) if t.audience.is_none() => 24 * 3600,
+            other => other.unwrap_or(DEFAULT_SECONDS) * 4 / 5,
+        });
+    let least = seconds.min()?;
+    Some(std::time::Duration::from_secs(
+        u64::try_from(least).unwrap_or(600) + 1,
+    ))
+}
+
 /// Makes or refreshes every volume of the pod. The error names the volume.
 pub fn prepare(
     pod: &Pod,
@@ -131,7 +154,7 @@ fn one(
     if let Some(empty) = &volume.empty_dir {
         return empty_dir(&dir, empty, group);
     }
-    let files = payload::files(pod, volume, sources, facts, group.is_some())?;
+    let files = payload::files(pod, volume, sources, facts, group.is_some(), &dir)?;
     fs::create_dir_all(&dir).map_err(|e| said(&dir, &e))?;
     atomic::write(&dir, &files, group).map_err(|e| said(&dir, &e))
 }

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume};
+use k8s_openapi::api::core::v1::{
+    DownwardAPIVolumeFile, KeyToPath, Pod, ServiceAccountTokenProjection, Volume,
+};
 
+use crate::api::auth::token::{DEFAULT_SECONDS, times};
 use crate::node::memory::every_container;
 use crate::node::sources::{Facts, Sources, config_map_data, field, resource, secret_data};
 
@@ -30,9 +33,11 @@ pub fn files(
     sources: &impl Sources,
     facts: &Facts,
     grouped: bool,
+    present: &Path,
 ) -> Result<Files, String> {
     let mut gather = Gather {
         pod,
+        present,
         sources,
         facts,
         grouped,
@@ -58,8 +63,8 @@ pub fn files(
                 gather.secret(&secret.name, secret.items.as_deref(), optional, mode)?;
             } else if let Some(downward) = &source.downward_api {
                 gather.downward(downward.items.as_deref(), mode)?;
-            } else if source.service_account_token.is_some() {
-                return Err("service account tokens are not issued yet".to_owned());
+            } else if let Some(token) = &source.service_account_token {
+                gather.token(token, mode)?;
             } else {
                 return Err("this projected source is not supported here".to_owned());
             }
@@ -70,13 +75,42 @@ pub fn files(
 
 struct Gather<'a, S> {
     pod: &'a Pod,
+    /// What the volume holds now.
+    present: &'a Path,
     sources: &'a S,
     facts: &'a Facts,
     grouped: bool,
     files: Files,
 }
 
+/// Whether a token is to be replaced: four fifths of its life are over, or a day.
+fn is_old(token: &str, now: i64) -> bool {
+    times(token).is_none_or(|(made, end)| {
+        let age = now - made;
+        age < 0 || age * 5 > (end - made) * 4 || age > 24 * 3600
+    })
+}
+
 impl<S: Sources> Gather<'_, S> {
+    /// The token that is there, as long as it is young; else a new one.
+    fn token(
+        &mut self,
+        source: &ServiceAccountTokenProjection,
+        mode: Option<i32>,
+    ) -> Result<(), String> {
+        let now = crate::node::now().as_second();
+        let present = std::fs::read_to_string(self.present.join(&source.path)).ok();
+        let token = match present.filter(|token| !is_old(token, now)) {
+            Some(token) => token,
+            None => {
+                let audience = source.audience.as_deref().unwrap_or_default();
+                let seconds = source.expiration_seconds.unwrap_or(DEFAULT_SECONDS);
+                self.sources.token(self.pod, audience, seconds)?
+            }
+        };
+        self.put(&source.path, token.into_bytes(), mode)
+    }
+
     fn config_map(
         &mut self,
         name: &str,

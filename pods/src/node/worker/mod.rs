@@ -26,7 +26,7 @@ use super::plan::{Plan, plan};
 use super::probe::{Probers, Report};
 use super::run::{Shared, reference};
 use super::runtime::Runtime;
-use super::status;
+use super::{status, volumes};
 use crate::api::kinds;
 
 /// After something did not answer it is asked again: after this at first, twice as long each time.
@@ -74,6 +74,8 @@ pub struct Worker {
     probers: Probers,
     reports: mpsc::UnboundedReceiver<Report>,
     volumes_due: bool,
+    /// When a token of its volumes is to be replaced.
+    tokens_until: Option<tokio::time::Instant>,
     runtime_name: String,
     /// Something could not be stopped; it is tried again after this.
     rest: Option<Timestamp>,
@@ -116,6 +118,7 @@ impl Worker {
             probers: Probers::new(sender),
             reports,
             volumes_due: false,
+            tokens_until: None,
             runtime_name: String::new(),
             rest: None,
             away: AWAY,
@@ -147,6 +150,7 @@ impl Worker {
                 Some(done) = self.tasks.join_next() => self.finished(done.ok()),
                 Some(report) = self.reports.recv() => self.report(report),
                 () = pause(sleep) => {}
+                () = tokens_end(self.tokens_until) => self.volumes_due = true,
             }
             while let Ok(wake) = wakes.try_recv() {
                 self.woken(wake);
@@ -202,7 +206,9 @@ impl Worker {
             Aim::Run => {
                 self.probers
                     .tend(&self.pod, &runtime, &self.memory, &self.shared.cri);
-                self.refresh_volumes().await;
+                if runtime.ready_sandbox().is_some() {
+                    self.refresh_volumes().await;
+                }
             }
             Aim::End(_) | Aim::Go => {
                 plan = self.stopping(&runtime, matches!(aim, Aim::Go));
@@ -313,9 +319,12 @@ impl Worker {
     }
 
     async fn refresh_volumes(&mut self) {
-        if !std::mem::take(&mut self.volumes_due) {
+        let life = volumes::token_life(&self.pod);
+        let adopted = life.is_some() && self.tokens_until.is_none();
+        if !std::mem::take(&mut self.volumes_due) && !adopted {
             return;
         }
+        self.tokens_until = life.map(|life| tokio::time::Instant::now() + life);
         if let Err(why) = self.shared.volumes(&self.pod).await {
             let object = reference(&self.pod, None);
             self.shared.events.warning(&object, "FailedMount", why);
@@ -338,6 +347,13 @@ enum Next {
 fn until(at: Timestamp) -> Duration {
     let left = at.as_nanosecond() - Timestamp::now().as_nanosecond();
     Duration::from_nanos(u64::try_from(left).unwrap_or(0)) + Duration::from_millis(1)
+}
+
+async fn tokens_end(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn pause(time: Option<Duration>) {
