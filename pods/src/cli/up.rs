@@ -24,6 +24,9 @@ pub struct Options {
     /// Apply these manifests once the API is up.
     #[arg(short, long)]
     filename: Vec<PathBuf>,
+    /// Give this to rrun-cri as well, may be repeated: --cri-arg=--root=/srv/cri
+    #[arg(long, allow_hyphen_values = true)]
+    cri_arg: Vec<String>,
     #[command(flatten)]
     serve: serve::Options,
 }
@@ -38,7 +41,7 @@ pub struct DownOptions {
 
 /// Runs until told to stop. Containers run on then, as after a crash.
 pub fn run(options: Options, socket: &Path) -> anyhow::Result<()> {
-    let mut cri = start_cri(&options.serve.cri_socket)?;
+    let mut cri = start_cri(&options.serve.cri_socket, &options.cri_arg)?;
     let apply = (!options.filename.is_empty()).then(|| {
         let (files, socket) = (options.filename.clone(), socket.to_owned());
         std::thread::spawn(move || apply(&files, &socket))
@@ -58,7 +61,7 @@ pub fn run(options: Options, socket: &Path) -> anyhow::Result<()> {
 }
 
 /// Starts rrun-cri where nobody answers on its socket.
-fn start_cri(socket: &str) -> anyhow::Result<Option<Child>> {
+fn start_cri(socket: &str, more: &[String]) -> anyhow::Result<Option<Child>> {
     let path = Path::new(socket.strip_prefix("unix://").unwrap_or(socket));
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Ok(None);
@@ -74,6 +77,7 @@ fn start_cri(socket: &str) -> anyhow::Result<Option<Child>> {
         .arg("serve")
         .arg("--listen")
         .arg(format!("unix://{}", path.display()))
+        .args(more)
         .stdin(Stdio::null())
         .spawn()
         .with_context(|| {
@@ -133,7 +137,19 @@ fn apply(files: &[PathBuf], socket: &Path) {
 
 /// Removes what runs, in every namespace.
 pub async fn down(api: &Api, options: &DownOptions) -> anyhow::Result<()> {
-    for kind in ["deployments", "replicasets", "services", "pods"] {
+    // Who makes pods goes before the pods that it made.
+    let kinds = [
+        "cronjobs",
+        "jobs",
+        "deployments",
+        "statefulsets",
+        "daemonsets",
+        "replicasets",
+        "replicationcontrollers",
+        "services",
+        "pods",
+    ];
+    for kind in kinds {
         let res = kinds::find(kind)?;
         let list = api.get(&kinds::path(res, "", None)).await?;
         for item in list["items"].as_array().into_iter().flatten() {
