@@ -417,7 +417,7 @@ mod tests {
             endpoint("10.1.0.2", true, true, false),
             endpoint("10.1.0.4", false, false, false)
         ]);
-        let text = plan("t", &[service(json!({}))], &[slice(endpoints)], None).unwrap();
+        let text = plan("t", &[service(json!({}))], &[slice(endpoints)], &[]).unwrap();
         assert!(text.contains("10.96.0.7 . tcp . 80 : goto svc-"));
         assert!(text.contains("numgen inc mod 2 vmap"));
         assert!(text.contains("dnat ip to 10.1.0.2:8080") && !text.contains("10.1.0.4"));
@@ -432,7 +432,7 @@ mod tests {
 
     #[test]
     fn without_endpoints_the_address_refuses() {
-        let text = plan("t", &[service(json!({}))], &[], None).unwrap();
+        let text = plan("t", &[service(json!({}))], &[], &[]).unwrap();
         assert!(!text.contains("goto svc-") && text.contains("elements = { 10.96.0.7 }"));
     }
 
@@ -440,7 +440,7 @@ mod tests {
     fn headless_and_external_names_need_no_rules() {
         let headless = service(json!({"spec": {"clusterIP": "None", "clusterIPs": ["None"]}}));
         let external = service(json!({"spec": {"type": "ExternalName"}}));
-        assert_eq!(plan("t", &[headless, external], &[], None), None);
+        assert_eq!(plan("t", &[headless, external], &[], &[]), None);
     }
 
     #[test]
@@ -460,7 +460,7 @@ mod tests {
     fn affinity_and_node_ports() {
         let with = json!({"spec": {"sessionAffinity": "ClientIP", "ports": [{"name": "http", "port": 80, "nodePort": 30080}]}});
         let endpoints = json!([endpoint("10.1.0.2", true, true, false)]);
-        let text = plan("t", &[service(with)], &[slice(endpoints)], None).unwrap();
+        let text = plan("t", &[service(with)], &[slice(endpoints)], &[]).unwrap();
         assert!(text.contains("jhash ip saddr mod 1") && text.contains("tcp . 30080 : goto svc-"));
     }
 }
