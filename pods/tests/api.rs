@@ -271,7 +271,7 @@ fn lists_select_and_page() {
     assert_eq!(seen, ["m0", "m1", "m2", "m3", "m4", "m5", "m6"]);
     let (_, table) = s.request(
         "GET",
-        MAPS,
+        &format!("{MAPS}?{OURS}"),
         "accept: application/json;as=Table;v=v1;g=meta.k8s.io\r\n",
         "",
     );

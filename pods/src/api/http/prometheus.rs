@@ -79,8 +79,9 @@ fn process(out: &mut String) {
             .and_then(|f| f.parse().ok())
             .unwrap_or(0.0)
     };
-    let ticks = rustix::param::clock_ticks_per_second() as f64;
-    let page = rustix::param::page_size() as f64;
+    let small = |n: u64| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    let ticks = small(rustix::param::clock_ticks_per_second());
+    let page = small(rustix::param::page_size() as u64);
     let uptime = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let boot: f64 = uptime
         .lines()
@@ -101,7 +102,7 @@ fn process(out: &mut String) {
             "gauge",
             boot + field(22) / ticks,
         ),
-        ("process_open_fds", "gauge", files as f64),
+        ("process_open_fds", "gauge", small(files as u64)),
     ];
     for (name, kind, value) in rows {
         head(out, name, kind, "Of this process.");
