@@ -76,7 +76,9 @@ fn mount(pod: &mut Value) {
     let fresh = known.is_none();
     let mut used = false;
     for list in ["initContainers", "containers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        // Not by index, which would leave a null where there was nothing.
+        let all = spec.get_mut(list).and_then(Value::as_array_mut);
+        for container in all.into_iter().flatten() {
             if !container["volumeMounts"].is_array() {
                 container["volumeMounts"] = json!([]);
             }
@@ -123,6 +125,7 @@ mod tests {
         mount(&mut pod);
         let spec = &pod["spec"];
         assert_eq!(spec["volumes"].as_array().unwrap().len(), 1);
+        assert!(spec.get("initContainers").is_none(), "no null is left");
         let name = &spec["volumes"][0]["name"];
         assert_eq!(spec["containers"][0]["volumeMounts"][0]["name"], *name);
         assert_eq!(
