@@ -1,6 +1,6 @@
 //! Who may do what: roles, tokens of ServiceAccounts, impersonation, reviews.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value)]
 
 mod support;
 
