@@ -50,14 +50,13 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // Not for people, and as small as can be: no arguments are parsed.
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|a| a == sandbox::init::COMMAND)
-    {
-        return match sandbox::init::run() {
+    if let Some(result) = helper() {
+        return match result {
             Ok(()) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::FAILURE,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
         };
     }
     let cli = Cli::parse();
@@ -72,6 +71,16 @@ fn main() -> ExitCode {
             eprintln!("rrun-cri: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The commands that are not for people: this program as a process of a pod. As small as can be, so
+/// no arguments are parsed.
+fn helper() -> Option<Result<()>> {
+    match std::env::args_os().nth(1)?.to_str()? {
+        sandbox::init::COMMAND => Some(sandbox::init::run()),
+        sandbox::users::COMMAND => Some(sandbox::users::run()),
+        _ => None,
     }
 }
 

@@ -66,6 +66,9 @@ fn namespaces(input: &Input<'_>) -> Result<Value> {
     let own = input.security.namespace_options.clone().unwrap_or_default();
     let pinned = |kind: &str| pin(&input.facts.sandbox_dir, kind);
     let mut all = vec![json!({"type": "mount"})];
+    if input.facts.users_of_pod.is_some() {
+        all.push(json!({"type": "user", "path": pinned("user")}));
+    }
     if pod.network() != NamespaceMode::Node {
         all.push(json!({"type": "network", "path": pinned("net")}));
         all.push(json!({"type": "uts", "path": pinned("uts")}));

@@ -17,6 +17,7 @@ use rrun_images::ImageConfig;
 use serde_json::{Value, json};
 
 use crate::error::Result;
+use crate::sandbox::IdMaps;
 use crate::store::{ContainerRecord, SandboxRecord};
 
 pub use linux::{asked_seccomp, resources};
@@ -44,6 +45,8 @@ pub struct Facts {
     pub sandbox_dir: PathBuf,
     /// Pid namespace to join, where it is not the container's own or the machine's.
     pub pid_namespace: Option<PathBuf>,
+    /// Maps of the pod's user namespace; `None` for the machine's.
+    pub users_of_pod: Option<IdMaps>,
     /// The cgroup of the container, as the runtime wants it in `cgroupsPath`.
     pub cgroup: String,
     /// Pure cgroup version 2.

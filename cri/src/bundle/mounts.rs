@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use rrun_cri_api::v1::{Mount, MountPropagation};
+use rrun_cri_api::v1::{IdMapping, Mount, MountPropagation};
 use serde_json::{Value, json};
 
 use super::Input;
 use crate::error::{Error, Result};
+use crate::sandbox::IdMaps;
 
 /// What a mount of the request stands on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,13 +64,17 @@ pub(super) fn mounts(input: &Input<'_>) -> Result<Mounts> {
                 mount.container_path
             )));
         }
-        let made = bind(mount, fact, &mut root)?;
+        let mut made = bind(mount, fact, &mut root)?;
+        if matches!(fact.source, Source::Layers(_)) {
+            map_ids(&mut made, input.facts.users_of_pod);
+        }
         all.push((destination, made));
     }
     // A mount comes after those on whose path it lies; otherwise the order stays.
     all.sort_by_key(|(destination, _)| destination.components().count());
-    let overlay = json!({"destination": "/", "type": "overlay", "source": "overlay",
+    let mut overlay = json!({"destination": "/", "type": "overlay", "source": "overlay",
         "options": input.facts.rootfs});
+    map_ids(&mut overlay, input.facts.users_of_pod);
     let mut mounts = vec![overlay];
     mounts.extend(all.into_iter().map(|(_, mount)| mount));
     Ok((mounts, root))
@@ -91,6 +96,15 @@ fn defaults(input: &Input<'_>) -> Vec<Value> {
     } else {
         "ro"
     };
+    // A sysfs belongs to a network namespace, and the pod's user namespace owns none of the machine's.
+    let host_sys = input.facts.users_of_pod.is_some() && input.sandbox.host_network();
+    let sys = if host_sys {
+        json!({"destination": "/sys", "type": "bind", "source": "/sys",
+            "options": ["rbind", "rslave", "nosuid", "noexec", "nodev", "rro"]})
+    } else {
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
+            "options": ["nosuid", "noexec", "nodev", access]})
+    };
     vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc",
             "options": ["nosuid", "noexec", "nodev"]}),
@@ -100,8 +114,7 @@ fn defaults(input: &Input<'_>) -> Vec<Value> {
             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
             "options": ["nosuid", "noexec", "nodev"]}),
-        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs",
-            "options": ["nosuid", "noexec", "nodev", access]}),
+        sys,
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
             "options": ["nosuid", "noexec", "nodev", "relatime", access]}),
     ]
@@ -169,13 +182,35 @@ fn bind(mount: &Mount, fact: &MountFact, root: &mut Option<&'static str>) -> Res
         (false, true) => "ro",
         (false, false) => "rw",
     });
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(Error::Unimplemented("a mount with id mappings"));
+    if mount.uid_mappings.is_empty() != mount.gid_mappings.is_empty() {
+        return bad("uid_mappings and gid_mappings come together");
     }
-    match &fact.source {
-        Source::Path(source) => Ok(json!({"destination": mount.container_path, "type": "bind",
-            "source": source, "options": options})),
-        Source::Layers(layers) => Ok(image(mount, layers)),
+    let source = match &fact.source {
+        Source::Path(source) => source,
+        Source::Layers(layers) => return Ok(image(mount, layers)),
+    };
+    let mut made = json!({"destination": mount.container_path, "type": "bind",
+        "source": source, "options": options});
+    if !mount.uid_mappings.is_empty() {
+        made["uidMappings"] = mappings(&mount.uid_mappings);
+        made["gidMappings"] = mappings(&mount.gid_mappings);
+    }
+    Ok(made)
+}
+
+/// `uidMappings` of config.json.
+fn mappings(all: &[IdMapping]) -> Value {
+    all.iter()
+        .map(|m| json!({"containerID": m.container_id, "hostID": m.host_id, "size": m.length}))
+        .collect()
+}
+
+/// An image's files have the machine's ids; the pod's user namespace sees them as its own.
+fn map_ids(mount: &mut Value, users: Option<IdMaps>) {
+    if let Some(users) = users {
+        let (uids, gids) = users.to_json();
+        mount["uidMappings"] = uids;
+        mount["gidMappings"] = gids;
     }
 }
 

@@ -13,7 +13,7 @@ use crate::bundle::{DeviceNode, Facts, MountFact, Source};
 use crate::config::CgroupDriver;
 use crate::daemon::Daemon;
 use crate::error::Error;
-use crate::sandbox;
+use crate::sandbox::{self, IdMaps};
 use crate::store::{ContainerRecord, SandboxRecord};
 
 /// Gathers everything, and makes the writable layer.
@@ -27,9 +27,17 @@ pub fn gather(daemon: &Daemon, sandbox: &SandboxRecord, record: &ContainerRecord
     let dir = daemon.config.container_dir(&record.id);
     let rootfs = daemon.images.rootfs(&record.image_id, &record.id, &dir)?;
     let volumes = image.config.volumes.iter().enumerate();
-    let volumes = volumes
+    let volumes: Vec<(String, PathBuf)> = volumes
         .map(|(n, path)| Ok((path.clone(), volume(&dir, n)?)))
         .collect::<Result<_>>()?;
+    let users_of_pod = users_of_pod(sandbox, &security)?;
+    if let Some(maps) = &users_of_pod {
+        let made = volumes.iter().map(|(_, dir)| dir);
+        for dir in made.chain(std::iter::once(&rootfs.upper)) {
+            let meta = fs::metadata(dir).with_context(|| format!("stat {}", dir.display()))?;
+            maps.shift_owner(dir, meta.uid(), meta.gid())?;
+        }
+    }
     Ok(Facts {
         users: etc::read(&rootfs.lower)?,
         rootfs: rootfs.mount_options(),
@@ -39,6 +47,7 @@ pub fn gather(daemon: &Daemon, sandbox: &SandboxRecord, record: &ContainerRecord
         devices: devices(record, &security)?,
         sandbox_dir: daemon.config.sandbox_dir(&sandbox.id),
         pid_namespace: pid_namespace(daemon, sandbox, record, &security)?,
+        users_of_pod,
         cgroup: cgroup_path(daemon, sandbox, &record.id),
         unified: daemon.cgroups.unified,
         swap_limit: swap_limit(daemon),
@@ -49,6 +58,22 @@ pub fn gather(daemon: &Daemon, sandbox: &SandboxRecord, record: &ContainerRecord
         oom_floor: oom_floor()?,
         arch: std::env::consts::ARCH.to_owned(),
     })
+}
+
+/// The pod's user namespace, which a container cannot choose for itself.
+fn users_of_pod(
+    sandbox: &SandboxRecord,
+    security: &LinuxContainerSecurityContext,
+) -> Result<Option<IdMaps>> {
+    let pod = IdMaps::of(&sandbox.namespaces())?;
+    let own = security.namespace_options.as_ref();
+    if let Some(own) = own.filter(|o| o.userns_options.is_some()) {
+        if IdMaps::of(own)? != pod {
+            let why = "linux.security_context.namespace_options.userns_options: not the pod's";
+            return Err(Error::invalid(why).into());
+        }
+    }
+    Ok(pod)
 }
 
 /// A directory of the container's own for a volume that the image declares.

@@ -15,6 +15,7 @@ pub async fn handle(
     request: v1::StatusRequest,
 ) -> Result<v1::StatusResponse> {
     let network = daemon.network.status().await;
+    let user_namespaces = user_namespaces();
     let mut info = HashMap::new();
     if request.verbose {
         let config = &daemon.config;
@@ -46,14 +47,24 @@ pub async fn handle(
             features: Some(v1::RuntimeHandlerFeatures {
                 // mount_setattr(2): kernel 5.12.
                 recursive_read_only_mounts: true,
-                user_namespaces: false,
+                user_namespaces,
             }),
         }],
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
-            user_namespaces_host_network: false,
+            user_namespaces_host_network: user_namespaces,
         }),
     })
+}
+
+/// The kernel makes user namespaces, and overlays of id-mapped layers (5.19).
+fn user_namespaces() -> bool {
+    let release = nix::sys::utsname::uname().map(|u| u.release().to_os_string());
+    let release = release.unwrap_or_default();
+    let mut parts = release.to_str().unwrap_or_default().split(['.', '-']);
+    let mut number = || parts.next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    let allowed = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
+    (number(), number()) >= (5, 19) && allowed.is_ok_and(|n| n.trim() != "0")
 }
 
 /// The programs that this one was started with may have been removed since.

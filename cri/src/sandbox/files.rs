@@ -30,7 +30,10 @@ pub fn mount_shm(plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let target = plan.dir.join("shm");
-    let options = format!("mode=1777,size={SHM_SIZE}");
+    let mut options = format!("mode=1777,size={SHM_SIZE}");
+    if let Some(maps) = &plan.users {
+        let _ = write!(options, ",uid={},gid={}", maps.uids.host, maps.gids.host);
+    }
     mount(
         Some("shm"),
         &target,
@@ -62,16 +65,20 @@ pub fn write(plan: &Plan, ips: &PodIps) -> Result<()> {
     } else {
         (hosts(&plan.hostname, ips), plan.hostname.clone())
     };
-    put(&plan.dir, "resolv.conf", &resolv)?;
-    put(&plan.dir, "hosts", &hosts)?;
-    put(&plan.dir, "hostname", &format!("{hostname}\n"))
+    put(plan, "resolv.conf", &resolv)?;
+    put(plan, "hosts", &hosts)?;
+    put(plan, "hostname", &format!("{hostname}\n"))
 }
 
-fn put(dir: &Path, name: &str, text: &str) -> Result<()> {
-    let path = dir.join(name);
+fn put(plan: &Plan, name: &str, text: &str) -> Result<()> {
+    let path = plan.dir.join(name);
     fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644))
-        .with_context(|| format!("chmod {}", path.display()))
+        .with_context(|| format!("chmod {}", path.display()))?;
+    match &plan.users {
+        Some(maps) => maps.shift_owner(&path, 0, 0),
+        None => Ok(()),
+    }
 }
 
 /// resolv.conf(5).

@@ -27,7 +27,7 @@ use super::{namespaces, pin};
 pub const COMMAND: &str = "pod-init";
 
 /// An account that owns nothing, as pause images have it.
-const NOBODY: u32 = 65_535;
+pub const NOBODY: u32 = 65_535;
 
 /// Starts the process in a new pid namespace and pins that. For the thread that makes the
 /// namespaces: its children are in the new one from here on.
@@ -50,8 +50,12 @@ pub fn start(dir: &Path) -> Result<Child> {
     Ok(child)
 }
 
-/// Is that process: never returns unless something fails.
+/// Is that process: never returns unless something fails. An argument says which user to be, in a
+/// user namespace that may be too small for the usual one.
 pub fn run() -> Result<()> {
+    let user = std::env::args().nth(2).map_or(Ok(NOBODY), |arg| {
+        arg.parse().with_context(|| format!("{arg:?} is no user"))
+    })?;
     let signals = SigSet::all();
     signals.thread_block().context("block signals")?;
     let mut go = [0; 1];
@@ -60,8 +64,8 @@ pub fn run() -> Result<()> {
         .context("the daemon ended before the namespace was pinned")?;
     empty_root().context("make an empty root")?;
     setgroups(&[]).context("drop groups")?;
-    setgid(Gid::from_raw(NOBODY)).context("drop the group")?;
-    setuid(Uid::from_raw(NOBODY)).context("drop the user and its capabilities")?;
+    setgid(Gid::from_raw(user)).context("drop the group")?;
+    setuid(Uid::from_raw(user)).context("drop the user and its capabilities")?;
     nix::sys::prctl::set_no_new_privs().context("set no_new_privs")?;
     loop {
         if signals.wait().context("wait for a signal")? == Signal::SIGCHLD {

@@ -5,6 +5,7 @@ pub mod files;
 pub mod init;
 pub mod namespaces;
 mod plan;
+pub mod users;
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -17,6 +18,7 @@ use crate::network::{PodIps, PodNetRequest};
 use crate::store::SandboxRecord;
 
 pub use plan::Plan;
+pub use users::IdMaps;
 
 /// The pin of a namespace (`net`, `ipc`, `uts`, `user`, `pid`) of a sandbox.
 pub fn pin(dir: &Path, kind: &str) -> PathBuf {

@@ -8,16 +8,17 @@ use std::process::Child;
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 
+use super::users::Helper;
 use super::{Plan, init, pin};
 
 /// Makes and pins the namespaces of a plan, with their hostname and sysctls.
 ///
 /// Gives the first process of a shared pid namespace, which the caller is to reap.
 pub fn make(plan: &Plan) -> Result<Option<Child>> {
-    if plan.namespaces.is_empty() && !plan.shared_pid {
+    if plan.namespaces.is_empty() && !plan.shared_pid && plan.users.is_none() {
         return Ok(None);
     }
     // A thread of its own: it leaves the machine's namespaces and never comes back.
@@ -36,7 +37,36 @@ fn make_here(plan: &Plan) -> Result<Option<Child>> {
         .namespaces
         .iter()
         .fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
+    if let Some(maps) = &plan.users {
+        let sysctls: Vec<_> = plan.sysctls.iter().map(|(k, v)| format!("{}={v}", sysctl_path(k))).collect();
+        let helper = Helper::start(maps, flags, plan.shared_pid, &sysctls)?;
+        let pinned = enter(plan, helper.pid).and_then(|()| prepare(plan));
+        // Without the word to go on a first process ends: nothing unpinned is left behind.
+        helper.finish(plan.shared_pid && pinned.is_ok())?;
+        return pinned.map(|()| None);
+    }
     unshare(flags).with_context(|| format!("unshare {flags:?}"))?;
+    prepare(plan)?;
+    plan.shared_pid.then(|| init::start(&plan.dir)).transpose()
+}
+
+/// Enters the namespaces that process `pid` is in, and pins those that a thread cannot enter.
+fn enter(plan: &Plan, pid: u32) -> Result<()> {
+    for (kind, flag) in &plan.namespaces {
+        let path = format!("/proc/{pid}/ns/{kind}");
+        let file = File::open(&path).with_context(|| format!("open {path}"))?;
+        setns(&file, *flag).with_context(|| format!("enter {path}"))?;
+    }
+    let pid_too = plan.shared_pid.then_some("pid");
+    for kind in std::iter::once("user").chain(pid_too) {
+        let source = format!("/proc/{pid}/ns/{kind}");
+        bind(Path::new(&source), &pin(&plan.dir, kind))?;
+    }
+    Ok(())
+}
+
+/// Hostname, sysctls and pins of the namespaces that this thread is in.
+fn prepare(plan: &Plan) -> Result<()> {
     if !plan.hostname.is_empty() {
         sethostname(&plan.hostname).with_context(|| format!("set hostname {}", plan.hostname))?;
     }
@@ -47,7 +77,7 @@ fn make_here(plan: &Plan) -> Result<Option<Child>> {
         let source = format!("/proc/thread-self/ns/{kind}");
         bind(Path::new(&source), &pin(&plan.dir, kind))?;
     }
-    plan.shared_pid.then(|| init::start(&plan.dir)).transpose()
+    Ok(())
 }
 
 /// Pins a namespace.
@@ -66,8 +96,23 @@ pub fn bind(source: &Path, target: &Path) -> Result<()> {
 /// `/proc/sys` shows every thread the values of its own namespaces. A dot in an interface's name
 /// is written as a slash in the key, which the plan has made dots; the kernel has no such keys.
 fn set_sysctl(key: &str, value: &str) -> Result<()> {
-    let path = format!("/proc/sys/{}", key.replace('.', "/"));
-    fs::write(&path, value).with_context(|| format!("set sysctl {key} to {value:?}"))
+    let path = sysctl_path(key);
+    match fs::write(&path, value) {
+        // Since kernel 6.9 those of an ipc namespace are the pod's root's alone, who has set it.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && has_value(&path, value) => {
+            Ok(())
+        }
+        written => written.with_context(|| format!("set sysctl {key} to {value:?}")),
+    }
+}
+
+fn sysctl_path(key: &str) -> String {
+    format!("/proc/sys/{}", key.replace('.', "/"))
+}
+
+fn has_value(path: &str, value: &str) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().eq(value.split_whitespace())
 }
 
 /// Lets the namespaces go. What is not pinned, or not there, is fine.

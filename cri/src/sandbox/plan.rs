@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use nix::sched::CloneFlags;
 use rrun_cri_api::v1::{DnsConfig, NamespaceMode};
 
+use super::IdMaps;
 use crate::error::{Error, Result};
 use crate::store::SandboxRecord;
 
@@ -16,6 +17,8 @@ pub struct Plan {
     pub dir: PathBuf,
     /// Namespaces to make and pin: name in `/proc/<pid>/ns` and flag.
     pub namespaces: Vec<(&'static str, CloneFlags)>,
+    /// The pod's user namespace, which then owns all others; `None` for the machine's.
+    pub users: Option<IdMaps>,
     /// True where the containers share a pid namespace, which needs a first process.
     pub shared_pid: bool,
     /// For the new UTS namespace; empty leaves the machine's.
@@ -40,10 +43,7 @@ impl Plan {
         let options = record.namespaces();
         let host_network = record.host_network();
         let own_ipc = options.ipc() != NamespaceMode::Node;
-        let userns = options.userns_options.as_ref();
-        if userns.is_some_and(|u| u.mode() == NamespaceMode::Pod && !u.uids.is_empty()) {
-            return Err(Error::Unimplemented("a pod with a user namespace"));
-        }
+        let users = IdMaps::of(&options)?;
         let mut namespaces = Vec::new();
         if !host_network {
             namespaces.push(("net", CloneFlags::CLONE_NEWNET));
@@ -57,6 +57,7 @@ impl Plan {
         Ok(Self {
             dir,
             namespaces,
+            users,
             shared_pid: options.pid() == NamespaceMode::Pod,
             hostname: if host_network {
                 String::new()

@@ -346,7 +346,15 @@ pub fn mkfifo(path: &Path, mode: u32) -> Result<()> {
         Mode::from_raw_mode(mode),
         0,
     )
-    .call("mknod", format_args!("{}, S_IFIFO", path.display()))
+    .call("mknod", format_args!("{}, S_IFIFO", path.display()))?;
+    // The umask took bits of it: a user namespace's root is anybody here, and has to open it.
+    rustix::fs::chmodat(
+        rustix::fs::CWD,
+        path,
+        Mode::from_raw_mode(mode),
+        rustix::fs::AtFlags::empty(),
+    )
+    .call("chmod", format_args!("{}, {mode:o}", path.display()))
 }
 
 /// fchdir(2).

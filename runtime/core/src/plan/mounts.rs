@@ -340,8 +340,12 @@ fn idmap(
     if !mapped && parsed.idmap.is_none() {
         return Ok(None);
     }
-    if !matches!(source, Source::Bind { .. }) {
-        return Err("id-mapped mounts are possible for bind mounts only");
+    let overlay = matches!(source, Source::Filesystem { kind, .. } if kind == "overlay");
+    if !overlay && !matches!(source, Source::Bind { .. }) {
+        return Err("id-mapped mounts are possible for bind mounts, and for an overlay's layers");
+    }
+    if overlay && !mapped {
+        return Err("idmap of an overlay needs uidMappings and gidMappings");
     }
     let maps = match (uids, gids) {
         (Some(uids), Some(gids)) if !uids.is_empty() && !gids.is_empty() => Some((

@@ -6,6 +6,7 @@ pub mod cgroupfs;
 mod copyup;
 pub mod devices;
 pub mod late;
+mod mapped_overlay;
 pub mod masks;
 pub mod mounts;
 
@@ -117,6 +118,8 @@ pub fn open_mapped_trees(plan: &Plan, trees: &mut Trees) -> Result<()> {
             nofollow,
         } = &m.source
         else {
+            let overlay = mounts::make(m, &plan.rootfs).with_context(what)?;
+            trees.insert(m.index, overlay);
             continue;
         };
         if let std::collections::btree_map::Entry::Vacant(e) = trees.entry(m.index) {

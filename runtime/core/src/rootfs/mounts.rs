@@ -36,7 +36,10 @@ pub fn make_using(mount: &Mount, place: &Path, used: &mut Used) -> Result<OwnedF
         .iter()
         .any(|(_, v)| v.as_ref().is_some_and(|v| v.len() > FSCONFIG_MAX));
     if kind == "overlay" {
-        return overlay(mount, source, data, place);
+        return match mount.idmap {
+            Some(_) => super::mapped_overlay::make(mount, place),
+            None => overlay(mount, source, data, place),
+        };
     }
     if long {
         return classic(kind, source, data, mount, place);
@@ -73,7 +76,7 @@ fn set(fs: &FsContext, key: &str, value: Option<&str>) -> Result<()> {
 
 /// Overlay with its layers given one by one (`lowerdir+`, kernel 6.5): neither
 /// 255 bytes nor a page of options limit how many there are.
-fn overlay(
+pub(super) fn overlay(
     mount: &Mount,
     source: &str,
     data: &[(String, Option<String>)],
@@ -107,7 +110,7 @@ fn layered(mount: &Mount, source: &str, data: &[(String, Option<String>)]) -> Re
 }
 
 /// Splits at ":" that no backslash escapes.
-fn split_layers(text: &str) -> Vec<String> {
+pub(super) fn split_layers(text: &str) -> Vec<String> {
     let mut layers = vec![String::new()];
     let mut chars = text.chars();
     while let Some(c) = chars.next() {
@@ -198,6 +201,12 @@ pub fn mount(
             } else {
                 mount
             };
+            if let Some(tree) = trees.remove(&mount.index) {
+                // Made by the parent, with its attributes.
+                mount::attach(tree.as_fd(), target.as_fd())?;
+                propagate(mount, tree.as_fd())?;
+                return Ok(None);
+            }
             let copyup = mount.tmpcopyup && kind == "tmpfs";
             let tree = if copyup {
                 let set = mount.attr.set & !attr::RDONLY;
