@@ -1,5 +1,8 @@
 //! Resource usage: of containers by their shims, of pods by their cgroups and namespaces.
 
+mod cgroup;
+pub mod metrics;
+mod network;
 mod pod;
 mod tree;
 

@@ -1,17 +1,16 @@
-//! Usage of a pod: the sum of its containers, and its network.
+//! Usage of a pod: what the kernel counts for its cgroup, and its network.
 
-use std::fs;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use futures_util::future::join_all;
-use nix::sched::{CloneFlags, setns};
 use rrun_cri_api::v1;
 
+use super::cgroup::Place;
+use super::network;
 use crate::daemon::{Daemon, blocking};
 use crate::id;
-use crate::sandbox;
-use crate::store::{ContainerPhase, SandboxPhase, SandboxRecord};
+use crate::store::{ContainerPhase, ContainerRecord, SandboxRecord};
 
 /// Usage of a pod and of its running containers.
 pub async fn sandbox(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<v1::PodSandboxStats> {
@@ -23,8 +22,12 @@ pub async fn sandbox(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<v1:
         .collect();
     let containers = join_all(running.iter().map(|c| super::container(daemon, c))).await;
     let containers: Vec<_> = containers.into_iter().filter_map(Result::ok).collect();
-    let pids = running.iter().map(|c| u64::from(c.pid > 0)).sum();
     let config = record.config();
+    let mut linux = whole(daemon, record, &running, &containers).await?;
+    linux.network = network::counters(daemon, record)
+        .await?
+        .map(|text| network::usage(&text));
+    linux.containers = containers;
     Ok(v1::PodSandboxStats {
         attributes: Some(v1::PodSandboxAttributes {
             id: record.id.clone(),
@@ -32,19 +35,43 @@ pub async fn sandbox(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<v1:
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
         }),
-        linux: Some(v1::LinuxPodSandboxStats {
-            cpu: Some(cpu(&containers)),
-            memory: Some(memory(&containers)),
-            network: network(daemon, record).await?,
-            process: Some(v1::ProcessUsage {
-                timestamp: id::now(),
-                process_count: Some(v1::UInt64Value { value: pids }),
-            }),
-            containers,
-            io: None,
-        }),
+        linux: Some(linux),
         windows: None,
     })
+}
+
+/// From the pod's own cgroup where it has one for itself, else the sum of its containers.
+async fn whole(
+    daemon: &Arc<Daemon>,
+    record: &SandboxRecord,
+    running: &[Arc<ContainerRecord>],
+    containers: &[v1::ContainerStats],
+) -> Result<v1::LinuxPodSandboxStats> {
+    let mut sharing = daemon.store.sandboxes.all();
+    sharing.retain(|entry| entry.get().cgroup_parent == record.cgroup_parent);
+    let own = sharing.len() == 1;
+    let pids: Vec<u32> = running.iter().map(|c| c.pid).collect();
+    let (daemon, containers) = (daemon.clone(), containers.to_vec());
+    blocking(move || {
+        let places = pids
+            .iter()
+            .filter_map(|pid| Place::of_process(&daemon.cgroups, *pid));
+        let places: Vec<_> = places.collect();
+        let count = places.iter().map(|p| p.processes().len() as u64).sum();
+        let now = id::now();
+        let pod = places.into_iter().next().filter(|_| own).map(Place::parent);
+        Ok(v1::LinuxPodSandboxStats {
+            cpu: Some(pod.as_ref().map_or_else(|| cpu(&containers), |p| p.cpu(now))),
+            memory: Some(pod.as_ref().map_or_else(|| memory(&containers), |p| p.memory(now))),
+            io: pod.as_ref().and_then(|p| p.io(now)),
+            process: Some(v1::ProcessUsage {
+                timestamp: now,
+                process_count: Some(v1::UInt64Value { value: count }),
+            }),
+            ..Default::default()
+        })
+    })
+    .await
 }
 
 fn cpu(containers: &[v1::ContainerStats]) -> v1::CpuUsage {
@@ -75,77 +102,5 @@ fn memory(containers: &[v1::ContainerStats]) -> v1::MemoryUsage {
         page_faults: sum(|m| m.page_faults),
         major_page_faults: sum(|m| m.major_page_faults),
         ..Default::default()
-    }
-}
-
-/// Counters of the interfaces in the pod's network namespace; none for the machine's.
-async fn network(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<Option<v1::NetworkUsage>> {
-    if record.host_network() || record.phase() != SandboxPhase::Ready {
-        return Ok(None);
-    }
-    let pin = sandbox::pin(&daemon.config.sandbox_dir(&record.id), "net");
-    let text = blocking(move || {
-        let file = fs::File::open(&pin).with_context(|| format!("open {}", pin.display()))?;
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                setns(&file, CloneFlags::CLONE_NEWNET)
-                    .with_context(|| format!("enter {}", pin.display()))?;
-                let path = "/proc/thread-self/net/dev";
-                fs::read_to_string(path).with_context(|| format!("read {path}"))
-            });
-            thread
-                .join()
-                .unwrap_or_else(|_| bail!("the thread that reads counters panicked"))
-        })
-    })
-    .await?;
-    let mut interfaces = interfaces(&text);
-    let default = interfaces.iter().position(|i| i.name == "eth0");
-    Ok(Some(v1::NetworkUsage {
-        timestamp: id::now(),
-        default_interface: default.map(|index| interfaces.remove(index)),
-        interfaces,
-    }))
-}
-
-/// `/proc/net/dev`, without the loopback.
-fn interfaces(text: &str) -> Vec<v1::NetworkInterfaceUsage> {
-    let line = |line: &str| {
-        let (name, counters) = line.split_once(':')?;
-        let counters: Vec<u64> = counters
-            .split_ascii_whitespace()
-            .map_while(|c| c.parse().ok())
-            .collect();
-        let at = |index: usize| counters.get(index).map(|v| v1::UInt64Value { value: *v });
-        Some(v1::NetworkInterfaceUsage {
-            name: name.trim().to_owned(),
-            rx_bytes: at(0),
-            rx_errors: at(2),
-            tx_bytes: at(8),
-            tx_errors: at(10),
-        })
-    };
-    text.lines()
-        .filter_map(line)
-        .filter(|i| i.name != "lo")
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counters_of_proc_net_dev() {
-        let text = "\
-Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop
-    lo:       1       0    0    0    0     0          0         0        1       0    0    0
-  eth0:     100       2    3    0    0     0          0         0      200       4    5    0
-";
-        let all = interfaces(text);
-        assert_eq!(all.len(), 1);
-        assert_eq!(all[0].rx_bytes.unwrap().value, 100);
-        assert_eq!(all[0].tx_errors.unwrap().value, 5);
     }
 }
