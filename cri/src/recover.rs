@@ -18,7 +18,7 @@ use rrun_task_api::pb::task_types::Status;
 use crate::container;
 use crate::daemon::{Daemon, blocking};
 use crate::rpc;
-use crate::sandbox;
+use crate::sandbox::{self, Failure};
 use crate::store::{ContainerPhase, ContainerRecord, Entry, SandboxPhase, SandboxRecord};
 
 /// What the world says of a container.
@@ -203,7 +203,7 @@ async fn recover_sandbox(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> 
     let _guard = entry.lock.lock().await;
     match step {
         SandboxStep::Keep => Ok(()),
-        SandboxStep::Stop => rpc::stop_sandbox_now(daemon, entry).await,
+        SandboxStep::Stop => rpc::stop_sandbox_now(daemon, entry, Failure::Ends).await,
         SandboxStep::Remove => rpc::remove_sandbox_now(daemon, entry).await,
     }?;
     Ok(())

@@ -67,11 +67,11 @@ fn users_of_pod(
 ) -> Result<Option<IdMaps>> {
     let pod = IdMaps::of(&sandbox.namespaces())?;
     let own = security.namespace_options.as_ref();
-    if let Some(own) = own.filter(|o| o.userns_options.is_some()) {
-        if IdMaps::of(own)? != pod {
-            let why = "linux.security_context.namespace_options.userns_options: not the pod's";
-            return Err(Error::invalid(why).into());
-        }
+    if let Some(own) = own.filter(|o| o.userns_options.is_some())
+        && IdMaps::of(own)? != pod
+    {
+        let why = "linux.security_context.namespace_options.userns_options: not the pod's";
+        return Err(Error::invalid(why).into());
     }
     Ok(pod)
 }

@@ -81,6 +81,15 @@ pub fn read_spec(daemon: &Daemon, id: &str) -> Result<Value> {
     serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))
 }
 
+/// Puts another config.json in the place of a container's, whole or not at all.
+pub fn replace_spec(daemon: &Daemon, id: &str, spec: &Value) -> Result<()> {
+    let path = daemon.config.bundle_dir(id).join("config.json");
+    let half = path.with_extension("json.new");
+    let text = serde_json::to_vec(spec).context("serialize config.json")?;
+    fs::write(&half, text).with_context(|| format!("write {}", half.display()))?;
+    fs::rename(&half, &path).with_context(|| format!("rename {}", half.display()))
+}
+
 /// Removes everything of a container that has no process. Any part may be gone.
 pub async fn remove(daemon: &Arc<Daemon>, record: &ContainerRecord) -> Result<()> {
     let daemon = daemon.clone();

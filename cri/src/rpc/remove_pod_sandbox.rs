@@ -7,7 +7,7 @@ use rrun_cri_api::v1;
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::nri::Event;
-use crate::sandbox;
+use crate::sandbox::{self, Failure};
 use crate::store::{Entry, SandboxPhase, SandboxRecord};
 
 /// Removes a sandbox with its containers. One that is gone is removed.
@@ -25,13 +25,13 @@ pub async fn handle(
 /// The same for an entry whose lock the caller holds.
 pub async fn remove(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Result<()> {
     let record = entry.get();
-    super::stop_pod_sandbox::stop(daemon, entry).await?;
+    super::stop_pod_sandbox::stop(daemon, entry, Failure::IsReported).await?;
     for container in daemon.containers_of(&record.id) {
         let _guard = container.lock.lock().await;
         super::remove_container::remove(daemon, &container).await?;
     }
     daemon.tell_pod(Event::RemovePodSandbox, &record).await;
-    undo(daemon, entry).await?;
+    undo(daemon, entry, Failure::IsReported).await?;
     daemon.publish(
         v1::ContainerEventType::ContainerDeletedEvent,
         &record.id,
@@ -41,13 +41,17 @@ pub async fn remove(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Resul
 }
 
 /// Removes what a sandbox without containers has, whole or half-made, and then its record.
-pub async fn undo(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Result<()> {
+pub async fn undo(
+    daemon: &Arc<Daemon>,
+    entry: &Entry<SandboxRecord>,
+    failure: Failure,
+) -> Result<()> {
     daemon
         .store
         .update(entry, |r| r.set_phase(SandboxPhase::Removing))
         .await?;
     let record = entry.get();
-    sandbox::teardown(daemon, &record).await?;
+    sandbox::teardown(daemon, &record, failure).await?;
     sandbox::remove(daemon, &record).await?;
     daemon.store.remove(entry).await?;
     Ok(())

@@ -8,7 +8,7 @@ use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::id;
 use crate::nri::Event;
-use crate::sandbox;
+use crate::sandbox::{self, Failure};
 use crate::store::{Entry, SandboxPhase, SandboxRecord, VERSION};
 
 /// Makes a sandbox. A retry of a request that went through gets the same sandbox.
@@ -135,7 +135,7 @@ async fn make(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Result<()> 
             // What cannot be undone now is undone when the record is found at the next start, or
             // removed by whoever sees it listed as not ready.
             daemon.tell_pod(Event::RemovePodSandbox, &record).await;
-            if let Err(undo) = super::remove_pod_sandbox::undo(daemon, entry).await {
+            if let Err(undo) = super::remove_pod_sandbox::undo(daemon, entry, Failure::Ends).await {
                 tracing::error!(pod = record.id, "undo a sandbox: {undo:#}");
             }
             Err(error.into())

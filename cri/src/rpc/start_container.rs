@@ -40,6 +40,8 @@ pub async fn handle(
         )));
     }
     start(daemon, &entry).await?;
+    // The pod's cgroup came into being with its first container.
+    super::update_pod_sandbox_resources::apply(daemon, sandbox).await?;
     Ok(v1::StartContainerResponse {})
 }
 

@@ -62,7 +62,12 @@ fn user_namespaces() -> bool {
     let release = nix::sys::utsname::uname().map(|u| u.release().to_os_string());
     let release = release.unwrap_or_default();
     let mut parts = release.to_str().unwrap_or_default().split(['.', '-']);
-    let mut number = || parts.next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    let mut number = || {
+        parts
+            .next()
+            .and_then(|n| n.parse::<u32>().ok())
+            .unwrap_or(0)
+    };
     let allowed = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
     (number(), number()) >= (5, 19) && allowed.is_ok_and(|n| n.trim() != "0")
 }

@@ -9,7 +9,7 @@ use crate::container;
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::nri::Event;
-use crate::sandbox;
+use crate::sandbox::{self, Failure};
 use crate::store::{Entry, SandboxPhase, SandboxRecord};
 
 /// Ends the containers, the network and the namespaces. A sandbox that is gone is stopped.
@@ -19,13 +19,17 @@ pub async fn handle(
 ) -> Result<v1::StopPodSandboxResponse> {
     if let Some(entry) = daemon.store.sandboxes.find(&request.pod_sandbox_id)? {
         let _guard = entry.lock.lock().await;
-        stop(daemon, &entry).await?;
+        stop(daemon, &entry, Failure::Ends).await?;
     }
     Ok(v1::StopPodSandboxResponse {})
 }
 
 /// The same for an entry whose lock the caller holds.
-pub async fn stop(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Result<()> {
+pub async fn stop(
+    daemon: &Arc<Daemon>,
+    entry: &Entry<SandboxRecord>,
+    failure: Failure,
+) -> Result<()> {
     let record = entry.get();
     if matches!(
         record.phase(),
@@ -48,7 +52,7 @@ pub async fn stop(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Result<
     if record.phase() == SandboxPhase::Ready {
         daemon.tell_pod(Event::StopPodSandbox, &record).await;
     }
-    sandbox::teardown(daemon, &record).await?;
+    sandbox::teardown(daemon, &record, failure).await?;
     daemon
         .store
         .update(entry, |r| r.set_phase(SandboxPhase::Stopped))

@@ -8,7 +8,7 @@ use rrun_task_api::pb::task;
 
 use crate::bundle;
 use crate::container;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, blocking};
 use crate::error::{Error, Result};
 use crate::nri::{self, Event};
 use crate::store::{ContainerPhase, ContainerRecord};
@@ -28,9 +28,8 @@ pub async fn handle(
             apply(daemon, &record, &asked, request.annotations).await?;
         }
         ContainerPhase::Created => {
-            return Err(Error::Unimplemented(
-                "an update of a container that is not started",
-            ));
+            ask_plugins(daemon, &record, &mut asked).await?;
+            rewrite(daemon, &record, &asked).await?;
         }
         phase => {
             return Err(Error::State(format!("container {} is {phase}", record.id)));
@@ -107,6 +106,28 @@ pub async fn apply_json(
         annotations: annotations.into_iter().collect(),
     };
     client.update(&update).await?;
+    Ok(())
+}
+
+/// A container that has no process yet has its limits in its bundle. Written before the record: a
+/// retry after a kill -9 between the two changes the same again.
+async fn rewrite(
+    daemon: &Arc<Daemon>,
+    record: &ContainerRecord,
+    asked: &v1::LinuxContainerResources,
+) -> Result<()> {
+    let linux = record.config().linux.as_ref();
+    let mut merged = linux.and_then(|l| l.resources.clone()).unwrap_or_default();
+    merge(&mut merged, asked.clone());
+    let (daemon, id) = (daemon.clone(), record.id.clone());
+    blocking(move || {
+        let mut spec = container::read_spec(&daemon, &id)?;
+        let mut resources = bundle::resources(&merged, container::swap_limit(&daemon));
+        resources["devices"] = spec["linux"]["resources"]["devices"].take();
+        spec["linux"]["resources"] = resources;
+        container::replace_spec(&daemon, &id, &spec)
+    })
+    .await?;
     Ok(())
 }
 

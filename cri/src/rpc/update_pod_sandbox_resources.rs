@@ -4,13 +4,53 @@ use std::sync::Arc;
 
 use rrun_cri_api::v1;
 
-use crate::daemon::Daemon;
+use super::update_container_resources::merge;
+use crate::daemon::{Daemon, blocking};
 use crate::error::{Error, Result};
+use crate::sandbox::limits;
+use crate::store::{SandboxPhase, SandboxRecord};
 
-/// Not there yet.
+/// Changes the limits of the pod's cgroup: those of its containers together, and its overhead.
+/// Zero leaves a value as it is.
 pub async fn handle(
-    _: &Arc<Daemon>,
-    _: v1::UpdatePodSandboxResourcesRequest,
+    daemon: &Arc<Daemon>,
+    request: v1::UpdatePodSandboxResourcesRequest,
 ) -> Result<v1::UpdatePodSandboxResourcesResponse> {
-    Err(Error::Unimplemented("UpdatePodSandboxResources"))
+    let entry = daemon.sandbox(&request.pod_sandbox_id)?;
+    let _guard = entry.lock.lock().await;
+    let record = entry.get();
+    if record.phase() != SandboxPhase::Ready {
+        let id = &record.id;
+        return Err(Error::State(format!("pod sandbox {id} is not ready")));
+    }
+    let merged = |r: &mut SandboxRecord| {
+        let config = r.config.get_or_insert_default();
+        let linux = config.linux.get_or_insert_default();
+        if let Some(asked) = request.resources {
+            merge(linux.resources.get_or_insert_default(), asked);
+        }
+        if let Some(asked) = request.overhead {
+            merge(linux.overhead.get_or_insert_default(), asked);
+        }
+        r.limits_set = true;
+    };
+    let mut new = (*record).clone();
+    merged(&mut new);
+    if let Some(linux) = &new.config().linux {
+        // Refused before anything is written.
+        limits::plan(linux, daemon.cgroups.unified)?;
+    }
+    daemon.store.update(&entry, |r| *r = new).await?;
+    apply(daemon, entry.get()).await?;
+    Ok(v1::UpdatePodSandboxResourcesResponse {})
+}
+
+/// Writes the limits that an update has set to the pod's cgroup.
+pub async fn apply(daemon: &Arc<Daemon>, record: Arc<SandboxRecord>) -> Result<()> {
+    if !record.limits_set {
+        return Ok(());
+    }
+    let daemon = daemon.clone();
+    blocking(move || limits::apply(&daemon.cgroups, &record)).await?;
+    Ok(())
 }

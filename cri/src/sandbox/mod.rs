@@ -3,6 +3,7 @@
 
 pub mod files;
 pub mod init;
+pub mod limits;
 pub mod namespaces;
 mod plan;
 pub mod users;
@@ -83,13 +84,29 @@ fn reap(mut init: Child) {
     }
 }
 
+/// What a network that cannot be torn down is to the end of a sandbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// An error: the client tries again.
+    Ends,
+    /// A line in the log, and tried again at the next start: who removes a pod wants it gone.
+    IsReported,
+}
+
 /// Ends the network and the namespaces of a sandbox, and keeps its files. Any part may be gone.
-pub async fn teardown(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<()> {
+pub async fn teardown(
+    daemon: &Arc<Daemon>,
+    record: &SandboxRecord,
+    failure: Failure,
+) -> Result<()> {
     if !record.host_network() {
-        daemon
-            .network
-            .teardown(&net_request(daemon, record))
-            .await?;
+        let request = net_request(daemon, record);
+        match (daemon.network.teardown(&request).await, failure) {
+            (Err(error), Failure::IsReported) => {
+                tracing::error!(sandbox = record.id, "remove without its network: {error:#}");
+            }
+            (done, _) => done?,
+        }
     }
     let dir = daemon.config.sandbox_dir(&record.id);
     blocking(move || {

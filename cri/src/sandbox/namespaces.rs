@@ -38,7 +38,11 @@ fn make_here(plan: &Plan) -> Result<Option<Child>> {
         .iter()
         .fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
     if let Some(maps) = &plan.users {
-        let sysctls: Vec<_> = plan.sysctls.iter().map(|(k, v)| format!("{}={v}", sysctl_path(k))).collect();
+        let sysctls: Vec<_> = plan
+            .sysctls
+            .iter()
+            .map(|(k, v)| format!("{}={v}", sysctl_path(k)))
+            .collect();
         let helper = Helper::start(maps, flags, plan.shared_pid, &sysctls)?;
         let pinned = enter(plan, helper.pid).and_then(|()| prepare(plan));
         // Without the word to go on a first process ends: nothing unpinned is left behind.

@@ -65,14 +65,16 @@ impl IdMaps {
                     gids: range("gids", &users.gids)?,
                 }))
             }
-            mode => Err(bad(&format!("mode {}: it is POD or NODE", mode.as_str_name()))),
+            mode => Err(bad(&format!(
+                "mode {}: it is POD or NODE",
+                mode.as_str_name()
+            ))),
         }
     }
 
     /// `uidMappings` and `gidMappings` as config.json has them.
     pub fn to_json(self) -> (Value, Value) {
-        let one =
-            |r: Range| json!([{"containerID": 0, "hostID": r.host, "size": r.length}]);
+        let one = |r: Range| json!([{"containerID": 0, "hostID": r.host, "size": r.length}]);
         (one(self.uids), one(self.gids))
     }
 
@@ -99,7 +101,9 @@ fn bad(why: &str) -> Error {
 fn range(field: &str, mappings: &[IdMapping]) -> error::Result<Range> {
     let [one] = mappings else {
         let count = mappings.len();
-        return Err(bad(&format!("{field}: one mapping is supported, not {count}")));
+        return Err(bad(&format!(
+            "{field}: one mapping is supported, not {count}"
+        )));
     };
     if one.container_id != 0 {
         return Err(bad(&format!("{field}: id 0 of the pod is not mapped")));
@@ -107,7 +111,9 @@ fn range(field: &str, mappings: &[IdMapping]) -> error::Result<Range> {
     // The last id of all means "no change" (chown(2)) and is never mapped.
     if one.length == 0 || one.host_id.checked_add(one.length).is_none() {
         let (from, length) = (one.host_id, one.length);
-        return Err(bad(&format!("{field}: {length} ids from {from} on are no range")));
+        return Err(bad(&format!(
+            "{field}: {length} ids from {from} on are no range"
+        )));
     }
     Ok(Range {
         host: one.host_id,
@@ -157,15 +163,25 @@ impl Helper {
     }
 
     fn converse(&mut self, maps: &IdMaps) -> Result<u32> {
-        let output = self.child.stdout.take().context("no pipe from the helper")?;
+        let output = self
+            .child
+            .stdout
+            .take()
+            .context("no pipe from the helper")?;
         let mut lines = BufReader::new(output).lines();
-        let mut line = || lines.next().context("it ended early")?.context("read from it");
+        let mut line = || {
+            lines
+                .next()
+                .context("it ended early")?
+                .context("read from it")
+        };
         line()?;
         let own = self.child.id();
         for (file, range) in [("uid_map", maps.uids), ("gid_map", maps.gids)] {
             let path = format!("/proc/{own}/{file}");
             let text = format!("0 {} {}\n", range.host, range.length);
-            fs::write(&path, &text).with_context(|| format!("write {:?} to {path}", text.trim()))?;
+            fs::write(&path, &text)
+                .with_context(|| format!("write {:?} to {path}", text.trim()))?;
         }
         self.go()?;
         line()?.trim().parse().context("its answer is no process")
@@ -273,7 +289,9 @@ mod tests {
 
     #[test]
     fn one_mapping_from_zero_on_is_a_user_namespace() {
-        let maps = ask(NamespaceMode::Pod, &[(0, 1000, 65536)]).unwrap().unwrap();
+        let maps = ask(NamespaceMode::Pod, &[(0, 1000, 65536)])
+            .unwrap()
+            .unwrap();
         assert_eq!((maps.uids.host, maps.gids.length), (1000, 65536));
         assert_eq!(last_id(&maps), 65535);
         assert_eq!(ask(NamespaceMode::Node, &[]).unwrap(), None);

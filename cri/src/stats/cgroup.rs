@@ -40,9 +40,10 @@ impl<'a> Place<'a> {
         let line = self.lines.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
             let (names, path) = (fields.next()?, fields.next()?);
-            let here = match self.cgroups.unified {
-                true => names.is_empty(),
-                false => names.split(',').any(|n| n == controller),
+            let here = if self.cgroups.unified {
+                names.is_empty()
+            } else {
+                names.split(',').any(|n| n == controller)
             };
             here.then_some(path)
         })?;
@@ -74,9 +75,10 @@ impl<'a> Place<'a> {
         v1: impl FnOnce(&Self) -> Option<u64>,
         v2: impl FnOnce(&Self) -> Option<u64>,
     ) -> Option<u64> {
-        match self.cgroups.unified {
-            true => v2(self),
-            false => v1(self),
+        if self.cgroups.unified {
+            v2(self)
+        } else {
+            v1(self)
         }
     }
 
@@ -106,7 +108,10 @@ impl<'a> Place<'a> {
         );
         let limit = self.either(
             // A limit that is none shows as the greatest multiple of a page.
-            |c| c.number("memory", "memory.limit_in_bytes").filter(|l| *l < 1 << 62),
+            |c| {
+                c.number("memory", "memory.limit_in_bytes")
+                    .filter(|l| *l < 1 << 62)
+            },
             |c| c.number("", "memory.max"),
         );
         let inactive = stat("total_inactive_file", "inactive_file").unwrap_or(0);

@@ -64,7 +64,9 @@ fn seconds(nanos: Option<u64>) -> Option<u64> {
 }
 
 fn stalled(pressure: Option<&Pressure>, which: fn(&Pressure) -> Option<&Stall>) -> Values {
-    one(pressure.and_then(which).map(|stall| stall.total / 1_000_000))
+    one(pressure
+        .and_then(which)
+        .map(|stall| stall.total / 1_000_000))
 }
 
 /// For each device by its name.
@@ -206,16 +208,15 @@ const CONTAINER: &[Kind<Sample>] = kinds! { Sample:
 };
 
 /// Each interface, from its line of `/proc/net/dev`: proc_pid_net(5).
-type Interfaces = [(String, Vec<u64>)];
+type Interfaces = Vec<(String, Vec<u64>)>;
 
-fn counter(interfaces: &Interfaces, column: usize) -> Values {
-    let one = |(name, counters): &(String, Vec<u64>)| {
-        Some((vec![name.clone()], *counters.get(column)?))
-    };
+fn counter(interfaces: &[(String, Vec<u64>)], column: usize) -> Values {
+    let one =
+        |(name, counters): &(String, Vec<u64>)| Some((vec![name.clone()], *counters.get(column)?));
     interfaces.iter().filter_map(one).collect()
 }
 
-const NETWORK: &[Kind<Vec<(String, Vec<u64>)>>] = kinds! { Vec<(String, Vec<u64>)>:
+const NETWORK: &[Kind<Interfaces>] = kinds! { Interfaces:
     Counter "container_network_receive_bytes_total" ["interface"] "Bytes received" |i| counter(i, 0);
     Counter "container_network_receive_packets_total" ["interface"] "Packets received" |i| counter(i, 1);
     Counter "container_network_receive_errors_total" ["interface"] "Errors on receipt" |i| counter(i, 2);
@@ -239,7 +240,11 @@ pub fn descriptors() -> Vec<v1::MetricDescriptor> {
     let one = |name: &str, help: &str, labels: &[&str]| v1::MetricDescriptor {
         name: name.to_owned(),
         help: help.to_owned(),
-        label_keys: LABELS.iter().chain(labels).map(|l| (*l).to_owned()).collect(),
+        label_keys: LABELS
+            .iter()
+            .chain(labels)
+            .map(|l| (*l).to_owned())
+            .collect(),
     };
     let containers = CONTAINER.iter().map(|k| one(k.name, k.help, k.labels));
     let network = NETWORK.iter().map(|k| one(k.name, k.help, k.labels));
@@ -267,7 +272,15 @@ fn measure<T>(kinds: &[Kind<T>], sample: &T, labels: &[String]) -> Vec<v1::Metri
 pub async fn pod(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<v1::PodSandboxMetrics> {
     let metadata = record.metadata();
     let labels = |container: &str, cgroup: &str, image: &str, name: &str| {
-        [container, cgroup, image, name, &metadata.namespace, &metadata.name].map(str::to_owned)
+        [
+            container,
+            cgroup,
+            image,
+            name,
+            &metadata.namespace,
+            &metadata.name,
+        ]
+        .map(str::to_owned)
     };
     let mut container_metrics = Vec::new();
     for entry in daemon.containers_of(&record.id) {
@@ -327,7 +340,10 @@ async fn sample(daemon: &Arc<Daemon>, record: &Arc<ContainerRecord>) -> Result<(
             sockets,
             open_files_limit: open_files_limit(record.pid),
         };
-        let cgroup = place.path("memory").or(place.path("pids")).unwrap_or_default();
+        let cgroup = place
+            .path("memory")
+            .or(place.path("pids"))
+            .unwrap_or_default();
         Ok((cgroup.to_owned(), sample))
     })
     .await
@@ -372,7 +388,9 @@ fn descriptors_of(processes: &[u32]) -> (u64, u64) {
 /// proc_pid_limits(5); unlimited is absent.
 fn open_files_limit(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("Max open files"))?;
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("Max open files"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 

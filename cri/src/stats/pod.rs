@@ -61,8 +61,14 @@ async fn whole(
         let now = id::now();
         let pod = places.into_iter().next().filter(|_| own).map(Place::parent);
         Ok(v1::LinuxPodSandboxStats {
-            cpu: Some(pod.as_ref().map_or_else(|| cpu(&containers), |p| p.cpu(now))),
-            memory: Some(pod.as_ref().map_or_else(|| memory(&containers), |p| p.memory(now))),
+            cpu: Some(
+                pod.as_ref()
+                    .map_or_else(|| cpu(&containers), |p| p.cpu(now)),
+            ),
+            memory: Some(
+                pod.as_ref()
+                    .map_or_else(|| memory(&containers), |p| p.memory(now)),
+            ),
             io: pod.as_ref().and_then(|p| p.io(now)),
             process: Some(v1::ProcessUsage {
                 timestamp: now,

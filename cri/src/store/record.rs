@@ -102,6 +102,9 @@ pub struct SandboxRecord {
     /// Boot in which the namespaces were made.
     #[prost(string, tag = "10")]
     pub boot_id: String,
+    /// UpdatePodSandboxResources has set limits, which are the runtime's to keep from then on.
+    #[prost(bool, tag = "11")]
+    pub limits_set: bool,
 }
 
 /// A container.

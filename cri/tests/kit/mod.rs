@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,6 +47,8 @@ impl Cri {
     /// The same with a configuration file.
     pub fn start_with(config: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        // Whoever is root in a user namespace is nobody here, and has to reach the root it is given.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let layer = dir.path().join("layer");
         busybox_rootfs(&layer);
         fs::write(dir.path().join("cri.toml"), config).unwrap();

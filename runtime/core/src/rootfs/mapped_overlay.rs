@@ -21,7 +21,10 @@ pub fn make(mount: &Mount, place: &Path) -> Result<OwnedFd> {
     let maps = mount.idmap.as_ref().and_then(|i| i.maps.as_ref());
     let (uids, gids) = maps.ok_or_else(|| {
         let field = format!("mounts[{}].uidMappings", mount.index);
-        Error::config(field, "are missing: an overlay has its layers mapped by its own maps")
+        Error::config(
+            field,
+            "are missing: an overlay has its layers mapped by its own maps",
+        )
     })?;
     let user = crate::idmap::user_namespace(uids, gids)?;
     let (ours, theirs) = sync::pair()?;
