@@ -25,7 +25,9 @@ async fn limits_change_before_a_start_as_after_it() {
     let cri = Cri::start();
     let mut client = cri.client().await;
     let pod = cri.run_pod(&mut client, "limits").await;
-    let id = create(&mut client, &pod, script("main", "exec sleep 1000")).await;
+    let id = create(&mut client, &pod, script("main", "exec sleep 1000"))
+        .await
+        .unwrap();
     for (megabytes, begin) in [(64, true), (96, false)] {
         let request = v1::UpdateContainerResourcesRequest {
             container_id: id.clone(),

@@ -41,7 +41,10 @@ pub async fn handle(
     }
     start(daemon, &entry).await?;
     // The pod's cgroup came into being with its first container.
-    super::update_pod_sandbox_resources::apply(daemon, sandbox).await?;
+    if let Err(error) = super::update_pod_sandbox_resources::apply(daemon, sandbox).await {
+        // It runs: to say that it does not would be worse.
+        tracing::error!(container = record.id, "limits of its pod: {error}");
+    }
     Ok(v1::StartContainerResponse {})
 }
 
