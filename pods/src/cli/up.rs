@@ -17,6 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `rrun-pods up -f web.yaml`: rrun-cri, unless it runs already, and everything of `serve`.
 #[derive(Debug, Args)]
+#[group(id = "up")]
 #[command(after_help = "Examples:
   rrun-pods up
   rrun-pods up -f web.yaml -f service.yaml")]
