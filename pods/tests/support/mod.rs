@@ -107,11 +107,11 @@ impl Server {
     pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
         let mut io = UnixStream::connect(self.socket()).unwrap();
         let length = body.len();
-        write!(
-            io,
+        // In one piece: who is refused is answered, and cut off, before all pieces are read.
+        let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
+        );
+        io.write_all(request.as_bytes()).unwrap();
         let mut answer = Vec::new();
         io.read_to_end(&mut answer).unwrap();
         let answer = String::from_utf8(answer).unwrap();
