@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
-use crate::config::{Config, Flags, Live};
+use crate::config::{Config, Endpoint, Flags, Live};
 use crate::daemon::Daemon;
 use crate::exec::Streams;
 use crate::reload::{self, SetFilter};
@@ -41,18 +41,24 @@ pub async fn serve(config: Config, live: Live, flags: Flags, set_filter: SetFilt
     if daemon.streaming.set(streaming).is_err() {
         bail!("the streaming server was started twice");
     }
+    let mut sockets = Vec::new();
     if let Some(endpoint) = &daemon.config.metrics {
         metrics::serve(endpoint, &daemon).await?;
+        if let Endpoint::Unix(path) = endpoint {
+            sockets.push(path.clone());
+        }
     }
-    nri::start(&daemon).await?;
+    sockets.extend(nri::start(&daemon).await?);
     let handed = notify::listener()?;
-    // The socket of a service manager is its own to remove.
-    let own = handed.is_none();
-    let listener = match handed {
-        Some(listener) => UnixListener::from_std(listener).context("use the socket given")?,
-        None => listen(&socket, "listen").await?,
+    let handed_over = handed.is_some();
+    let listener = if let Some(listener) = handed {
+        // The socket of a service manager is its own to remove.
+        UnixListener::from_std(listener).context("use the socket given")?
+    } else {
+        sockets.push(socket.clone());
+        listen(&socket, "listen").await?
     };
-    tracing::info!(socket = %socket.display(), handed_over = !own, "serving CRI v1");
+    tracing::info!(socket = %socket.display(), handed_over, "serving CRI v1");
     notify::tell("READY=1");
     let service = Service(daemon);
     let runtime = RuntimeServiceServer::new(service.clone())
@@ -78,10 +84,11 @@ pub async fn serve(config: Config, live: Live, flags: Flags, set_filter: SetFilt
             tokio::time::sleep(GRACE).await;
         } => {}
     }
-    if !own {
-        return Ok(());
-    }
-    match fs::remove_file(&socket) {
+    sockets.iter().try_for_each(|socket| remove(socket))
+}
+
+fn remove(socket: &Path) -> Result<()> {
+    match fs::remove_file(socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", socket.display()))
         }

@@ -199,3 +199,25 @@ async fn a_pod_with_an_address_keeps_it_over_a_restart() {
     remove_pod(&mut client, &id).await;
     assert_eq!(cri.leftovers(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn sigterm_ends_the_daemon_though_a_client_listens_for_events() {
+    require!(Need::Root);
+    let mut cri = Cri::start();
+    let mut client = cri.client().await;
+    let request = v1::GetEventsRequest::default();
+    let mut events = client
+        .get_container_events(request)
+        .await
+        .unwrap()
+        .into_inner();
+    cri.terminate();
+    let over = async {
+        while let Ok(Some(_)) = events.message().await {}
+        while !cri.has_ended() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let ended = tokio::time::timeout(LIMIT, over).await;
+    assert!(ended.is_ok(), "the daemon waits for its client");
+}

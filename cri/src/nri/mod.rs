@@ -15,6 +15,7 @@ mod plugin;
 mod resources;
 mod updates;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, bail};
@@ -208,11 +209,11 @@ fn instance(label: &str) -> nri::PluginInstance {
     }
 }
 
-/// Starts the installed plugins and listens for others.
-pub async fn start(daemon: &Arc<Daemon>) -> Result<()> {
+/// Starts the installed plugins and listens for others; gives the socket that it listens on.
+pub async fn start(daemon: &Arc<Daemon>) -> Result<Option<PathBuf>> {
     let settings = daemon.config.nri.clone();
     if !settings.enable {
-        return Ok(());
+        return Ok(None);
     }
     for installed in Installed::find(&settings)? {
         let started = async {
@@ -228,7 +229,7 @@ pub async fn start(daemon: &Arc<Daemon>) -> Result<()> {
         // Another runtime's plugins are no reason to serve no pods.
         Err(error) => {
             tracing::error!("no NRI plugin can connect: {error:#}");
-            return Ok(());
+            return Ok(None);
         }
     };
     let daemon = Arc::downgrade(daemon);
@@ -245,7 +246,7 @@ pub async fn start(daemon: &Arc<Daemon>) -> Result<()> {
             });
         }
     });
-    Ok(())
+    Ok(Some(settings.socket))
 }
 
 /// Registers a plugin, tells it what there is, and adds it to the list.

@@ -97,6 +97,17 @@ impl Cri {
         self.daemon.wait().unwrap();
     }
 
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        let pid = self.daemon.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.daemon.try_wait().unwrap().is_some()
+    }
+
     /// Starts the daemon again.
     pub fn restart(&mut self) {
         self.daemon = spawn(self.dir.path(), &self.bridge);
