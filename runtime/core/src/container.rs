@@ -15,10 +15,8 @@ use rrun_sys::process;
 use serde::{Deserialize, Serialize};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 /// Life cycle of a container (runtime-spec, runtime.md#state), plus runc's `paused`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,19 +213,6 @@ impl Container {
             return Ok(Status::Created);
         }
         Ok(Status::Running)
-    }
-
-    /// Name of the user who owns it; the number when it has no name.
-    pub fn owner(&self) -> String {
-        use std::os::unix::fs::MetadataExt;
-        let uid = std::fs::metadata(&self.dir).map_or(0, |m| m.uid());
-        static PASSWD: OnceLock<String> = OnceLock::new();
-        let passwd = PASSWD.get_or_init(|| fs::read_to_string("/etc/passwd").unwrap_or_default());
-        let name = passwd.lines().find_map(|line| {
-            let (name, rest) = line.split_once(':')?;
-            (rest.split(':').nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-        });
-        name.unwrap_or_else(|| format!("#{uid}"))
     }
 
     /// The configuration it was created with.

@@ -21,6 +21,7 @@ pub mod hotplug;
 mod idmap;
 pub mod init;
 mod launch;
+pub mod listing;
 pub mod log;
 pub mod netdev;
 pub mod notify;

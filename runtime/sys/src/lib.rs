@@ -18,6 +18,7 @@ pub mod ns;
 pub mod path;
 pub mod process;
 pub mod quota;
+pub mod reader;
 pub mod rlimit;
 pub mod rtnetlink;
 pub mod sched;

@@ -240,24 +240,38 @@ pub struct Stat {
 
 /// fstat(2); works on O_PATH descriptors.
 pub fn stat(fd: BorrowedFd<'_>) -> Result<Stat> {
-    let st = rustix::fs::fstat(fd).call("fstat", format_args!("fd"))?;
-    let kind = match FileType::from_raw_mode(st.st_mode) {
-        FileType::Directory => Kind::Dir,
-        FileType::RegularFile => Kind::File,
-        FileType::Symlink => Kind::Symlink,
-        FileType::CharacterDevice => Kind::CharDevice,
-        FileType::BlockDevice => Kind::BlockDevice,
-        _ => Kind::Other,
-    };
-    Ok(Stat {
-        kind,
-        mode: st.st_mode & 0o7777,
-        uid: st.st_uid,
-        gid: st.st_gid,
-        dev: st.st_dev,
-        ino: st.st_ino,
-        rdev: st.st_rdev,
-    })
+    rustix::fs::fstat(fd)
+        .map(|st| Stat::new(&st))
+        .call("fstat", format_args!("fd"))
+}
+
+/// fstatat(2) of `name` below `dir`, of a symbolic link itself.
+pub fn stat_at(dir: BorrowedFd<'_>, name: &Path) -> Result<Stat> {
+    rustix::fs::statat(dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+        .map(|st| Stat::new(&st))
+        .call("fstatat", format_args!("{}", name.display()))
+}
+
+impl Stat {
+    fn new(st: &rustix::fs::Stat) -> Self {
+        let kind = match FileType::from_raw_mode(st.st_mode) {
+            FileType::Directory => Kind::Dir,
+            FileType::RegularFile => Kind::File,
+            FileType::Symlink => Kind::Symlink,
+            FileType::CharacterDevice => Kind::CharDevice,
+            FileType::BlockDevice => Kind::BlockDevice,
+            _ => Kind::Other,
+        };
+        Self {
+            kind,
+            mode: st.st_mode & 0o7777,
+            uid: st.st_uid,
+            gid: st.st_gid,
+            dev: st.st_dev,
+            ino: st.st_ino,
+            rdev: st.st_rdev,
+        }
+    }
 }
 
 /// Magic number of the file system that `fd` is on (statfs(2)).

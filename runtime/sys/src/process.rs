@@ -283,7 +283,11 @@ pub fn pid() -> i32 {
 /// Start time of a process in clock ticks since boot (field 22 of
 /// /proc/PID/stat) and its state letter; `None` when there is no such process.
 pub fn start_time(pid: i32) -> Option<(u64, char)> {
-    let text = crate::fd::read_small(format!("/proc/{pid}/stat").as_ref()).ok()?;
+    parse_stat(&crate::fd::read_small(format!("/proc/{pid}/stat").as_ref()).ok()?)
+}
+
+/// The same from the text of /proc/PID/stat.
+pub fn parse_stat(text: &str) -> Option<(u64, char)> {
     // The name (field 2) may hold spaces and parentheses; it ends at the last one.
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
@@ -325,7 +329,14 @@ pub fn rfc3339(seconds: i64, nanoseconds: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::rfc3339;
+    use super::{parse_stat, rfc3339};
+
+    #[test]
+    fn a_name_may_look_like_other_fields() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
+        assert_eq!(parse_stat(&format!("9 (a) Z 1) {rest}")), Some((777, 'S')));
+        assert_eq!(parse_stat("9 (a) S 1 2"), None);
+    }
 
     #[test]
     fn dates() {

@@ -1,11 +1,9 @@
 //! `rrun list`.
 
-use super::state::View;
 use crate::args::{self, Global};
 use lexopt::Arg;
-use rrun_core::container::Container;
+use rrun_core::listing::{self, View};
 use rrun_core::{Error, Result};
-use std::fmt::Write;
 
 /// Lists the containers below the root.
 pub fn run(global: &Global, mut parser: lexopt::Parser) -> Result<u8> {
@@ -21,17 +19,16 @@ pub fn run(global: &Global, mut parser: lexopt::Parser) -> Result<u8> {
         let not_found = std::io::Error::from(std::io::ErrorKind::NotFound);
         return Err(Error::file("open", &global.root, not_found));
     }
-    let containers = Container::list(&global.root)?;
     if quiet {
-        let ids = containers.iter().flat_map(|c| [c.record.id.as_str(), "\n"]);
-        return args::print(&ids.collect::<String>()).map(|()| 0);
+        let mut ids = listing::ids(&global.root)?.join("\n");
+        if !ids.is_empty() {
+            ids.push('\n');
+        }
+        return args::print(&ids).map(|()| 0);
     }
-    let views = containers
-        .iter()
-        .map(View::new)
-        .collect::<Result<Vec<_>>>()?;
+    let views = listing::all(&global.root)?;
     match format.as_str() {
-        "table" => args::print(&table(&containers, &views))?,
+        "table" => args::print(&table(&views))?,
         "json" => {
             let text = serde_json::to_string(&views).expect("views are plain data");
             // As runc: no containers are "null".
@@ -43,37 +40,47 @@ pub fn run(global: &Global, mut parser: lexopt::Parser) -> Result<u8> {
 }
 
 /// Columns padded to their widest cell and three spaces, as runc's.
-fn table(containers: &[Container], views: &[View<'_>]) -> String {
-    let header = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from);
-    let mut rows = vec![header];
-    for (container, view) in containers.iter().zip(views) {
-        let record = &container.record;
-        rows.push([
-            record.id.clone(),
-            view.pid.to_string(),
-            view.status.to_owned(),
-            record.bundle.display().to_string(),
-            record.created.clone(),
-            view.owner.clone(),
-        ]);
-    }
+fn table(views: &[View]) -> String {
+    const HEADER: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
+    let pids: Vec<String> = views.iter().map(|view| view.pid.to_string()).collect();
+    let bundles: Vec<_> = views.iter().map(|v| v.bundle.to_string_lossy()).collect();
+    let row = |index: usize| {
+        let (view, pid, bundle) = (&views[index], &pids[index], &bundles[index]);
+        [
+            &view.id,
+            pid,
+            view.status.as_str(),
+            bundle,
+            &view.created,
+            &view.owner,
+        ]
+    };
+    let rows = || [HEADER].into_iter().chain((0..views.len()).map(row));
     let mut widths = [12; 6];
-    for (column, width) in widths.iter_mut().enumerate() {
-        let longest = rows
-            .iter()
-            .map(|r| r[column].chars().count())
-            .max()
-            .unwrap_or(0);
-        *width = (longest + 3).max(*width);
+    for row in rows() {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (cell.chars().count() + 3).max(*width);
+        }
     }
     let mut text = String::new();
-    for row in rows {
-        let (last, cells) = row.split_last().expect("six columns");
-        for (cell, width) in cells.iter().zip(widths) {
-            let _ = write!(text, "{cell:width$}");
+    for [cells @ .., last] in rows() {
+        for (cell, width) in cells.into_iter().zip(widths) {
+            text.push_str(cell);
+            text.extend(std::iter::repeat_n(' ', width - cell.chars().count()));
         }
         text.push_str(last);
         text.push('\n');
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+
+    #[test]
+    fn no_container_leaves_the_header() {
+        let line = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n";
+        assert_eq!(table(&[]), line);
+    }
 }

@@ -107,6 +107,15 @@ struct Dir {
     path: PathBuf,
 }
 
+/// Whether the cgroup with these directories is frozen: of the v1 freezer, if it has one, or of v2.
+pub(crate) fn is_frozen(legacy: Option<&Path>, unified: Option<&Path>) -> Result<bool> {
+    match (legacy, unified) {
+        (Some(dir), _) => freezer::is_frozen_legacy(dir),
+        (None, Some(dir)) => freezer::is_frozen_unified(dir),
+        (None, None) => Ok(false),
+    }
+}
+
 impl Cgroup {
     /// The cgroup of an existing container, from `cgroup_paths` of state.json.
     pub fn open(manager: Manager, paths: &BTreeMap<String, PathBuf>) -> Result<Self> {
@@ -182,11 +191,7 @@ impl Cgroup {
 
     /// Whether it is frozen. A cgroup that is gone is not.
     pub fn is_frozen(&self) -> Result<bool> {
-        match (self.freezer_dir(), &self.unified) {
-            (Some(dir), _) => freezer::is_frozen_legacy(dir),
-            (None, Some(dir)) => freezer::is_frozen_unified(dir),
-            (None, None) => Ok(false),
-        }
+        is_frozen(self.freezer_dir(), self.unified.as_deref())
     }
 
     /// Freezes and waits until all processes are.
