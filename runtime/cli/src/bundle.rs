@@ -84,17 +84,16 @@ impl Request {
     pub fn plan(&self, global: &Global, console: Option<Console>) -> Result<(Plan, Vec<u8>)> {
         let bundle = std::path::absolute(&self.bundle)
             .map_err(|e| Error::file("resolve", &self.bundle, e))?;
-        if !bundle.is_dir() {
-            return Err(Error::Usage(format!(
-                "bundle {} is not a directory",
-                bundle.display()
-            )));
-        }
-        let config = match &self.config {
-            Some(path) => path.clone(),
-            None => bundle.join("config.json"),
+        let no_bundle = || format!("bundle {} is not a directory", bundle.display());
+        let (mut spec, text) = match &self.config {
+            Some(_) if !bundle.is_dir() => return Err(Error::Usage(no_bundle())),
+            Some(config) => spec::load(config)?,
+            // Only a directory has a file in it.
+            None => match spec::load(&bundle.join("config.json")) {
+                Err(_) if !bundle.is_dir() => return Err(Error::Usage(no_bundle())),
+                loaded => loaded?,
+            },
         };
-        let (mut spec, text) = spec::load(&config)?;
         if let Some(process) = spec.process_mut() {
             args::announce_listen_fds(process);
         }

@@ -59,18 +59,23 @@ pub fn signals() -> Result<OwnedFd> {
 pub fn wait(pid: i32, signals: &OwnedFd, terminal: Option<Terminal>) -> Result<u8> {
     let mut relay = terminal.map(Relay::new);
     loop {
-        if let Some(exit) = reap(pid)? {
-            if let Some(relay) = &mut relay {
-                relay.drain();
-            }
-            return Ok(exit.shell_code());
-        }
         let ready = match &mut relay {
             Some(relay) => relay.turn(signals)?,
             None => true,
         };
-        if ready {
-            handle(signal::next(signals.as_fd())?, pid, relay.as_ref());
+        if !ready {
+            continue;
+        }
+        let number = signal::next(signals.as_fd())?;
+        handle(number, pid, relay.as_ref());
+        // An end before the wait began is told of as well: signals were blocked before the clone.
+        if number == process::SIGCHLD
+            && let Some(exit) = reap(pid)?
+        {
+            if let Some(relay) = &mut relay {
+                relay.drain();
+            }
+            return Ok(exit.shell_code());
         }
     }
 }

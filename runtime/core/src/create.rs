@@ -116,6 +116,13 @@ pub fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<()> {
 }
 
 impl Created {
+    /// Removes the container, which has ended. Its descriptors stay open: they are closed by the
+    /// end of the program, which is next.
+    pub fn destroy(self) -> Result<()> {
+        std::mem::forget((self.pidfd, self.channel));
+        self.container.destroy()
+    }
+
     /// Sends init's pidfd to the unix socket at `path`.
     pub fn send_pidfd(&self, path: &Path) -> Result<()> {
         send_pidfd(path, &self.pidfd)

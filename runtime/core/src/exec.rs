@@ -10,7 +10,7 @@ use crate::{Context, Error, Result, console, idmap, rlimits, seccomp};
 use oci_spec::runtime::{Linux, Process, Spec};
 use rrun_sys::process::{self, Clone};
 use rrun_sys::seccomp::SAVED;
-use rrun_sys::{cred, mount, ns, path, sched};
+use rrun_sys::{cred, fd, mount, ns, path, sched};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -282,16 +282,17 @@ impl Child {
         } else {
             None
         };
-        let prepared = Prepared::for_exec(
+        let mut prepared = Prepared::for_exec(
             process,
             procfs,
             self.seccomp.take(),
-            self.preserve_fds,
             self.flags & namespaces::USER != 0,
             linux,
         );
         let began = span(Key::Prepare);
-        let prepared = prepared.prepare()?;
+        prepared.prepare()?;
+        drop(prepared.take_procfs());
+        fd::cloexec_from(3 + self.preserve_fds)?;
         drop(began);
         let began = span(Key::Identity);
         let ready = prepared.take_identity(&self.channel)?;

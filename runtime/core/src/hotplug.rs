@@ -8,7 +8,6 @@ use crate::plan::{self, Mount, Namespaces, Plan, Source, mounts as options, name
 use crate::rootfs::{Trees, mounts};
 use crate::sync::{self, Message};
 use crate::{Context, Error, Result};
-use rrun_sys::fd::Used;
 use rrun_sys::mount::{self, MountAttr};
 use rrun_sys::process::{self, Clone};
 use rrun_sys::{cred, ns, path};
@@ -148,7 +147,7 @@ fn attach(
     trees: &mut Trees,
 ) -> Result<()> {
     let Some(tree) = trees.remove(&mount.index) else {
-        return mounts::mount(plan, root, mount, trees, &mut Used::default()).map(drop);
+        return mounts::mount(plan, root, mount, trees, &mut mounts::Open::default()).map(drop);
     };
     mounts::place(plan, root, mount, &tree)
 }

@@ -19,12 +19,12 @@ pub fn load(path: &Path) -> Result<(Spec, Vec<u8>)> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
-    match std::fs::read(path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+    match rrun_sys::fd::read_whole(path) {
+        Err(e) if e.is(rrun_sys::path::ENOENT) => {
             let why = format!("JSON specification file {} not found", path.display());
             Err(Error::State(why.into()))
         }
-        result => result.map_err(|e| Error::file("read", path, e)),
+        result => Ok(result?),
     }
 }
 

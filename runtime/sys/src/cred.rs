@@ -200,6 +200,12 @@ pub fn setsid() -> Result<()> {
 /// Whether the caller is in a user namespace other than the initial one (its
 /// map is not the identity over all ids).
 pub fn in_user_namespace() -> bool {
+    // The number of the initial one is fixed (PROC_USER_INIT_INO).
+    let mut text = [std::mem::MaybeUninit::uninit(); 64];
+    let link = rustix::fs::readlinkat_raw(rustix::fs::CWD, c"/proc/self/ns/user", &mut text);
+    if link.is_ok_and(|(name, _)| name == b"user:[4026531837]") {
+        return false;
+    }
     crate::fd::read_small("/proc/self/uid_map".as_ref()).is_ok_and(|map| {
         map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
     })

@@ -78,7 +78,31 @@ pub fn read_file(path: &std::path::Path) -> Result<String> {
 /// Reads a file that is small as a rule: what is well below a page comes whole in one
 /// read(2) (of procfs and cgroupfs, whose lines are shorter, as of other file systems).
 pub fn read_small(path: &std::path::Path) -> Result<String> {
-    read_in_steps(path, 4096, 2048)
+    read_in_steps(path, 4096, WHOLE)
+}
+
+/// A read of a page that brings less than this brought the rest.
+pub(crate) const WHOLE: usize = 2048;
+
+/// Reads a file of a real file system, whatever its size: one that is as long as fstat(2) says
+/// comes in one read(2).
+pub fn read_whole(path: &std::path::Path) -> Result<Vec<u8>> {
+    let file = crate::path::open(path, libc::O_RDONLY)?;
+    let size = rustix::fs::fstat(&file)
+        .map(|stat| usize::try_from(stat.st_size).unwrap_or(0))
+        .call("fstat", format_args!("{}", path.display()))?;
+    // One byte more tells that there is no more.
+    let mut data = Vec::with_capacity(size + 1);
+    loop {
+        data.reserve(1);
+        let read = match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut data)) {
+            Err(rustix::io::Errno::INTR) => continue,
+            result => result.call("read", format_args!("{}", path.display()))?,
+        };
+        if read == 0 || data.len() == size {
+            return Ok(data);
+        }
+    }
 }
 
 /// A read of less than `whole` bytes is the last one.
@@ -222,13 +246,20 @@ pub struct Used(Vec<OwnedFd>);
 
 impl Used {
     /// How many are kept before they are closed: far below the usual RLIMIT_NOFILE of 1024.
-    const LIMIT: usize = 128;
+    const LIMIT: usize = 64;
 
     /// Gives up `fd`.
     pub fn put(&mut self, fd: OwnedFd) {
         self.0.push(fd);
         if self.0.len() >= Self::LIMIT {
             self.close();
+        }
+    }
+
+    /// Leaves them to [`close_all_but`], which is about to close everything.
+    pub fn leave(mut self) {
+        for fd in self.0.drain(..) {
+            let _ = fd.into_raw_fd();
         }
     }
 
@@ -279,6 +310,10 @@ mod tests {
             most < 2 * Used::LIMIT as i32,
             "{most} numbers were in use at once"
         );
+        used.leave();
+        assert!(rustix::io::fcntl_getfd(&kept).is_ok());
+        let mut used = Used::default();
+        used.put(rustix::io::dup(&kept).unwrap());
         drop(used);
         assert!(rustix::io::fcntl_getfd(&kept).is_ok());
     }

@@ -40,13 +40,11 @@ fn writable(exe: BorrowedFd<'_>) -> bool {
 }
 
 fn read_only_mount(exe: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let tree = mount::clone_tree(exe, c"", false, false)?;
     let read_only = MountAttr {
         set: attr::RDONLY,
         ..MountAttr::default()
     };
-    mount::set_attr(tree.as_fd(), false, &read_only)?;
-    Ok(tree)
+    mount::clone_tree_with(exe, false, &read_only)
 }
 
 const SEALS: rustix::fs::SealFlags = rustix::fs::SealFlags::WRITE

@@ -60,10 +60,11 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     }
     let pid = created.container.record.init_process_pid;
     let code = foreground::wait(pid, &signals, terminal)?;
-    if request.keep {
-        return Ok(code);
+    if !request.keep {
+        created.destroy()?;
     }
-    created.container.destroy()?;
+    // Closed by the end of the program, which is next.
+    std::mem::forget(signals);
     Ok(code)
 }
 

@@ -1,8 +1,9 @@
 //! cpuset: processors and memory nodes.
 
-use super::write::{Write, get, put};
+use super::write::{Write, get_using, put_using};
 use crate::{Context, Error, Result};
 use oci_spec::runtime::LinuxCpu;
+use rrun_sys::fd::Used;
 use std::path::Path;
 
 /// Writes of both versions.
@@ -21,13 +22,14 @@ pub fn writes(cpu: &LinuxCpu, writes: &mut Vec<Write>) {
 /// parent's value could contradict `cpuset.cpu_exclusive`).
 pub fn inherit(mount: &Path, dir: &Path, fresh: bool, cpus: bool, mems: bool) -> Result<()> {
     let parent = dir.parent().unwrap_or(mount);
+    let used = &mut Used::default();
     for (file, own) in [("cpuset.cpus", cpus), ("cpuset.mems", mems)] {
         let inherited = if own {
-            fill(mount, parent, file).map(drop)
+            fill(mount, parent, file, used).map(drop)
         } else if fresh {
-            fill(mount, parent, file).and_then(|value| set(dir, file, &value))
+            fill(mount, parent, file, used).and_then(|value| set(dir, file, &value, used))
         } else {
-            fill(mount, dir, file).map(drop)
+            fill(mount, dir, file, used).map(drop)
         };
         inherited.with_context(|| format!("take {file} of {} from its parents", dir.display()))?;
     }
@@ -35,19 +37,20 @@ pub fn inherit(mount: &Path, dir: &Path, fresh: bool, cpus: bool, mems: bool) ->
 }
 
 /// The value of `file` in `dir`, filled from the parent when it is empty.
-fn fill(mount: &Path, dir: &Path, file: &str) -> Result<String> {
-    let value = get(dir, file).map_err(|e| Error::file("read", dir.join(file), e))?;
+fn fill(mount: &Path, dir: &Path, file: &str, used: &mut Used) -> Result<String> {
+    let value = get_using(dir, file, used).map_err(|e| Error::file("read", dir.join(file), e))?;
     if !value.trim_end().is_empty() || dir == mount {
         return Ok(value);
     }
     let parent = dir.parent().unwrap_or(mount);
-    let value = fill(mount, parent, file)?;
-    set(dir, file, &value)?;
+    let value = fill(mount, parent, file, used)?;
+    set(dir, file, &value, used)?;
     Ok(value)
 }
 
-fn set(dir: &Path, file: &str, value: &str) -> Result<()> {
-    put(dir, file, value.trim_end()).map_err(|e| Error::file("write", dir.join(file), e))
+fn set(dir: &Path, file: &str, value: &str, used: &mut Used) -> Result<()> {
+    put_using(dir, file, value.trim_end(), used)
+        .map_err(|e| Error::file("write", dir.join(file), e))
 }
 
 #[cfg(test)]

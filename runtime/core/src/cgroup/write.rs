@@ -1,6 +1,7 @@
 //! One write to one file of a cgroup, as data, and its execution.
 
 use crate::{Error, Result};
+use rrun_sys::fd::Used;
 use std::borrow::Cow;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Write as _};
@@ -100,16 +101,26 @@ fn one<'a>(dir: &Path, write: &'a Write, later: &mut Vec<&'a Write>) -> Result<(
 
 /// Writes `value` to `file` of the cgroup `dir` in one write(2). Never creates the file.
 pub fn put(dir: &Path, file: &str, value: &str) -> std::io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .open(dir.join(file))?
-        .write_all(value.as_bytes())
+    put_using(dir, file, value, &mut Used::default())
+}
+
+/// [`put`], with the open file given to `used`.
+pub fn put_using(dir: &Path, file: &str, value: &str, used: &mut Used) -> std::io::Result<()> {
+    let mut target = OpenOptions::new().write(true).open(dir.join(file))?;
+    let written = target.write_all(value.as_bytes());
+    used.put(target.into());
+    written
 }
 
 /// Reads `file` of the cgroup `dir`, without the stat and the growing that
 /// `std::fs::read` does: cgroup files say that their size is 0. The kernel fills a
 /// buffer of a page as far as the next line fits, so that less than half is the end.
 pub fn get(dir: &Path, file: &str) -> std::io::Result<String> {
+    get_using(dir, file, &mut Used::default())
+}
+
+/// [`get`], with the open file given to `used`.
+pub fn get_using(dir: &Path, file: &str, used: &mut Used) -> std::io::Result<String> {
     let mut source = std::fs::File::open(dir.join(file))?;
     let mut text = Vec::new();
     let mut buffer = [0; 4096];
@@ -125,6 +136,7 @@ pub fn get(dir: &Path, file: &str) -> std::io::Result<String> {
             Err(e) => return Err(e),
         }
     }
+    used.put(source.into());
     String::from_utf8(text).map_err(|e| std::io::Error::new(ErrorKind::InvalidData, e))
 }
 

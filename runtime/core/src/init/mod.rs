@@ -97,13 +97,14 @@ fn run(
     let began = span(Key::Pivot);
     rootfs::enter(plan)?;
     drop(began);
+    let mut null = None;
     if let Some(socket) = inherited.console.take() {
         process::open_console(plan, root.fd(), socket.as_fd())?;
     } else {
         // A session of its own, so that signals of the caller's terminal do not reach it.
         cred::setsid()?;
         if plan.setup_dev {
-            process::reopen_null(root.fd())?;
+            null = process::reopen_null(root.fd())?;
         }
     }
     if !plan.sysctls.is_empty() {
@@ -111,7 +112,7 @@ fn run(
         process::write_sysctls(root.procfs()?, &plan.sysctls)?;
     }
     let began = span(Key::Masks);
-    rootfs::masks::apply(plan, root.fd())?;
+    rootfs::masks::apply(plan, root.fd(), null)?;
     drop(began);
     let began = span(Key::Seal);
     rootfs::seal(plan, &root)?;
@@ -124,10 +125,11 @@ fn run(
         )?),
         Gate::Channel => None,
     };
-    let prepared = Prepared::new(plan, root.take_procfs(), inherited.seccomp.take())?;
-    drop(root);
+    let mut prepared = Prepared::new(plan, root.take_procfs(), inherited.seccomp.take())?;
     let began = span(Key::Prepare);
-    let prepared = prepared.prepare()?;
+    prepared.prepare()?;
+    // Closed with everything else.
+    std::mem::forget((root, prepared.take_procfs()));
     close_the_rest(plan, channel, &inherited.gate, descriptors.as_ref())?;
     drop(began);
     let began = span(Key::Identity);
@@ -257,6 +259,8 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
     };
     let began = span(Key::EnterCgroup);
     joiner.join_self().context("join the cgroup")?;
+    // Its files are closed with everything else.
+    std::mem::forget(joiner);
     drop(began);
     // The caller's affinity is not the container's: its cpuset is.
     rrun_sys::sched::reset_affinity();

@@ -20,7 +20,6 @@ pub struct Prepared<'a> {
     filter: Option<Filter>,
     procfs: Option<OwnedFd>,
     keyring: Option<String>,
-    preserve_fds: u32,
     /// Whether the parent must set limits: here the right to raise them is gone.
     by_parent: bool,
     linux: Option<&'a oci_spec::runtime::Linux>,
@@ -75,8 +74,8 @@ pub fn open_console(plan: &Plan, root: BorrowedFd<'_>, socket: BorrowedFd<'_>) -
 }
 
 /// Standard streams that are the host's null device become the container's own below `root`: otherwise
-/// they keep a mount of the host alive, which CRIU cannot save either.
-pub fn reopen_null(root: BorrowedFd<'_>) -> Result<()> {
+/// they keep a mount of the host alive, which CRIU cannot save either. Returns that device, if it was opened.
+pub fn reopen_null(root: BorrowedFd<'_>) -> Result<Option<OwnedFd>> {
     let is_null = |fd: BorrowedFd<'_>| {
         path::stat(fd)
             .is_ok_and(|s| s.kind == path::Kind::CharDevice && s.rdev == path::makedev(1, 3))
@@ -86,18 +85,18 @@ pub fn reopen_null(root: BorrowedFd<'_>) -> Result<()> {
         .map(|stream| stream.as_raw_fd())
         .collect();
     if numbers.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let flags = path::O_RDWR | path::O_NOFOLLOW;
     let own = match path::open_in_root(root, Path::new("/dev/null"), flags) {
         Ok(own) if is_null(own.as_fd()) => own,
         // An image without a null device keeps the caller's.
-        _ => return Ok(()),
+        _ => return Ok(None),
     };
     for number in numbers {
         fd::onto(own.as_fd(), number)?;
     }
-    Ok(())
+    Ok(Some(own))
 }
 
 /// Columns and rows of `process.consoleSize`, where it is not zero.
@@ -116,7 +115,6 @@ impl<'a> Prepared<'a> {
             filter,
             procfs,
             keyring: (!plan.options.no_new_keyring).then(|| format!("_ses.{}", plan.id)),
-            preserve_fds: plan.options.preserve_fds,
             by_parent: plan.namespaces.user(),
             linux: plan.spec.linux().as_ref(),
         })
@@ -127,7 +125,6 @@ impl<'a> Prepared<'a> {
         process: &'a Process,
         procfs: Option<OwnedFd>,
         filter: Option<Filter>,
-        preserve_fds: u32,
         by_parent: bool,
         linux: Option<&'a oci_spec::runtime::Linux>,
     ) -> Self {
@@ -136,21 +133,22 @@ impl<'a> Prepared<'a> {
             filter,
             procfs,
             keyring: None,
-            preserve_fds,
             by_parent,
             linux,
         }
     }
 
-    /// Keyring, labels and scheduling; and nothing that is open gets past exec.
-    pub fn prepare(mut self) -> Result<Self> {
+    /// Keyring, labels and scheduling. What is open afterwards must not get past exec, nor into
+    /// the reach of a working directory below /proc/self/fd: the caller closes it.
+    pub fn prepare(&mut self) -> Result<()> {
         self.join_keyring()?;
         self.write_labels()?;
-        // A working directory below /proc/self/fd must not find it.
-        self.procfs = None;
-        self.schedule()?;
-        fd::cloexec_from(3 + self.preserve_fds)?;
-        Ok(self)
+        self.schedule()
+    }
+
+    /// Gives up the procfs.
+    pub fn take_procfs(&mut self) -> Option<OwnedFd> {
+        self.procfs.take()
     }
 
     /// Takes on labels, limits, ids and capabilities, in an order in which each

@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-/// Applies `readonlyPaths` and `maskedPaths` below the (entered) root.
-pub fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
+/// Applies `readonlyPaths` and `maskedPaths` below the (entered) root. `null` is the container's
+/// null device, where it is open already. Leaves descriptors open: the caller closes everything.
+pub fn apply(plan: &Plan, root: BorrowedFd<'_>, null: Option<OwnedFd>) -> Result<()> {
     let Some(linux) = plan.spec.linux() else {
         return Ok(());
     };
@@ -19,7 +20,10 @@ pub fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
         read_only(root, Path::new(path), &mut used)
             .with_context(|| format!("make {path} read-only"))?;
     }
-    let mut covers = Covers::default();
+    let mut covers = Covers {
+        directory: None,
+        file: null,
+    };
     let mut seen = BTreeSet::new();
     let masked = linux.masked_paths().iter().flatten();
     for path in masked.filter(|path| seen.insert(path.trim_end_matches('/'))) {
@@ -27,6 +31,12 @@ pub fn apply(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
             .mask(root, Path::new(path), &mut used)
             .with_context(|| format!("mask {path}"))?;
     }
+    covers
+        .directory
+        .into_iter()
+        .chain(covers.file)
+        .for_each(|fd| used.put(fd));
+    used.leave();
     Ok(())
 }
 
@@ -44,12 +54,11 @@ fn read_only(root: BorrowedFd<'_>, path: &Path, used: &mut Used) -> Result<()> {
     let Some(target) = open(root, path)? else {
         return Ok(());
     };
-    let tree = mount::clone_tree(target.as_fd(), c"", true, false)?;
     let attr = MountAttr {
         set: attr::RDONLY,
         ..MountAttr::default()
     };
-    mount::set_attr(tree.as_fd(), true, &attr)?;
+    let tree = mount::clone_tree_with(target.as_fd(), true, &attr)?;
     mount::attach(tree.as_fd(), target.as_fd())?;
     used.put(tree);
     used.put(target);
@@ -59,7 +68,6 @@ fn read_only(root: BorrowedFd<'_>, path: &Path, used: &mut Used) -> Result<()> {
 /// What masks are made of: one empty read-only tmpfs for all directories, and
 /// the container's /dev/null for all files. Both are attached before they are
 /// cloned: a mount attached nowhere can be cloned only since Linux 6.15.
-#[derive(Default)]
 struct Covers {
     directory: Option<OwnedFd>,
     file: Option<OwnedFd>,

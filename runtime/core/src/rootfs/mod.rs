@@ -180,11 +180,12 @@ fn map_tree(m: &Mount, tree: &OwnedFd, namespace: BorrowedFd<'_>) -> Result<()> 
     Ok(mount::set_attr(tree.as_fd(), recursive, &attr)?)
 }
 
-/// Mounts the root and everything in it; devices included.
+/// Mounts the root and everything in it; devices included. Leaves descriptors open: the caller
+/// closes everything.
 pub fn build(plan: &Plan, trees: &mut Trees, channel: &Channel) -> Result<Root> {
-    let mut used = Used::default();
+    let mut open = mounts::Open::default();
     let began = span(Key::Root);
-    let mut root = attach_root(plan, trees, &mut used)?;
+    let mut root = attach_root(plan, trees, &mut open.used)?;
     drop(began);
     for mount in &plan.mounts {
         let _began = span(Key::Mount(mount.index));
@@ -193,7 +194,7 @@ pub fn build(plan: &Plan, trees: &mut Trees, channel: &Channel) -> Result<Root> 
         } else {
             Ok(())
         };
-        done.and_then(|()| mount_one(plan, &mut root, mount, trees, &mut used))
+        done.and_then(|()| mount_one(plan, &mut root, mount, trees, &mut open))
             .with_context(|| format!("error mounting {}", describe(mount)))?;
     }
     let began = span(Key::Devices);
@@ -201,6 +202,7 @@ pub fn build(plan: &Plan, trees: &mut Trees, channel: &Channel) -> Result<Root> 
     drop(began);
     // createContainer hooks find the root here, and pivot_root needs it.
     path::chdir_fd(root.fd())?;
+    open.leave();
     Ok(root)
 }
 
@@ -285,7 +287,7 @@ fn mount_one(
     root: &mut Root,
     mount: &Mount,
     trees: &mut Trees,
-    used: &mut Used,
+    open: &mut mounts::Open,
 ) -> Result<()> {
     let dev = std::path::Path::new("/dev");
     if mount.destination == dev && mount.attr.set & mount::attr::RDONLY != 0 {
@@ -300,13 +302,13 @@ fn mount_one(
                 ..mount.clone()
             },
             trees,
-            used,
+            open,
         )?;
         root.read_only
             .push(path::open_in_root(root.fd(), dev, path::O_PATH)?);
         return Ok(());
     }
-    if let Some(proc) = mounts::mount(plan, root.fd(), mount, trees, used)? {
+    if let Some(proc) = mounts::mount(plan, root.fd(), mount, trees, open)? {
         root.proc = Some(proc);
     }
     Ok(())

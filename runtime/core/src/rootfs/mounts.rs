@@ -49,6 +49,10 @@ pub fn make_using(mount: &Mount, place: &Path, used: &mut Used) -> Result<OwnedF
         fs.set("source", source)?;
     }
     for (key, value) in data {
+        // What it asks for is so since Linux 4.7.
+        if key == "newinstance" && kind == "devpts" {
+            continue;
+        }
         set(&fs, key, value.as_deref())?;
     }
     if mount.attr.set & attr::RDONLY != 0 && !VIRTUAL.contains(&kind.as_str()) {
@@ -152,22 +156,72 @@ fn classic(
     Ok(tree)
 }
 
+/// What mounts leave open.
+#[derive(Debug, Default)]
+pub struct Open {
+    /// What has had its use.
+    pub used: Used,
+    /// The tmpfs that was just mounted on /dev: there is nothing in it but what is made here.
+    dev: Option<OwnedFd>,
+}
+
+impl Open {
+    /// Makes a mount point in the new /dev, by its name.
+    fn in_dev<'a>(&self, mount: &'a Mount) -> Option<&'a Path> {
+        let name = mount.destination.strip_prefix("/dev").ok()?;
+        let dev = self
+            .dev
+            .as_ref()
+            .filter(|_| name.components().count() == 1)?;
+        path::mkdir_at(dev.as_fd(), name, 0o755).ok().map(|()| name)
+    }
+
+    /// Keeps `tree`, which is mounted now, if what comes next may be in it.
+    fn put(&mut self, mount: &Mount, kind: &str, tree: OwnedFd) {
+        if kind == "tmpfs" && mount.destination == Path::new("/dev") {
+            self.dev = Some(tree);
+        } else {
+            self.used.put(tree);
+        }
+    }
+
+    /// Another mount than one in /dev could cover it.
+    fn forget_dev(&mut self, mount: &Mount) {
+        if !mount.destination.starts_with("/dev") || mount.destination == Path::new("/dev") {
+            self.dev
+                .take()
+                .into_iter()
+                .for_each(|dev| self.used.put(dev));
+        }
+    }
+
+    /// Leaves all of them to who closes everything.
+    pub fn leave(mut self) {
+        self.dev
+            .take()
+            .into_iter()
+            .for_each(|dev| self.used.put(dev));
+        self.used.leave();
+    }
+}
+
 /// Executes `mount` below `root`. Returns the mount if it is the container's procfs.
 pub fn mount(
     plan: &Plan,
     root: BorrowedFd<'_>,
     mount: &Mount,
     trees: &mut Trees,
-    used: &mut Used,
+    open: &mut Open,
 ) -> Result<Option<OwnedFd>> {
     check_proc(mount)?;
+    open.forget_dev(mount);
     match &mount.source {
         Source::Remount => {
             let target = path::open_in_root(root, &mount.destination, path::O_PATH)?;
             attributes(mount, target.as_fd(), true)?;
             Ok(None)
         }
-        Source::Cgroup => super::cgroupfs::mount(plan, root, mount, used).map(|()| None),
+        Source::Cgroup => super::cgroupfs::mount(plan, root, mount, &mut open.used).map(|()| None),
         Source::Bind {
             path,
             recursive,
@@ -189,10 +243,22 @@ pub fn mount(
                 return copy_symlink(root, path, &mount.destination).map(|()| None);
             }
             place(plan, root, mount, &tree)?;
-            used.put(tree);
+            open.used.put(tree);
             Ok(None)
         }
         Source::Filesystem { kind, .. } => {
+            let made = trees.remove(&mount.index);
+            if made.is_none()
+                && let Some(name) = open.in_dev(mount)
+            {
+                let tree = make_using(mount, &plan.rootfs, &mut open.used)?;
+                attributes(mount, tree.as_fd(), false)?;
+                let dev = open.dev.as_ref().expect("a mount point was made in it");
+                mount::attach_at(tree.as_fd(), dev.as_fd(), name)?;
+                propagate(mount, tree.as_fd())?;
+                open.used.put(tree);
+                return Ok(None);
+            }
             let (target, existed) = destination(root, mount, kind)?;
             let inherited;
             let mount = if existed && kind == "tmpfs" && mount.data("mode").is_none() {
@@ -201,7 +267,7 @@ pub fn mount(
             } else {
                 mount
             };
-            if let Some(tree) = trees.remove(&mount.index) {
+            if let Some(tree) = made {
                 // Made by the parent, with its attributes.
                 mount::attach(tree.as_fd(), target.as_fd())?;
                 propagate(mount, tree.as_fd())?;
@@ -217,21 +283,21 @@ pub fn mount(
                         ..mount.clone()
                     },
                     &plan.rootfs,
-                    used,
+                    &mut open.used,
                 )?;
                 super::copyup::copy(target.as_fd(), tree.as_fd()).context("tmpcopyup")?;
                 tree
             } else {
-                make_using(mount, &plan.rootfs, used)?
+                make_using(mount, &plan.rootfs, &mut open.used)?
             };
             attributes(mount, tree.as_fd(), copyup)?;
             mount::attach(tree.as_fd(), target.as_fd())?;
             propagate(mount, tree.as_fd())?;
-            used.put(target);
+            open.used.put(target);
             if kind == "proc" && mount.destination == Path::new("/proc") {
                 return Ok(Some(tree));
             }
-            used.put(tree);
+            open.put(mount, kind, tree);
             Ok(None)
         }
     }

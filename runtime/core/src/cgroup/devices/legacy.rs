@@ -2,6 +2,7 @@
 
 use super::rules::{Policy, letters};
 use crate::{Error, Result};
+use rrun_sys::fd::Used;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
@@ -24,15 +25,17 @@ pub fn lines(policy: &Policy) -> [(&'static str, Vec<String>); 2] {
 /// Writes them to the new cgroup `dir`. In a user namespace the controller cannot
 /// be changed by anyone, and is left as it is (runc's rule).
 pub fn execute(dir: &Path, policy: &Policy) -> Result<()> {
+    let mut used = Used::default();
     for (name, lines) in lines(policy) {
         if lines.is_empty() {
             continue;
         }
         let path = dir.join(name);
-        let result = OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .and_then(|file| lines.iter().try_for_each(|line| put(&file, line)));
+        let result = OpenOptions::new().write(true).open(&path).and_then(|file| {
+            let written = lines.iter().try_for_each(|line| put(&file, line));
+            used.put(file.into());
+            written
+        });
         match result {
             Ok(()) => {}
             Err(e) if e.kind() == ErrorKind::PermissionDenied && super::unified::in_user_ns() => {
