@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod cred;
+mod entry;
 pub mod error;
 pub mod event;
 pub mod fd;

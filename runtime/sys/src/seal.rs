@@ -12,11 +12,18 @@ use crate::{Error, Result};
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// Whether [`crate::entry`] found that the program runs from a read-only file system.
+pub(crate) static SEALED: AtomicBool = AtomicBool::new(false);
 
 /// Executes the program again from a read-only mount, unless it runs from one
 /// already or containers could not write to it anyway. Returns when nothing had
 /// to be done.
 pub fn protect_own_binary() -> Result<()> {
+    if SEALED.load(Relaxed) {
+        return Ok(());
+    }
     let exe = crate::path::open(std::path::Path::new("/proc/self/exe"), libc::O_PATH)?;
     let fs = rustix::fs::fstatvfs(&exe).call("fstatfs", format_args!("/proc/self/exe"))?;
     if fs.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {

@@ -1,0 +1,16 @@
+//! Where the linked program begins.
+#![forbid(unsafe_code)]
+
+use std::env::var;
+
+/// A static, optimized program begins at `rrun_sys::entry`: there is no loader before it, and what
+/// is compiled without optimization may call functions of libc where none was written.
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let is = |name: &str, value: &str| var(name).is_ok_and(|found| found == value);
+    let has_static =
+        var("CARGO_CFG_TARGET_FEATURE").is_ok_and(|all| all.split(',').any(|f| f == "crt-static"));
+    if has_static && is("CARGO_CFG_TARGET_ARCH", "x86_64") && !is("OPT_LEVEL", "0") {
+        println!("cargo:rustc-link-arg-bins=-Wl,-e,rrun_entry");
+    }
+}
