@@ -7,6 +7,7 @@
 mod archive;
 mod build;
 mod bundle;
+mod changes;
 mod digest;
 mod dockerfile;
 mod draft;

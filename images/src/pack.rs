@@ -92,7 +92,7 @@ impl<W: Write> Write for Tee<W> {
     }
 }
 
-fn pack_into(
+pub(crate) fn pack_into(
     path: &Path,
     compression: Compression,
     look: Look,

@@ -230,6 +230,12 @@ impl Shim {
         let Some(pidfd) = &process.pidfd else {
             return Err(finished());
         };
+        if request.all && !process.exec_id.is_empty() && process.pid > 0 {
+            // It leads a process group, for it began a session: with it goes what it left in the
+            // background. It is not waited for yet, so that its number is nobody else's.
+            let group = -(process.pid as i32);
+            let _ = rrun_sys::process::kill(group, request.signal as i32);
+        }
         if direct || !process.exec_id.is_empty() {
             let signal = i32::try_from(request.signal).unwrap_or(-1);
             return match pidfd_signal(pidfd.as_fd(), signal).map_err(|e| e.errno()) {

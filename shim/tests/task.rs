@@ -452,7 +452,7 @@ fn a_checkpoint_is_restored_where_it_was() {
             &options,
         )),
     };
-    shim.call(shim.client.checkpoint(&request)).unwrap();
+    shim.call(shim.client.checkpoint(&request, LIMIT)).unwrap();
     assert_eq!(shim.wait(""), 137);
     let reached = shim.log().len();
     shim.delete("").unwrap();

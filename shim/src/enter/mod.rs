@@ -104,7 +104,6 @@ fn is_plain(process: &spec::Process, linux: &spec::Linux, namespaces: i32) -> bo
     let valid = process.args.as_ref().is_some_and(|a| !a.is_empty()) && process.cwd.is_absolute();
     valid
         && !process.terminal
-        && !set(&process.apparmor_profile)
         && !set(&process.selinux_label)
         && linux.personality.is_none()
         && linux.memory_policy.is_none()

@@ -54,9 +54,13 @@ impl Client {
             .await
     }
 
-    /// Writes a checkpoint (CRIU) to a directory.
-    pub async fn checkpoint(&self, request: &task::CheckpointTaskRequest) -> Result<(), Error> {
-        self.call(TASK_V3, "Checkpoint", request, Some(self.shared.timeout))
+    /// Writes a checkpoint (CRIU) to a directory, which takes as long as there is memory to write.
+    pub async fn checkpoint(
+        &self,
+        request: &task::CheckpointTaskRequest,
+        within: Duration,
+    ) -> Result<(), Error> {
+        self.call(TASK_V3, "Checkpoint", request, Some(within))
             .await
     }
 
