@@ -64,6 +64,15 @@ impl Cgroups {
         Some(root.join(cgroup.trim_start_matches('/')))
     }
 
+    /// Whether the machine has a controller to write limits to.
+    pub fn has(&self, controller: &str) -> bool {
+        match self.roots.get("").filter(|_| self.unified) {
+            Some(root) => fs::read_to_string(root.join("cgroup.controllers"))
+                .is_ok_and(|all| all.split_whitespace().any(|name| name == controller)),
+            None => self.roots.contains_key(controller),
+        }
+    }
+
     /// The ancestors of `cgroup`, itself included, that no hierarchy has yet, deepest first.
     pub fn missing(&self, cgroup: &str) -> Vec<String> {
         ancestors(cgroup)

@@ -25,8 +25,6 @@ pub enum Error {
     State(String),
     /// Not within the time that the client gave.
     Deadline(String),
-    /// This version does not have it.
-    Unimplemented(&'static str),
     /// A system call, a file, the shim, the runtime, the network …
     Internal(anyhow::Error),
 }
@@ -56,7 +54,6 @@ impl Error {
             Self::Exists(_) => "AlreadyExists",
             Self::State(_) => "FailedPrecondition",
             Self::Deadline(_) => "DeadlineExceeded",
-            Self::Unimplemented(_) => "Unimplemented",
             Self::Internal(_) => "Internal",
         }
     }
@@ -76,7 +73,6 @@ impl std::fmt::Display for Error {
             | Self::Exists(why)
             | Self::State(why)
             | Self::Deadline(why) => f.write_str(why),
-            Self::Unimplemented(what) => write!(f, "{what} is not implemented"),
             // The chain is printed here, once, since this is the top.
             Self::Internal(error) => write!(f, "{error:#}"),
         }
@@ -104,7 +100,6 @@ impl From<Error> for Status {
             Error::Exists(_) => Self::already_exists(message),
             Error::State(_) => Self::failed_precondition(message),
             Error::Deadline(_) => Self::deadline_exceeded(message),
-            Error::Unimplemented(_) => Self::unimplemented(message),
             Error::Internal(_) => Self::internal(message),
         }
     }

@@ -133,7 +133,8 @@ fn kill_request(container: &str, id: &str) -> task::KillRequest {
         id: container.to_owned(),
         exec_id: id.to_owned(),
         signal: 9,
-        all: false,
+        // With what it started, as far as that is still in its process group.
+        all: true,
     }
 }
 

@@ -29,6 +29,15 @@ pub fn now() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+/// Nanoseconds since the epoch as people write them, in UTC.
+pub fn rfc3339(nanoseconds: i64) -> String {
+    let (seconds, rest) = (
+        nanoseconds.div_euclid(1_000_000_000),
+        nanoseconds.rem_euclid(1_000_000_000),
+    );
+    rrun_sys::process::rfc3339(seconds, rest as u32)
+}
+
 /// Which boot of the machine this is.
 pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";

@@ -1,8 +1,11 @@
 //! CRI v1 server: the socket that a kubelet plugs into.
 #![forbid(unsafe_code)]
 
+mod apparmor;
 mod bundle;
+mod cdi;
 mod cgroups;
+mod checkpoint;
 mod config;
 mod container;
 mod daemon;

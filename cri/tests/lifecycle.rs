@@ -191,6 +191,38 @@ async fn limits_are_what_the_container_gets() {
 }
 
 #[tokio::test]
+async fn a_cdi_device_brings_its_node_its_environment_and_its_mounts() {
+    require!(Need::Root);
+    let dir = tempfile::tempdir().unwrap();
+    let device = serde_json::json!({"cdiVersion": "0.6.0", "kind": "example.com/dev",
+        "containerEdits": {"env": ["SHARED=yes"]},
+        "devices": [{"name": "one", "containerEdits": {
+            "env": ["OWN=yes"],
+            "deviceNodes": [{"path": "/dev/one", "hostPath": "/dev/zero", "permissions": "r"}],
+            "mounts": [{"hostPath": dir.path(), "containerPath": "/vendor", "options": ["ro"]}]}}]});
+    fs::write(dir.path().join("dev.json"), device.to_string()).unwrap();
+    let cri = Cri::start_with(&format!("cdi_spec_dirs = [{:?}]\n", dir.path()));
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "cdi").await;
+    let mut config = script("main", "exec sleep 1000");
+    config.cdi_devices = vec![v1::CdiDevice {
+        name: "example.com/dev=one".into(),
+    }];
+    let id = run(&mut client, &pod, config.clone()).await;
+    let look = "echo $SHARED $OWN; head -c 3 /dev/one | busybox od -An -tx1; ls /vendor";
+    let said = exec(&mut client, &id, look).await;
+    let text = String::from_utf8(said.stdout).unwrap();
+    let words: Vec<_> = text.split_whitespace().collect();
+    assert_eq!(words, ["yes", "yes", "00", "00", "00", "dev.json"]);
+    config.metadata.as_mut().unwrap().name = "other".into();
+    config.cdi_devices[0].name = "example.com/dev=two".into();
+    let error = create(&mut client, &pod, config).await.unwrap_err();
+    assert!(error.message().contains("example.com/dev=two"), "{error}");
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn stopping_waits_for_the_grace_period_and_no_longer() {
     require!(Need::Root);
     let cri = Cri::start();
@@ -247,4 +279,67 @@ async fn users_and_groups_are_the_image_s_and_the_request_s() {
     assert_eq!(user.supplemental_groups, [0, 50_000, 777]);
     assert!(pid(&mut client, &id).await > 1);
     remove_pod(&mut client, &pod.0).await;
+}
+
+/// CRIU does not know every kernel; it says so itself.
+fn criu_refuses() -> Option<String> {
+    let output = std::process::Command::new("criu")
+        .arg("check")
+        .output()
+        .unwrap();
+    let why = String::from_utf8_lossy(&output.stderr);
+    let last = why.trim().lines().last().unwrap_or_default();
+    (!output.status.success()).then(|| format!("criu check fails: {last}"))
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_written_and_goes_on_as_another_container() {
+    require!(Need::Root, Need::Program("criu"));
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "checkpoint").await;
+    let count = "echo kept > /note; i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
+    let id = run(&mut client, &pod, script("counter", count)).await;
+    let numbers = |name: &str| -> Vec<u32> {
+        let log = fs::read_to_string(cri.path(&format!("logs/{name}.log"))).unwrap_or_default();
+        let words = log
+            .lines()
+            .filter_map(|line| line.rsplit(' ').next()?.parse().ok());
+        words.collect()
+    };
+    wait_until("it to count", LIMIT, || numbers("counter").len() > 5);
+    let archive = cri.path("checkpoint.tar");
+    let mut request = v1::CheckpointContainerRequest {
+        container_id: id.clone(),
+        location: archive.display().to_string(),
+        timeout: 0,
+    };
+    let answer = client.checkpoint_container(request.clone()).await;
+    if let Some(why) = criu_refuses() {
+        let error = answer.unwrap_err();
+        assert!(error.message().contains("criu"), "{error}");
+        assert!(!archive.exists());
+        rrun_tests::report_skip(module_path!(), &why);
+    } else {
+        answer.unwrap();
+        let before = numbers("counter").len();
+        wait_until("it to count on", LIMIT, || {
+            numbers("counter").len() > before + 2
+        });
+        stop(&mut client, &id, 0).await;
+        let mut config = script("restored", count);
+        config.image.as_mut().unwrap().image = archive.display().to_string();
+        let restored = run(&mut client, &pod, config).await;
+        wait_until("the other to count", LIMIT, || {
+            numbers("restored").len() > 2
+        });
+        assert!(numbers("restored")[0] > 5, "{:?}", numbers("restored"));
+        let said = exec(&mut client, &restored, "cat /note").await;
+        assert_eq!(said.stdout, b"kept\n");
+    }
+    request.location = "relative.tar".into();
+    let error = client.checkpoint_container(request).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
 }

@@ -88,20 +88,44 @@ async fn an_exit_whose_shim_was_killed_is_not_taken_for_a_success() {
     assert_eq!(cri.leftovers(), Vec::<String>::new());
 }
 
-/// One pod's whole life; errors are the kill's.
+/// One pod's whole life, with every call that changes something; errors are the kill's.
 async fn life(mut client: Client, config: v1::PodSandboxConfig) -> Result<(), tonic::Status> {
     let request = v1::RunPodSandboxRequest {
         config: Some(config.clone()),
         ..Default::default()
     };
-    let id = client
-        .run_pod_sandbox(request)
-        .await?
-        .into_inner()
-        .pod_sandbox_id;
+    let id = Box::pin(client.run_pod_sandbox(request)).await?;
+    let id = id.into_inner().pod_sandbox_id;
     let pod = (id.clone(), config);
     let container = create(&mut client, &pod, script("main", "exec sleep 1000")).await?;
     start(&mut client, &container).await?;
+    let limit = v1::LinuxContainerResources {
+        memory_limit_in_bytes: 64 << 20,
+        ..Default::default()
+    };
+    let update = v1::UpdateContainerResourcesRequest {
+        container_id: container.clone(),
+        linux: Some(limit.clone()),
+        ..Default::default()
+    };
+    client.update_container_resources(update).await?;
+    let update = v1::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: id.clone(),
+        resources: Some(limit),
+        ..Default::default()
+    };
+    client.update_pod_sandbox_resources(update).await?;
+    let stop = v1::StopContainerRequest {
+        container_id: container.clone(),
+        timeout: 0,
+    };
+    client.stop_container(stop).await?;
+    let remove = v1::RemoveContainerRequest {
+        container_id: container,
+    };
+    client.remove_container(remove).await?;
+    let second = create(&mut client, &pod, script("second", "exec sleep 1000")).await?;
+    start(&mut client, &second).await?;
     let stop = v1::StopPodSandboxRequest {
         pod_sandbox_id: id.clone(),
     };
@@ -115,7 +139,7 @@ async fn life(mut client: Client, config: v1::PodSandboxConfig) -> Result<(), to
 async fn a_kill_at_any_instant_leaves_whole_objects_or_none() {
     require!(Need::Root);
     let mut cri = Cri::start();
-    // Steps that grow by a seventh meet every part of a life that takes about 150 ms.
+    // Growing steps meet every part of a life that takes about 300 ms.
     let mut delay = 2.0_f64;
     let mut round = 0;
     while delay < 400.0 {
@@ -129,8 +153,33 @@ async fn a_kill_at_any_instant_leaves_whole_objects_or_none() {
         let mut client = cri.client().await;
         check_and_clear(&mut client).await;
         assert_eq!(cri.leftovers(), Vec::<String>::new(), "after {delay} ms");
-        delay *= 1.15;
+        delay *= 1.7;
         round += 1;
+    }
+}
+
+/// In a build with debug assertions, which cargo's tests are: before and after each of them in turn.
+#[tokio::test]
+async fn a_kill_at_every_durable_write_leaves_whole_objects_or_none() {
+    require!(Need::Root);
+    let mut cri = Cri::start();
+    // Some of them where everything takes twenty times as long.
+    let slow = std::env::var("RRUN_TIME_SCALE").is_ok();
+    for point in (1..).step_by(if slow { 9 } else { 1 }) {
+        cri.kill();
+        cri.restart_to_die_at(point);
+        let client = cri.client().await;
+        let config = cri.pod(&format!("write-{point}"), false);
+        let Err(error) = life(client, config).await else {
+            assert!(point > 30, "a life has more than 15 durable writes");
+            break;
+        };
+        let dead = format!("the daemon's death at point {point} ({error})");
+        wait_until(&dead, LIMIT, || cri.has_ended());
+        cri.restart();
+        let mut client = cri.client().await;
+        check_and_clear(&mut client).await;
+        assert_eq!(cri.leftovers(), Vec::<String>::new(), "at point {point}");
     }
 }
 

@@ -157,6 +157,19 @@ async fn an_exec_over_its_time_ends_with_its_process() {
     let said = kit::exec(&mut client, &id, "ps").await;
     let text = String::from_utf8(said.stdout).unwrap();
     assert!(!text.contains("4321"), "{text}");
+    // What it left in the background ends with it.
+    let request = v1::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: ["sh", "-c", "sleep 5432 & sleep 6543; true"]
+            .map(str::to_owned)
+            .to_vec(),
+        timeout: 1,
+    };
+    let error = client.exec_sync(request).await.unwrap_err();
+    assert_eq!(error.code(), Code::DeadlineExceeded, "{error}");
+    let said = kit::exec(&mut client, &id, "ps").await;
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(!text.contains("5432") && !text.contains("6543"), "{text}");
     let large = "head -c 20000000 /dev/zero";
     let said = kit::exec(&mut client, &id, large).await;
     assert_eq!(said.stdout.len(), (16 << 20) - 4096);

@@ -7,7 +7,7 @@ use rrun_cri_api::v1::{
 use serde_json::{Map, Value, json};
 
 use super::capabilities::Sets;
-use super::{Input, seccomp};
+use super::{Input, Limits, seccomp};
 use crate::error::{Error, Result};
 use crate::sandbox::pin;
 
@@ -39,7 +39,7 @@ pub(super) fn linux(input: &Input<'_>, capabilities: &Sets) -> Result<Value> {
     let security = &input.security;
     let config = input.config();
     let asked = config.linux.as_ref().and_then(|l| l.resources.clone());
-    let mut resources = resources(&asked.unwrap_or_default(), input.facts.swap_limit);
+    let mut resources = resources(&asked.unwrap_or_default(), input.facts.limits);
     resources["devices"] = device_rules(input);
     let mut linux = json!({
         "namespaces": namespaces(input)?,
@@ -94,8 +94,9 @@ fn namespaces(input: &Input<'_>) -> Result<Value> {
     Ok(Value::Array(all))
 }
 
-/// `linux.resources` without devices. Zero is unset, as CRI has it.
-pub fn resources(asked: &LinuxContainerResources, swap_limit: bool) -> Value {
+/// `linux.resources` without devices. Zero is unset, as CRI has it; what the kernel cannot limit is
+/// left out.
+pub fn resources(asked: &LinuxContainerResources, limits: Limits) -> Value {
     let set = |map: &mut Map<String, Value>, key: &str, value: i64| {
         if value != 0 {
             map.insert(key.to_owned(), json!(value));
@@ -105,7 +106,7 @@ pub fn resources(asked: &LinuxContainerResources, swap_limit: bool) -> Value {
     set(&mut memory, "limit", asked.memory_limit_in_bytes);
     if asked.memory_swap_limit_in_bytes != 0 {
         set(&mut memory, "swap", asked.memory_swap_limit_in_bytes);
-    } else if swap_limit {
+    } else if limits.swap {
         // Without a word about swap a container gets none, as with the peers.
         set(&mut memory, "swap", asked.memory_limit_in_bytes);
     }
@@ -124,7 +125,7 @@ pub fn resources(asked: &LinuxContainerResources, swap_limit: bool) -> Value {
             all.insert(key.to_owned(), Value::Object(map));
         }
     }
-    if !asked.hugepage_limits.is_empty() {
+    if limits.hugetlb && !asked.hugepage_limits.is_empty() {
         let limits = asked.hugepage_limits.iter();
         let limits: Vec<_> = limits
             .map(|l| json!({"pageSize": l.page_size, "limit": l.limit}))

@@ -22,7 +22,7 @@ use crate::store::{ContainerRecord, SandboxRecord};
 
 pub use linux::{asked_seccomp, resources};
 pub use mounts::{MountFact, Source};
-pub use process::exec_process;
+pub use process::{AskedAppArmor, asked_apparmor, exec_process};
 pub use signal::{stop_signal, to_cri as signal_to_cri};
 pub use users::{User, UserFiles};
 
@@ -51,20 +51,31 @@ pub struct Facts {
     pub cgroup: String,
     /// Pure cgroup version 2.
     pub unified: bool,
-    /// The kernel accounts for swap, so that memory and swap can be limited together.
-    pub swap_limit: bool,
+    /// What the kernel can limit.
+    pub limits: Limits,
     /// The machine's seccomp profile, where one is asked for.
     pub seccomp_profile: Option<(String, String)>,
     /// The kernel has seccomp filters.
     pub seccomp: bool,
-    /// AppArmor is there.
+    /// The kernel enforces AppArmor profiles.
     pub apparmor: bool,
+    /// It has the default profile; not looked at unless it is asked for.
+    pub apparmor_default: bool,
     /// Capabilities in the daemon's permitted set.
     pub held_capabilities: u64,
     /// The lowest oom_score_adj that the daemon may give (itself without CAP_SYS_RESOURCE).
     pub oom_floor: i64,
     /// `std::env::consts::ARCH`.
     pub arch: String,
+}
+
+/// What not every kernel can limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory and swap together.
+    pub swap: bool,
+    /// Huge pages. A kubelet limits them in every container, with 0 where the pod has none.
+    pub hugetlb: bool,
 }
 
 /// A device node of the machine.
@@ -144,6 +155,15 @@ pub fn bundle(
         spec["linux"]["rootfsPropagation"] = json!(propagation);
     }
     Ok(Bundle { spec, user })
+}
+
+/// The array at a key, made where there is none.
+pub fn list<'a>(value: &'a mut Value, key: &str) -> &'a mut Vec<Value> {
+    let slot = &mut value[key];
+    if !slot.is_array() {
+        *slot = json!([]);
+    }
+    slot.as_array_mut().expect("it was just made an array")
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `process` of config.json, and of an exec.
 
+use rrun_cri_api::v1::LinuxContainerSecurityContext;
+use rrun_cri_api::v1::security_profile::ProfileType;
 use serde_json::{Value, json};
 
 use super::capabilities::{Sets, sets};
@@ -131,27 +133,68 @@ fn oom_score_adj(asked: i64, input: &Input<'_>) -> Result<i64> {
     Ok(asked.max(input.facts.oom_floor))
 }
 
+/// The AppArmor profile that a container asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AskedAppArmor {
+    /// The runtime's; `said` where the request names it, and does not just say nothing.
+    Default {
+        /// Not having it is an error.
+        said: bool,
+    },
+    /// One of the machine's.
+    Localhost(String),
+    /// None.
+    Unconfined,
+}
+
+/// By the new field or the deprecated one.
 #[allow(deprecated)]
-fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
-    use rrun_cri_api::v1::security_profile::ProfileType;
-    let security = &input.security;
-    let profile = match &security.apparmor {
-        Some(profile) if profile.profile_type() == ProfileType::Localhost => {
-            profile.localhost_ref.clone()
+pub fn asked_apparmor(security: &LinuxContainerSecurityContext) -> Result<AskedAppArmor> {
+    let local = |name: &str| {
+        if name.is_empty() {
+            let why = "linux.security_context.apparmor: localhost_ref is empty";
+            return Err(Error::invalid(why));
         }
-        // A default profile would have to be loaded first; without one there is none.
-        Some(_) => return Ok(None),
-        None => match security.apparmor_profile.strip_prefix("localhost/") {
-            Some(name) => name.to_owned(),
-            None => return Ok(None),
-        },
+        Ok(AskedAppArmor::Localhost(name.to_owned()))
     };
-    if !input.facts.apparmor {
-        return Err(Error::invalid(format!(
-            "linux.security_context.apparmor: profile {profile:?}, but this kernel has no AppArmor"
-        )));
+    match &security.apparmor {
+        Some(profile) => match profile.profile_type() {
+            ProfileType::RuntimeDefault => Ok(AskedAppArmor::Default { said: true }),
+            ProfileType::Unconfined => Ok(AskedAppArmor::Unconfined),
+            ProfileType::Localhost => {
+                let name = &profile.localhost_ref;
+                local(name.strip_prefix("localhost/").unwrap_or(name))
+            }
+        },
+        None => match security.apparmor_profile.as_str() {
+            "" => Ok(AskedAppArmor::Default { said: false }),
+            "runtime/default" => Ok(AskedAppArmor::Default { said: true }),
+            "unconfined" => Ok(AskedAppArmor::Unconfined),
+            other => match other.strip_prefix("localhost/") {
+                Some(name) => local(name),
+                None => Err(Error::invalid(format!(
+                    "linux.security_context.apparmor_profile: {other:?} is none of \
+                     runtime/default, unconfined and localhost/<name>"
+                ))),
+            },
+        },
     }
-    Ok(Some(profile))
+}
+
+/// A kernel without AppArmor has no default either; a privileged container gets none.
+fn apparmor(input: &Input<'_>) -> Result<Option<String>> {
+    match asked_apparmor(&input.security)? {
+        AskedAppArmor::Unconfined => Ok(None),
+        AskedAppArmor::Default { .. } if input.security.privileged => Ok(None),
+        AskedAppArmor::Default { .. } => Ok(input
+            .facts
+            .apparmor_default
+            .then(|| crate::apparmor::DEFAULT.to_owned())),
+        AskedAppArmor::Localhost(name) if input.facts.apparmor => Ok(Some(name)),
+        AskedAppArmor::Localhost(name) => Err(Error::invalid(format!(
+            "linux.security_context.apparmor: profile {name:?}, but this kernel has no AppArmor"
+        ))),
+    }
 }
 
 /// The process of an exec: the container's, with another command.

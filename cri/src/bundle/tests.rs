@@ -5,6 +5,11 @@ use serde_json::{Value, json};
 
 use super::*;
 
+const ALL: Limits = Limits {
+    swap: true,
+    hugetlb: true,
+};
+
 fn facts() -> Facts {
     Facts {
         image: ImageConfig {
@@ -231,11 +236,11 @@ fn resources_leave_out_what_is_zero() {
         ..Default::default()
     };
     assert_eq!(
-        resources(&asked, true),
+        resources(&asked, ALL),
         json!({"memory": {"limit": 1 << 20, "swap": 1 << 20}, "cpu": {"quota": 5000}})
     );
     assert_eq!(
-        resources(&v1::LinuxContainerResources::default(), true),
+        resources(&v1::LinuxContainerResources::default(), ALL),
         json!({})
     );
 }
@@ -248,4 +253,63 @@ fn an_exec_keeps_the_user_and_takes_another_command() {
     assert_eq!(process["terminal"], true);
     assert_eq!(process["user"], spec["process"]["user"]);
     assert!(exec_process(&spec, &[], false).is_err());
+}
+
+#[test]
+#[allow(deprecated)]
+fn the_default_profile_of_apparmor_is_for_who_is_not_privileged() {
+    use super::{AskedAppArmor, asked_apparmor};
+    use rrun_cri_api::v1::security_profile::ProfileType;
+    let asked = |kind: Option<ProfileType>, old: &str| {
+        let security = v1::LinuxContainerSecurityContext {
+            apparmor: kind.map(|kind| v1::SecurityProfile {
+                profile_type: kind as i32,
+                localhost_ref: "localhost/mine".into(),
+            }),
+            apparmor_profile: old.into(),
+            ..Default::default()
+        };
+        asked_apparmor(&security)
+    };
+    let mine = AskedAppArmor::Localhost("mine".into());
+    assert_eq!(
+        asked(Some(ProfileType::Localhost), "unconfined").unwrap(),
+        mine
+    );
+    assert_eq!(asked(None, "localhost/mine").unwrap(), mine);
+    assert_eq!(
+        asked(None, "").unwrap(),
+        AskedAppArmor::Default { said: false }
+    );
+    let said = AskedAppArmor::Default { said: true };
+    assert_eq!(asked(Some(ProfileType::RuntimeDefault), "").unwrap(), said);
+    assert_eq!(asked(None, "runtime/default").unwrap(), said);
+    assert_eq!(
+        asked(None, "unconfined").unwrap(),
+        AskedAppArmor::Unconfined
+    );
+    assert!(asked(None, "mine").is_err() && asked(None, "localhost/").is_err());
+}
+
+/// A kubelet sends limits of 0 for every size of page; containers did not start without the controller.
+#[test]
+fn limits_of_huge_pages_are_left_out_without_the_controller() {
+    let asked = v1::LinuxContainerResources {
+        hugepage_limits: vec![v1::HugepageLimit {
+            page_size: "2MB".into(),
+            limit: 0,
+        }],
+        ..Default::default()
+    };
+    let limits = |hugetlb| {
+        resources(
+            &asked,
+            Limits {
+                swap: true,
+                hugetlb,
+            },
+        )
+    };
+    assert_eq!(limits(true)["hugepageLimits"][0]["pageSize"], "2MB");
+    assert!(limits(false).get("hugepageLimits").is_none());
 }

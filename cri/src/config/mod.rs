@@ -51,6 +51,8 @@ pub struct Config {
     pub nri: file::Nri,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where files of CDI devices are, the least important first.
+    pub cdi_dirs: Vec<PathBuf>,
 }
 
 /// Where to listen.
@@ -116,6 +118,9 @@ impl Config {
         ] {
             absolute(origin, key, path)?;
         }
+        for dir in &file.cdi_spec_dirs {
+            absolute(origin, "cdi_spec_dirs", dir)?;
+        }
         crate::network::check_subnet(&file.network.subnet)
             .with_context(|| origin.of("network.subnet"))?;
         let network = NetworkConfig {
@@ -135,6 +140,7 @@ impl Config {
             network,
             nri: file.nri.clone(),
             log_format: file.log_format,
+            cdi_dirs: file.cdi_spec_dirs.clone(),
             root: file.root.clone(),
             state: file.state.clone(),
         })

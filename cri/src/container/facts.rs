@@ -9,7 +9,8 @@ use rrun_cri_api::v1::security_profile::ProfileType;
 use rrun_cri_api::v1::{LinuxContainerSecurityContext, Mount, NamespaceMode};
 
 use super::{etc, image_volume};
-use crate::bundle::{DeviceNode, Facts, MountFact, Source};
+use crate::apparmor;
+use crate::bundle::{AskedAppArmor, DeviceNode, Facts, Limits, MountFact, Source, asked_apparmor};
 use crate::config::CgroupDriver;
 use crate::daemon::Daemon;
 use crate::error::Error;
@@ -50,10 +51,11 @@ pub fn gather(daemon: &Daemon, sandbox: &SandboxRecord, record: &ContainerRecord
         users_of_pod,
         cgroup: cgroup_path(daemon, sandbox, &record.id),
         unified: daemon.cgroups.unified,
-        swap_limit: swap_limit(daemon),
+        limits: limits(daemon),
         seccomp_profile: seccomp_profile(&security)?,
         seccomp: Path::new("/proc/sys/kernel/seccomp").exists(),
-        apparmor: Path::new("/sys/kernel/security/apparmor").exists(),
+        apparmor: apparmor::enabled(),
+        apparmor_default: apparmor_default(&security)?,
         held_capabilities: held_capabilities()?,
         oom_floor: oom_floor()?,
         arch: std::env::consts::ARCH.to_owned(),
@@ -277,8 +279,15 @@ fn pid_namespace(
     }
 }
 
-/// Whether memory and swap can be limited together.
-pub fn swap_limit(daemon: &Daemon) -> bool {
+/// What the kernel can limit.
+pub fn limits(daemon: &Daemon) -> Limits {
+    Limits {
+        swap: swap_limit(daemon),
+        hugetlb: daemon.cgroups.has("hugetlb"),
+    }
+}
+
+fn swap_limit(daemon: &Daemon) -> bool {
     match daemon.cgroups.dir("memory", "/") {
         Some(dir) if !daemon.cgroups.unified => dir.join("memory.memsw.limit_in_bytes").exists(),
         Some(_) => fs::read_to_string("/proc/swaps").is_ok_and(|s| s.lines().count() > 1),
@@ -296,6 +305,30 @@ fn seccomp_profile(security: &LinuxContainerSecurityContext) -> Result<Option<(S
     Ok(Some((path, text)))
 }
 
+/// Sees to it that the kernel has the profile that is asked for; whether it is the default one.
+fn apparmor_default(security: &LinuxContainerSecurityContext) -> Result<bool> {
+    let asked = asked_apparmor(security)?;
+    if !apparmor::enabled() {
+        return Ok(false);
+    }
+    match asked {
+        AskedAppArmor::Localhost(name) if !apparmor::is_loaded(&name)? => {
+            let why = format!("linux.security_context.apparmor: profile {name:?} is not loaded");
+            Err(Error::invalid(why).into())
+        }
+        AskedAppArmor::Default { said } if !security.privileged => match apparmor::load_default() {
+            Ok(()) => Ok(true),
+            Err(error) if said => Err(error),
+            // As on a kernel without AppArmor: nobody asked for it.
+            Err(error) => {
+                tracing::warn!("a container runs without an AppArmor profile: {error:#}");
+                Ok(false)
+            }
+        },
+        _ => Ok(false),
+    }
+}
+
 fn held_capabilities() -> Result<u64> {
     let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
     let line = status.lines().find_map(|l| l.strip_prefix("CapPrm:"));
@@ -305,7 +338,7 @@ fn held_capabilities() -> Result<u64> {
 
 /// proc_pid_oom_score_adj(5): without CAP_SYS_RESOURCE (bit 24) a process cannot go below the
 /// value it has.
-fn oom_floor() -> Result<i64> {
+pub fn oom_floor() -> Result<i64> {
     if held_capabilities()? >> 24 & 1 == 1 {
         return Ok(-1000);
     }

@@ -17,10 +17,12 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::bundle::Bundle;
+use crate::cdi;
+use crate::checkpoint;
 use crate::daemon::{Daemon, blocking};
 use crate::store::{ContainerRecord, SandboxRecord};
 
-pub use facts::swap_limit;
+pub use facts::{limits, oom_floor};
 pub use monitor::{end_shim, finish, watch};
 pub use start::start;
 pub use stop::{kill, stop};
@@ -39,7 +41,32 @@ pub async fn prepare(
         let dir = daemon.config.container_dir(&record.id);
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let facts = facts::gather(&daemon, &sandbox, &record)?;
-        Ok(crate::bundle::bundle(&sandbox, &record, &facts)?)
+        let mut bundle = crate::bundle::bundle(&sandbox, &record, &facts)?;
+        let devices = cdi::asked(record.config())?;
+        cdi::inject(&daemon.config.cdi_dirs, &devices, &mut bundle.spec)?;
+        if !record.checkpoint.is_empty() {
+            let rootfs = daemon.images.find_rootfs(&record.id)?;
+            let rootfs = rootfs.context("the image store does not know the rootfs just made")?;
+            checkpoint::unpack(Path::new(&record.checkpoint), &dir, &rootfs)?;
+        }
+        Ok(bundle)
+    })
+    .await
+}
+
+/// Adds CDI devices to the config.json of a container that is being made.
+pub async fn add_devices(
+    daemon: &Arc<Daemon>,
+    devices: Vec<String>,
+    mut spec: Value,
+) -> Result<Value> {
+    if devices.is_empty() {
+        return Ok(spec);
+    }
+    let daemon = daemon.clone();
+    blocking(move || {
+        cdi::inject(&daemon.config.cdi_dirs, &devices, &mut spec)?;
+        Ok(spec)
     })
     .await
 }

@@ -76,10 +76,21 @@ async fn create(
         stdout: log,
         options: Some(shims::options(&daemon.config, runtime)),
         rootfs: rootfs::to_mount(&daemon.config.bundle_dir(&record.id))?,
+        checkpoint: checkpoint(daemon, record),
         ..Default::default()
     };
     client.create(&request).await?;
     Ok(())
+}
+
+/// Where CRIU's files are, for a container that is made from them.
+fn checkpoint(daemon: &Daemon, record: &ContainerRecord) -> String {
+    if record.checkpoint.is_empty() {
+        return String::new();
+    }
+    let dir = daemon.config.container_dir(&record.id);
+    let images = dir.join(crate::checkpoint::IMAGES);
+    images.to_string_lossy().into_owned()
 }
 
 /// Who feeds standard input: an attach, or nobody.

@@ -13,11 +13,12 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::spawn_blocking;
 
 use super::PodNetRequest;
+use super::conntrack::{self, Stale};
 use super::leases::{Lease, Leases, Port, Protocol, Settings};
 use super::netlink::Netlink;
 use super::plan::{self, BridgePlan, PodPlan, veth_name};
-use super::rules;
 use super::subnet::{self, Prefix6, Subnet};
+use super::{forward, rules};
 
 /// The built-in network of one daemon.
 pub struct Bridge {
@@ -75,6 +76,7 @@ impl Bridge {
             self.write_rules(&state, &settings).await?;
         }
         state.made = true;
+        forget(taken(&lease, &settings)).await;
         // The lease keeps the bridge; other pods need not wait for this one's interfaces.
         drop(state);
         self.plug(&lease, settings, request.netns.clone()).await
@@ -85,12 +87,14 @@ impl Bridge {
         let mut state = self.state.lock().await;
         let mut errors = Vec::new();
         errors.extend(unplug(pod_id).await.err());
-        let had_ports = state
-            .leases
-            .get(pod_id)
-            .is_some_and(|lease| !lease.ports.is_empty());
+        let lease = state.leases.get(pod_id).cloned();
+        let had_ports = lease.as_ref().is_some_and(|lease| !lease.ports.is_empty());
+        let stale = lease.zip(state.leases.settings());
+        let stale = stale.and_then(|(lease, settings)| gone(&lease, settings));
         errors.extend(state.leases.release(pod_id).err());
         errors.extend(self.settle(&mut state, had_ports).await.err());
+        // Only now: before, the rules would put the next packet on record again.
+        forget(stale).await;
         combine(errors)
     }
 
@@ -155,7 +159,8 @@ impl Bridge {
         };
         // The table of somebody else's bridge is not ours either.
         if let Some(bridge) = blocking(remove_link).await? {
-            rules::apply(&rules::remove(&bridge)).await?;
+            let chains = rules::apply_and_list(&rules::remove(&bridge)).await?;
+            forward::close(&bridge, &chains).await?;
         }
         state.made = false;
         state.leases.clear_settings()
@@ -195,9 +200,19 @@ impl Bridge {
     }
 
     async fn write_rules(&self, state: &State, settings: &Settings) -> Result<()> {
-        rules::apply(&rules::replace(settings, state.leases.all()))
-            .await
-            .with_context(|| format!("write nftables table {}", rules::table(&settings.bridge)))
+        let text = rules::replace(settings, state.leases.all());
+        let written = if state.made {
+            rules::apply(&text).await
+        } else {
+            rules::apply_and_list(&text).await
+        };
+        let chains = written
+            .with_context(|| format!("write nftables table {}", rules::table(&settings.bridge)))?;
+        // Pods reach each other and this machine without it: not a reason to have none.
+        if let Err(error) = forward::open(&settings.bridge, &chains).await {
+            tracing::warn!(bridge = settings.bridge, "other firewalls: {error:#}");
+        }
+        Ok(())
     }
 
     async fn plug(
@@ -254,6 +269,35 @@ impl Bridge {
             Ok(())
         })
         .await
+    }
+}
+
+/// The UDP ports of the host that a pod has got, where there are any.
+fn taken(lease: &Lease, settings: &Settings) -> Option<Stale> {
+    let udp = lease.ports.iter().filter(|p| p.protocol == Protocol::Udp);
+    let ports: Vec<_> = udp.map(|p| (p.host_ip, p.host_port)).collect();
+    (!ports.is_empty()).then(|| Stale::Taken(ports, addresses(lease, settings)))
+}
+
+fn gone(lease: &Lease, settings: &Settings) -> Option<Stale> {
+    let udp = lease.ports.iter().any(|p| p.protocol == Protocol::Udp);
+    udp.then(|| Stale::Gone(addresses(lease, settings)))
+}
+
+fn addresses(lease: &Lease, settings: &Settings) -> Vec<IpAddr> {
+    let six = settings
+        .prefix6
+        .map(|prefix| prefix.with(lease.address).into());
+    std::iter::once(lease.address.into()).chain(six).collect()
+}
+
+/// A connection that stays on record harms its own client at most, and not for long.
+async fn forget(stale: Option<Stale>) {
+    let Some(stale) = stale else { return };
+    match blocking(move || conntrack::forget(&stale)).await {
+        Ok(0) => {}
+        Ok(count) => tracing::debug!(count, "forgot tracked UDP connections"),
+        Err(error) => tracing::warn!("tracked UDP connections: {error:#}"),
     }
 }
 

@@ -17,6 +17,8 @@ use cni::Cni;
 
 mod bridge;
 mod cni;
+mod conntrack;
+mod forward;
 mod leases;
 mod netlink;
 mod netns;

@@ -17,8 +17,10 @@ use nix::sys::socket::{
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
+/// The answer ends with an acknowledgement.
+pub const NLM_F_ACK: u16 = 0x4;
+/// Everything is answered.
+pub const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
@@ -119,13 +121,18 @@ pub struct Netlink {
 impl Netlink {
     /// For the network namespace of the calling thread.
     pub fn open() -> Result<Self> {
-        let socket = socket(
-            AddressFamily::Netlink,
-            SockType::Raw,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::NetlinkRoute,
-        )
-        .context("open a netlink socket")?;
+        Self::speak(SockProtocol::NetlinkRoute)
+    }
+
+    /// The same for netfilter.
+    pub fn open_filter() -> Result<Self> {
+        Self::speak(SockProtocol::NetlinkNetFilter)
+    }
+
+    fn speak(protocol: SockProtocol) -> Result<Self> {
+        let (family, flags) = (AddressFamily::Netlink, SockFlag::SOCK_CLOEXEC);
+        let socket =
+            socket(family, SockType::Raw, flags, protocol).context("open a netlink socket")?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).context("bind a netlink socket")?;
         Ok(Self {
             socket,
@@ -280,6 +287,19 @@ impl Netlink {
 
     /// Sends a request and gathers the bodies of the answers until its end or acknowledgement.
     fn ask(&self, kind: u16, flags: u16, message: &Message) -> Result<Vec<Vec<u8>>, Errno> {
+        let mut answers = Vec::new();
+        self.each(kind, flags, message, |body| answers.push(body.to_vec()))?;
+        Ok(answers)
+    }
+
+    /// The same, with the bodies given to `take` as they come.
+    pub fn each(
+        &self,
+        kind: u16,
+        flags: u16,
+        message: &Message,
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<(), Errno> {
         let sequence = self.sequence.get().wrapping_add(1);
         self.sequence.set(sequence);
         let mut request = Vec::with_capacity(HEADER + message.0.len());
@@ -291,7 +311,6 @@ impl Netlink {
         request.extend_from_slice(&message.0);
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
         let many = flags & NLM_F_DUMP == NLM_F_DUMP;
-        let mut answers = Vec::new();
         // As large as the kernel's own dump buffer, so that nothing is cut.
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -303,18 +322,18 @@ impl Netlink {
                     continue;
                 }
                 match answer.kind {
-                    NLMSG_DONE => return Ok(answers),
+                    NLMSG_DONE => return Ok(()),
                     NLMSG_ERROR => {
                         return match read_i32(answer.body) {
-                            Some(0) => Ok(answers),
+                            Some(0) => Ok(()),
                             Some(code) => Err(Errno::from_raw(-code)),
                             None => Err(Errno::EBADMSG),
                         };
                     }
-                    _ => answers.push(answer.body.to_vec()),
+                    _ => take(answer.body),
                 }
                 if !many && flags & NLM_F_ACK == 0 {
-                    return Ok(answers);
+                    return Ok(());
                 }
             }
         }
@@ -339,7 +358,7 @@ fn split_message(bytes: &[u8]) -> Option<(Answer<'_>, &[u8])> {
 }
 
 /// A request's body: a fixed struct, then attributes.
-struct Message(Vec<u8>);
+pub struct Message(Vec<u8>);
 
 impl Message {
     /// struct ifinfomsg; `up` sets the flags that it has and leaves the others.
@@ -349,6 +368,27 @@ impl Message {
             body.extend_from_slice(&field.to_ne_bytes());
         }
         Self(body)
+    }
+
+    /// struct nfgenmsg.
+    pub fn generic(family: u8) -> Self {
+        Self(vec![family, 0, 0, 0])
+    }
+
+    /// A body that is made already.
+    pub fn raw(body: &[u8]) -> Self {
+        Self(body.to_vec())
+    }
+
+    /// The body.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Adds an attribute whose value is made already.
+    pub fn nested_bytes(&mut self, kind: u16, value: &[u8], nested: bool) {
+        let flag = if nested { NLA_F_NESTED } else { 0 };
+        self.bytes(kind | flag, value);
     }
 
     fn bytes(&mut self, kind: u16, value: &[u8]) {
@@ -397,7 +437,7 @@ fn read_i32(bytes: &[u8]) -> Option<i32> {
 }
 
 /// Kinds and values of the attributes in `bytes`.
-fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = u16::from_ne_bytes(*bytes.first_chunk()?) as usize;
         let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?) & NLA_TYPE_MASK;

@@ -187,13 +187,18 @@ fn chains(bridge: &str, settings: &Settings) -> String {
     )
 }
 
-/// Carries a transaction out.
-pub async fn apply(text: &str) -> Result<()> {
+/// Carries a transaction out, and lists what chains there are, each with its hook and policy.
+pub async fn apply_and_list(text: &str) -> Result<String> {
+    apply(&format!("{text}list chains\n")).await
+}
+
+/// Carries a transaction out; gives what nft prints.
+pub async fn apply(text: &str) -> Result<String> {
     let mut nft = Command::new("nft")
         .args(["-f", "-"])
         .env("PATH", search_path())
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -206,7 +211,7 @@ pub async fn apply(text: &str) -> Result<()> {
     let message = String::from_utf8_lossy(&output.stderr);
     let first = message.lines().next().unwrap_or_default();
     ensure!(output.status.success(), "nft: {first} ({})", output.status);
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Whether nft can be run.
@@ -215,7 +220,7 @@ pub fn available() -> bool {
 }
 
 /// PATH with the directories of administrators' programs, which a service's PATH may lack.
-fn search_path() -> std::ffi::OsString {
+pub fn search_path() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     if !path.is_empty() {
         path.push(":");

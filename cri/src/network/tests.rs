@@ -264,6 +264,78 @@ fn a_udp_host_port_leads_to_the_pod() {
     });
 }
 
+/// A client that goes on sending from one port reaches whoever has the host port now: neither nobody,
+/// as before the first pod, nor the pod that is gone.
+#[test]
+fn a_udp_client_that_goes_on_sending_follows_the_host_port() {
+    require!(Need::Network, Need::Program("nft"), Need::Program("ip"));
+    on_a_host(|host| async move {
+        let network = host.network().await;
+        // With it the tracker is at work before the port is.
+        let (_zero, other) = host.pod("zero");
+        network.setup(&other).await.unwrap();
+        let client = UdpSocket::bind("0.0.0.0:0").unwrap();
+        client.send_to(b"early", "127.0.0.1:5353").unwrap();
+        for name in ["one", "two"] {
+            let (pinned, mut pod) = host.pod(name);
+            pod.port_mappings = vec![mapping(v1::Protocol::Udp, "", 5353)];
+            network.setup(&pod).await.unwrap();
+            let server = netns::inside(&pinned.0, || Ok(UdpSocket::bind("0.0.0.0:80")?)).unwrap();
+            server
+                .set_read_timeout(Some(Duration::from_secs(3)))
+                .unwrap();
+            client.send_to(name.as_bytes(), "127.0.0.1:5353").unwrap();
+            let mut buffer = [0; 8];
+            let (count, _) = server.recv_from(&mut buffer).expect(name);
+            assert_eq!(&buffer[..count], name.as_bytes());
+            network.teardown(&pod).await.unwrap();
+        }
+        network.teardown(&other).await.unwrap();
+        nothing_is_left();
+    });
+}
+
+/// Docker and ufw let iptables' FORWARD drop by policy; what they drop by a rule stays dropped.
+#[test]
+fn pods_pass_a_firewall_that_drops_by_policy() {
+    require!(
+        Need::Network,
+        Need::Program("nft"),
+        Need::Program("ip"),
+        Need::Program("iptables")
+    );
+    on_a_host(|host| async move {
+        shell("echo 1 > /proc/sys/net/ipv4/ip_forward; iptables -P FORWARD DROP");
+        // A neighbour beyond this machine.
+        let (far, _) = host.pod("far");
+        shell("ip link add far0 type veth peer name eth0; ip link set far0 up");
+        shell("ip addr add 198.51.100.1/24 dev far0");
+        shell(&format!("ip link set eth0 netns {}", far.0.display()));
+        netns::inside(&far.0, || {
+            shell("ip addr add 198.51.100.2/24 dev eth0; ip link set eth0 up");
+            shell("ip route add default via 198.51.100.1");
+            Ok(())
+        })
+        .unwrap();
+        let network = host.network().await;
+        let (one, first) = host.pod("one");
+        let ips = network.setup(&first).await.unwrap().0;
+        serve(Some(&far.0), 80, "far sees");
+        let there = "198.51.100.2:80".parse().unwrap();
+        assert_eq!(fetch(Some(&one.0), there).unwrap(), "far sees 198.51.100.1");
+        serve(Some(&one.0), 80, "pod sees");
+        let stranger = fetch(Some(&far.0), SocketAddr::new(ips[0], 80));
+        assert!(
+            stranger.is_err(),
+            "the policy is for what is not the pod's own business"
+        );
+        let rules = shell("iptables -S FORWARD");
+        assert_eq!(rules.matches("rrun-cri rrun0").count(), 3, "{rules}");
+        network.teardown(&first).await.unwrap();
+        assert_eq!(shell("iptables -S FORWARD"), "-P FORWARD DROP\n");
+    });
+}
+
 /// CVE-2020-8558: route_localnet let neighbours reach what listens on 127.0.0.1 only.
 #[test]
 fn pods_do_not_reach_the_hosts_loopback() {

@@ -8,15 +8,7 @@ use serde_json::{Value, json};
 
 use super::owners::Owners;
 use super::resources;
-
-/// The array at a key, made where there is none.
-pub fn list<'a>(value: &'a mut Value, key: &str) -> &'a mut Vec<Value> {
-    let slot = &mut value[key];
-    if !slot.is_array() {
-        *slot = json!([]);
-    }
-    slot.as_array_mut().expect("it was just made an array")
-}
+use crate::bundle::list;
 
 /// Puts one plugin's adjustment into a config.json.
 pub fn apply(
@@ -47,11 +39,8 @@ pub fn apply(
         limits.retain(|l| l["type"] != limit.r#type.as_str());
         limits.push(json!({"type": limit.r#type, "hard": limit.hard, "soft": limit.soft}));
     }
-    if let Some(device) = asked.cdi_devices.first() {
-        bail!(
-            "NRI plugin {plugin} asks for the CDI device {}, which is not implemented",
-            device.name
-        );
+    for device in &asked.cdi_devices {
+        owners.claim(Field::CdiDevices, &device.name, plugin)?;
     }
     match &asked.linux {
         Some(asked) => linux(asked, spec, owners, plugin),

@@ -6,6 +6,7 @@ use rrun_cri_api::nri;
 use serde_json::Value;
 
 use super::resources;
+use crate::bundle::Limits;
 use crate::store::{ContainerPhase, ContainerRecord, SandboxRecord};
 
 /// Text of a JSON value, empty where it is none.
@@ -55,7 +56,12 @@ pub fn pod(record: &SandboxRecord) -> nri::PodSandbox {
 
 /// CRI's resources; zero is unset there.
 pub fn from_cri(asked: &rrun_cri_api::v1::LinuxContainerResources) -> nri::LinuxResources {
-    resources::from_spec(&crate::bundle::resources(asked, false))
+    // Plugins see what was asked for, swap as it was said.
+    let limits = Limits {
+        swap: false,
+        hugetlb: true,
+    };
+    resources::from_spec(&crate::bundle::resources(asked, limits))
 }
 
 /// A container, with what its config.json says.

@@ -114,20 +114,20 @@ impl Hold<'_> {
     }
 
     /// Lets the plugins adjust a container that is being created, and gives the updates of others
-    /// that they want.
+    /// and the CDI devices that they want.
     pub async fn create_container(
         &self,
         pod: &SandboxRecord,
         record: &ContainerRecord,
         spec: &mut Value,
-    ) -> Result<Vec<nri::ContainerUpdate>> {
+    ) -> Result<(Vec<nri::ContainerUpdate>, Vec<String>)> {
         if self.is_empty() {
-            return Ok(vec![]);
+            return Ok((vec![], vec![]));
         }
         let pristine = convert::container(record, spec);
         let mut owners = Owners::default();
         let mut asked = Vec::new();
-        let mut updates = Vec::new();
+        let (mut updates, mut devices) = (Vec::new(), Vec::new());
         for plugin in self.wanting(Event::CreateContainer) {
             let request = nri::CreateContainerRequest {
                 pod: Some(convert::pod(pod)),
@@ -138,6 +138,7 @@ impl Hold<'_> {
             let answer = answer.unwrap_or_default();
             if let Some(adjustment) = answer.adjust {
                 adjust::apply(&adjustment, spec, &mut owners, &plugin.label)?;
+                devices.extend(adjustment.cdi_devices.iter().map(|d| d.name.clone()));
                 asked.push(adjustment);
             }
             updates.extend(answer.update);
@@ -153,7 +154,7 @@ impl Hold<'_> {
             plugins: self.0.iter().map(|p| instance(&p.label)).collect(),
         };
         self.validate(&request).await?;
-        Ok(updates)
+        Ok((updates, devices))
     }
 
     async fn validate(&self, request: &nri::ValidateContainerAdjustmentRequest) -> Result<()> {

@@ -60,7 +60,7 @@ pub fn apply(
     }
     for page in &asked.hugepage_limits {
         owners.claim(Field::HugepageLimits, &page.page_size, plugin)?;
-        let limits = super::adjust::list(spec, "hugepageLimits");
+        let limits = crate::bundle::list(spec, "hugepageLimits");
         limits.retain(|l| l["pageSize"] != page.page_size.as_str());
         limits.push(json!({"pageSize": page.page_size, "limit": page.limit}));
     }
@@ -78,7 +78,7 @@ pub fn apply(
                 json[key] = json!(number.value);
             }
         }
-        super::adjust::list(spec, "devices").push(json);
+        crate::bundle::list(spec, "devices").push(json);
     }
     let classes = [&asked.blockio_class, &asked.rdt_class];
     if classes.into_iter().flatten().any(|c| !c.value.is_empty()) {

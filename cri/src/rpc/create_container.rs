@@ -1,11 +1,13 @@
 //! CreateContainer.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rrun_cri_api::v1;
 
 use crate::bundle;
+use crate::cdi;
+use crate::checkpoint;
 use crate::container;
 use crate::daemon::{Daemon, blocking};
 use crate::error::{Error, Result};
@@ -97,15 +99,18 @@ async fn record(
     if name.is_empty() {
         return Err(Error::invalid("config.image is empty"));
     }
-    let image = super::image_status::find(daemon, &name)
-        .await?
-        .ok_or_else(|| Error::NotFound {
+    let (image, checkpoint) = if checkpoint::is_archive(&name) {
+        (base_image(daemon, &name).await?, name)
+    } else {
+        let found = super::image_status::find(daemon, &name).await?;
+        let missing = || Error::NotFound {
             kind: "image",
             id: name,
-        })?;
-    if !config.cdi_devices.is_empty() {
-        return Err(Error::Unimplemented("a container with CDI devices"));
-    }
+        };
+        (found.ok_or_else(missing)?, String::new())
+    };
+    // Names are checked before anything is made.
+    cdi::asked(&config)?;
     let mount_images = mount_images(daemon, &config.mounts).await?;
     let stop_signal = bundle::stop_signal(config.stop_signal(), &image.config.stop_signal)?;
     Ok(ContainerRecord {
@@ -119,9 +124,26 @@ async fn record(
         log_path: log_path(&sandbox.config().log_directory, &config.log_path)?,
         stop_signal,
         mount_images,
+        checkpoint,
         config: Some(config),
         ..Default::default()
     })
+}
+
+/// The image that a checkpoint stands on, which has to be here.
+async fn base_image(daemon: &Arc<Daemon>, archive: &str) -> Result<rrun_images::Image> {
+    let path = PathBuf::from(archive);
+    let names = blocking(move || checkpoint::base(&path)).await;
+    let names = names.map_err(|error| Error::invalid(format!("{error:#}")))?;
+    for name in &names {
+        if let Some(image) = super::image_status::find(daemon, name).await? {
+            return Ok(image);
+        }
+    }
+    Err(Error::State(format!(
+        "checkpoint {archive} needs the image {}: pull it first",
+        names.join(" or ")
+    )))
 }
 
 /// The image of each mount, empty where it is of a path.
@@ -211,9 +233,10 @@ async fn make_whole(
         ..record.clone()
     };
     let before = bundle.spec["linux"]["resources"].clone();
-    let updates = plugins
+    let (updates, devices) = plugins
         .create_container(sandbox, &told, &mut bundle.spec)
         .await?;
+    bundle.spec = container::add_devices(daemon, devices, bundle.spec).await?;
     let resources = &bundle.spec["linux"]["resources"];
     let adjusted = (*resources != before).then(|| nri::to_cri(resources, 0));
     container::write(daemon, record, bundle).await?;

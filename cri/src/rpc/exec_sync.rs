@@ -30,6 +30,12 @@ pub async fn handle(
     if request.cmd.is_empty() {
         return Err(Error::invalid("cmd is empty"));
     }
+    let Ok(seconds) = u64::try_from(request.timeout) else {
+        return Err(Error::invalid(format!(
+            "timeout {} is negative",
+            request.timeout
+        )));
+    };
     let record = running(daemon, &request.container_id)?;
     let command = Command {
         cmd: &request.cmd,
@@ -39,12 +45,6 @@ pub async fn handle(
         stderr: true,
     };
     let mut exec = Exec::start(daemon, &record, command).await?;
-    let Ok(seconds) = u64::try_from(request.timeout) else {
-        return Err(Error::invalid(format!(
-            "timeout {} is negative",
-            request.timeout
-        )));
-    };
     if seconds == 0 {
         return run(&mut exec).await;
     }

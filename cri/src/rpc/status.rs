@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::daemon::Daemon;
 use crate::error::Result;
 
-/// RuntimeReady and NetworkReady, and what the one runtime handler can do.
+/// RuntimeReady and NetworkReady, and what the runtime handlers can do.
 pub async fn handle(
     daemon: &Arc<Daemon>,
     request: v1::StatusRequest,
@@ -42,19 +42,30 @@ pub async fn handle(
             ],
         }),
         info,
-        runtime_handlers: vec![v1::RuntimeHandler {
-            name: String::new(),
-            features: Some(v1::RuntimeHandlerFeatures {
-                // mount_setattr(2): kernel 5.12.
-                recursive_read_only_mounts: true,
-                user_namespaces,
-            }),
-        }],
+        runtime_handlers: handlers(daemon, user_namespaces),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: user_namespaces,
         }),
     })
+}
+
+/// The default under no name, and each under its own.
+fn handlers(daemon: &Daemon, user_namespaces: bool) -> Vec<v1::RuntimeHandler> {
+    let live = daemon.live();
+    let names = live.runtimes().map(|runtime| runtime.name.clone());
+    let handler = |name| v1::RuntimeHandler {
+        name,
+        features: Some(v1::RuntimeHandlerFeatures {
+            // mount_setattr(2): kernel 5.12.
+            recursive_read_only_mounts: true,
+            user_namespaces,
+        }),
+    };
+    std::iter::once(String::new())
+        .chain(names)
+        .map(handler)
+        .collect()
 }
 
 /// The kernel makes user namespaces, and overlays of id-mapped layers (5.19).

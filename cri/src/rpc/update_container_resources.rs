@@ -1,7 +1,9 @@
 //! UpdateContainerResources.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
+use anyhow::Context;
 use rrun_cri_api::v1;
 use rrun_task_api::any;
 use rrun_task_api::pb::task;
@@ -19,6 +21,12 @@ pub async fn handle(
     request: v1::UpdateContainerResourcesRequest,
 ) -> Result<v1::UpdateContainerResourcesResponse> {
     let mut asked = request.linux.unwrap_or_default();
+    if !(-1000..=1000).contains(&asked.oom_score_adj) {
+        return Err(Error::invalid(format!(
+            "linux.oom_score_adj: {} is not between -1000 and 1000",
+            asked.oom_score_adj
+        )));
+    }
     let entry = daemon.container(&request.container_id)?;
     let _guard = entry.lock.lock().await;
     let record = entry.get();
@@ -26,6 +34,7 @@ pub async fn handle(
         ContainerPhase::Running => {
             ask_plugins(daemon, &record, &mut asked).await?;
             apply(daemon, &record, &asked, request.annotations).await?;
+            adjust_scores(daemon, &record, asked.oom_score_adj).await?;
         }
         ContainerPhase::Created => {
             ask_plugins(daemon, &record, &mut asked).await?;
@@ -84,7 +93,7 @@ async fn apply(
     asked: &v1::LinuxContainerResources,
     annotations: std::collections::HashMap<String, String>,
 ) -> Result<()> {
-    let json = bundle::resources(asked, container::swap_limit(daemon));
+    let json = bundle::resources(asked, container::limits(daemon));
     apply_json(daemon, record, &json, annotations).await?;
     Ok(())
 }
@@ -109,6 +118,35 @@ pub async fn apply_json(
     Ok(())
 }
 
+/// Gives every process of a running container another oom_score_adj; later ones inherit it. Zero is
+/// unset, as CRI has it.
+async fn adjust_scores(daemon: &Daemon, record: &ContainerRecord, score: i64) -> Result<()> {
+    if score == 0 {
+        return Ok(());
+    }
+    let client = daemon.shims.get(&record.id, &record.shim_address).await?;
+    let request = task::PidsRequest {
+        id: record.id.clone(),
+    };
+    let pids = client.pids(&request).await.map_err(anyhow::Error::from)?;
+    let processes = pids.processes;
+    let set = move || {
+        let score = score.max(container::oom_floor()?).to_string();
+        for process in processes {
+            let path = format!("/proc/{}/oom_score_adj", process.pid);
+            match std::fs::write(&path, &score) {
+                // It has ended meanwhile.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {}
+                other => other.with_context(|| format!("write {score} to {path}"))?,
+            }
+        }
+        Ok(())
+    };
+    blocking(set).await?;
+    Ok(())
+}
+
 /// A container that has no process yet has its limits in its bundle. Written before the record: a
 /// retry after a kill -9 between the two changes the same again.
 async fn rewrite(
@@ -122,9 +160,13 @@ async fn rewrite(
     let (daemon, id) = (daemon.clone(), record.id.clone());
     blocking(move || {
         let mut spec = container::read_spec(&daemon, &id)?;
-        let mut resources = bundle::resources(&merged, container::swap_limit(&daemon));
+        let mut resources = bundle::resources(&merged, container::limits(&daemon));
         resources["devices"] = spec["linux"]["resources"]["devices"].take();
         spec["linux"]["resources"] = resources;
+        if merged.oom_score_adj != 0 {
+            let score = merged.oom_score_adj.max(container::oom_floor()?);
+            spec["process"]["oomScoreAdj"] = serde_json::json!(score);
+        }
         container::replace_spec(&daemon, &id, &spec)
     })
     .await?;

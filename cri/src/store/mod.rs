@@ -1,6 +1,7 @@
 //! Durable intent: one record per sandbox and container in a redb file, each written before the
 //! side effect it announces. Unreadable records are set aside and reported, never deleted.
 
+mod fault;
 mod record;
 mod table;
 
@@ -169,7 +170,9 @@ impl Store {
                     None => table.remove(&*key)?,
                 };
             }
+            fault::point();
             write.commit()?;
+            fault::point();
             Ok(())
         })
         .await?

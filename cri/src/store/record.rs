@@ -173,6 +173,9 @@ pub struct ContainerRecord {
     /// One for each mount of the configuration: the id of the image that it is of, else empty.
     #[prost(string, repeated, tag = "21")]
     pub mount_images: Vec<String>,
+    /// The archive that it is made from; empty for a container from scratch.
+    #[prost(string, tag = "22")]
+    pub checkpoint: String,
 }
 
 static NO_SANDBOX: LazyLock<v1::PodSandboxConfig> = LazyLock::new(Default::default);

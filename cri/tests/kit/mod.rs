@@ -69,7 +69,7 @@ impl Cri {
         // An interface name has at most 15 characters.
         let bridge = format!("rrt{name}");
         let cgroup = format!("/rrun-cri-test-{name}");
-        let daemon = spawn(dir.path(), &bridge);
+        let daemon = spawn(dir.path(), &bridge, None);
         let cri = Self {
             dir,
             daemon,
@@ -110,8 +110,24 @@ impl Cri {
 
     /// Starts the daemon again.
     pub fn restart(&mut self) {
-        self.daemon = spawn(self.dir.path(), &self.bridge);
+        self.daemon = spawn(self.dir.path(), &self.bridge, None);
         self.wait_until_up();
+    }
+
+    /// The same, to die by SIGKILL at a point of its durable writes: two for each, before and after.
+    pub fn restart_to_die_at(&mut self, point: u32) {
+        self.daemon = spawn(self.dir.path(), &self.bridge, Some(point));
+        self.wait_until_up();
+    }
+
+    /// Of the daemon.
+    pub fn pid(&self) -> u32 {
+        self.daemon.id()
+    }
+
+    /// Name of the built-in bridge.
+    pub fn bridge(&self) -> &str {
+        &self.bridge
     }
 
     pub async fn client(&self) -> Client {
@@ -228,7 +244,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
     entries.flatten().map(|e| e.path()).collect()
 }
 
-fn spawn(dir: &Path, bridge: &str) -> Child {
+fn spawn(dir: &Path, bridge: &str, die_at: Option<u32>) -> Child {
     let log = fs::File::options()
         .create(true)
         .append(true)
@@ -250,6 +266,7 @@ fn spawn(dir: &Path, bridge: &str) -> Child {
         .arg("--shim")
         .arg(program("containerd-shim-rrun-v2"))
         .args(["--bridge", bridge, "--log", "debug"])
+        .envs(die_at.map(|point| ("RRUN_CRI_DIE_AT", point.to_string())))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

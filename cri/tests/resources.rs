@@ -1,0 +1,216 @@
+//! Limits that change, and what is measured.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod kit;
+
+use std::collections::BTreeSet;
+
+use kit::{Cri, create, exec, remove_pod, run, script, start};
+use rrun_cri_api::v1;
+use rrun_tests::{Need, require};
+
+fn memory(bytes: i64) -> v1::LinuxContainerResources {
+    v1::LinuxContainerResources {
+        memory_limit_in_bytes: bytes,
+        ..Default::default()
+    }
+}
+
+const LIMIT_FILE: &str =
+    "cat /sys/fs/cgroup/memory.max || cat /sys/fs/cgroup/memory/memory.limit_in_bytes";
+
+#[tokio::test]
+async fn limits_change_before_a_start_as_after_it() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "limits").await;
+    let id = create(&mut client, &pod, script("main", "exec sleep 1000"))
+        .await
+        .unwrap();
+    for (megabytes, begin) in [(64, true), (96, false)] {
+        let request = v1::UpdateContainerResourcesRequest {
+            container_id: id.clone(),
+            linux: Some(memory(megabytes << 20)),
+            ..Default::default()
+        };
+        client.update_container_resources(request).await.unwrap();
+        if begin {
+            start(&mut client, &id).await.unwrap();
+        }
+        let said = exec(&mut client, &id, LIMIT_FILE).await;
+        let text = String::from_utf8(said.stdout).unwrap();
+        assert_eq!(text.trim(), (megabytes << 20).to_string());
+    }
+    remove_pod(&mut client, &pod.0).await;
+}
+
+#[tokio::test]
+async fn the_oom_score_of_a_running_container_changes() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "oomscore").await;
+    let id = run(&mut client, &pod, script("main", "sleep 1000 & sleep 1000")).await;
+    let mut request = v1::UpdateContainerResourcesRequest {
+        container_id: id.clone(),
+        linux: Some(v1::LinuxContainerResources {
+            oom_score_adj: 777,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    client
+        .update_container_resources(request.clone())
+        .await
+        .unwrap();
+    let said = exec(&mut client, &id, "for p in /proc/[0-9]*/comm; do read n < $p; [ $n != sleep ] || cat ${p%comm}oom_score_adj; done").await;
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), "777\n777\n");
+    request.linux.as_mut().unwrap().oom_score_adj = 1001;
+    let error = client
+        .update_container_resources(request)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument, "{error}");
+    remove_pod(&mut client, &pod.0).await;
+}
+
+#[tokio::test]
+async fn limits_of_a_pod_are_those_of_its_cgroup() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "podlimits").await;
+    run(&mut client, &pod, {
+        let mut config = script("main", "exec sleep 1000");
+        config.linux.as_mut().unwrap().resources = Some(memory(32 << 20));
+        config
+    })
+    .await;
+    let request = v1::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.0.clone(),
+        overhead: Some(memory(1 << 20)),
+        resources: Some(memory(64 << 20)),
+    };
+    client.update_pod_sandbox_resources(request).await.unwrap();
+    let parent = &pod.1.linux.as_ref().unwrap().cgroup_parent;
+    let files = [
+        format!("/sys/fs/cgroup{parent}/memory.max"),
+        format!("/sys/fs/cgroup/memory{parent}/memory.limit_in_bytes"),
+    ];
+    let limit = files
+        .iter()
+        .find_map(|f| std::fs::read_to_string(f).ok())
+        .unwrap();
+    assert_eq!(limit.trim(), (65 << 20).to_string());
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn metrics_have_the_labels_that_are_described() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "metrics").await;
+    let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+    let request = v1::ListMetricDescriptorsRequest {};
+    let described = client
+        .list_metric_descriptors(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .descriptors;
+    let request = v1::ListPodSandboxMetricsRequest {};
+    let pods = client
+        .list_pod_sandbox_metrics(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .pod_metrics;
+    let of = &pods
+        .iter()
+        .find(|p| p.pod_sandbox_id == pod.0)
+        .unwrap()
+        .container_metrics[0];
+    assert_eq!(of.container_id, id);
+    let mut names = BTreeSet::new();
+    for metric in &of.metrics {
+        let descriptor = described.iter().find(|d| d.name == metric.name).unwrap();
+        assert_eq!(
+            metric.label_values.len(),
+            descriptor.label_keys.len(),
+            "{}",
+            metric.name
+        );
+        names.insert(metric.name.as_str());
+    }
+    for name in [
+        "container_threads",
+        "container_memory_usage_bytes",
+        "container_processes",
+    ] {
+        assert!(names.contains(name), "{name} of {names:?}");
+    }
+    let threads = of
+        .metrics
+        .iter()
+        .find(|m| m.name == "container_threads")
+        .unwrap();
+    assert_eq!(threads.value.unwrap().value, 1);
+    remove_pod(&mut client, &pod.0).await;
+}
+
+/// What of the machine a daemon holds, by kind.
+fn held(cri: &Cri) -> Vec<(&'static str, usize)> {
+    let pid = cri.pid();
+    let list = |dir: String| std::fs::read_dir(dir).map_or(0, Iterator::count);
+    let dir = cri.dir.path().display().to_string();
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let links = std::fs::read_dir("/sys/class/net").unwrap().flatten();
+    let ports = links.filter(|link| {
+        let master = std::fs::read_link(link.path().join("master")).unwrap_or_default();
+        master.ends_with(cri.bridge())
+    });
+    vec![
+        ("descriptors", list(format!("/proc/{pid}/fd"))),
+        (
+            "mounts",
+            mounts.lines().filter(|l| l.contains(&dir)).count(),
+        ),
+        ("ports of the bridge", ports.count()),
+        ("leases", list(format!("{dir}/state/network/leases"))),
+        ("sandboxes", list(format!("{dir}/state/sandboxes"))),
+        ("sockets of shims", list(format!("{dir}/state/s"))),
+    ]
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// The small form of `integration/soak`.
+#[tokio::test]
+async fn pods_that_come_and_go_leave_the_daemon_as_it_was() {
+    require!(Need::Root, Need::Network, Need::Program("nft"));
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let mut before = None;
+    for round in 0..15 {
+        let config = cri.pod(&format!("soak-{round}"), true);
+        let pod = (kit::run_pod(&mut client, &config).await, config);
+        let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+        assert_eq!(exec(&mut client, &id, "true").await.exit_code, 0);
+        remove_pod(&mut client, &pod.0).await;
+        if round == 4 {
+            before = Some((held(&cri), resident_kib(cri.pid())));
+        }
+    }
+    let (held_before, resident) = before.unwrap();
+    assert_eq!(held(&cri), held_before);
+    let grown = resident_kib(cri.pid()).saturating_sub(resident);
+    assert!(grown < 4096, "{grown} KiB in ten rounds");
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
