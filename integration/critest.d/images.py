@@ -10,6 +10,8 @@ the same input files always give the same digests.
   images.py layout DIR           write one OCI layout, refs as annotations
   images.py hosts DIR ADDR       write containerd-style DIR/<registry>/hosts.toml
                                    redirecting every registry of the suite to ADDR
+  images.py prepare DIR ADDR     push, hosts in DIR/hosts and list in DIR/list, the
+                                   images built only once
   images.py list                 print "registry/repo:tag digest" of everything
 
 The repository paths in the registry are those of the public images without
@@ -461,26 +463,31 @@ def layout(s, out):
     json.dump(dict(imageLayoutVersion="1.0.0"), open(out + "/oci-layout", "w"))
 
 
+def hosts(s, d, addr):
+    for h in sorted({split(r)[0] for r in s.refs}):
+        os.makedirs(f"{d}/{h}", exist_ok=True)
+        open(f"{d}/{h}/hosts.toml", "w").write(
+            f'server = "http://{addr}"\n\n[host."http://{addr}"]\n  capabilities = ["pull", "resolve"]\n')
+
+
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("command", choices=["push", "layout", "hosts", "list"])
+    a.add_argument("command", choices=["push", "layout", "hosts", "prepare", "list"])
     a.add_argument("args", nargs="*")
     a.add_argument("--docker", action="store_true", help="Docker schema 2 media types instead of OCI")
     a.add_argument("--single", action="store_true", help="plain manifests, no indexes")
     a.add_argument("--big", action="store_true", help="also the pull-benchmark images (needs zstd)")
     o = a.parse_args()
-    if o.command == "hosts":
-        d, addr = o.args
-        for h in sorted({split(r)[0] for r in build(OCI).refs}):
-            os.makedirs(f"{d}/{h}", exist_ok=True)
-            open(f"{d}/{h}/hosts.toml", "w").write(
-                f'server = "http://{addr}"\n\n[host."http://{addr}"]\n  capabilities = ["pull", "resolve"]\n')
-        return
     s = build(DOCKER if o.docker else OCI, not o.single)
     if o.big:
         big(s)
-    if o.command == "push":
-        push(s, *o.args)
+    if o.command == "hosts":
+        hosts(s, *o.args)
+    elif o.command in ("push", "prepare"):
+        push(s, o.args[-1])
+        if o.command == "prepare":
+            hosts(s, o.args[0] + "/hosts", o.args[1])
+            open(o.args[0] + "/list", "w").write("".join(f"{r} {d}\n" for r, d in s.refs.items()))
         print(f"{len(s.refs)} references, {len(s.blobs)} blobs, {sum(map(len, s.blobs.values()))>>20} MiB")
     elif o.command == "layout":
         layout(s, *o.args)
