@@ -300,7 +300,7 @@ impl Container {
     pub fn state(&self, status: Status) -> crate::hooks::State<'_> {
         let pid = self.record.init_process_pid;
         crate::hooks::State {
-            oci_version: &self.record.oci_version,
+            oci_version: crate::SPEC_VERSION,
             id: &self.record.id,
             status,
             pid: (status != Status::Stopped).then_some(pid),
@@ -393,14 +393,7 @@ impl Container {
             .map_or(Ok(()), crate::rdt::Group::remove);
         cgroup.and(rdt).and(remove(&self.dir))?;
         if let Some(Some(hooks)) = self.hooks.get() {
-            let state = self.state(Status::Stopped).to_json();
-            // The container is gone either way (runtime-spec, runtime.md#lifecycle, 13).
-            for hook in hooks.poststop().iter().flatten() {
-                let one = vec![hook.clone()];
-                if let Err(e) = crate::hooks::run("poststop", Some(&one), &state) {
-                    crate::warning!("{}", e.chain());
-                }
-            }
+            crate::hooks::run_poststop(hooks, &self.state(Status::Stopped).to_json());
         }
         Ok(())
     }

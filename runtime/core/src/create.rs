@@ -30,6 +30,8 @@ pub(crate) struct Undo<'a> {
     pub(crate) cgroup: Option<Cgroup>,
     rdt: Option<crate::rdt::Group>,
     init: Option<(i32, OwnedFd)>,
+    /// Whose poststop hooks run: its environment was made, and its hooks may have run.
+    poststop: Option<&'a Plan>,
     armed: bool,
 }
 
@@ -41,6 +43,7 @@ impl<'a> Undo<'a> {
             cgroup: None,
             rdt: None,
             init: None,
+            poststop: None,
             armed: true,
         }
     }
@@ -70,6 +73,13 @@ impl Drop for Undo<'_> {
             crate::warning!("clean up the Intel RDT class: {}", e.chain());
         }
         let _ = std::fs::remove_dir_all(self.dir);
+        if let Some((plan, hooks)) = self
+            .poststop
+            .and_then(|p| Some((p, p.spec.hooks().as_ref()?)))
+        {
+            // Its lifecycle goes on at step 12 (runtime-spec, runtime.md#lifecycle).
+            hooks::run_poststop(hooks, &state(plan, Status::Stopped, None).to_json());
+        }
     }
 }
 
@@ -93,7 +103,10 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
     write_record(&dir, &record, container::STATE_CREATING)?;
     drop(began);
     let (_, pidfd) = undo.init.as_ref().expect("launch set it");
-    supervise(plan, (pid, pidfd), &channel)?;
+    if let Err(error) = supervise(plan, (pid, pidfd), &channel) {
+        undo.poststop = Some(plan);
+        return Err(error);
+    }
     let state = dir.join(container::STATE);
     std::fs::rename(&creating, &state).map_err(|e| Error::file("rename", &creating, e))?;
     let (_, pidfd) = undo.init.take().expect("launch set it");
@@ -426,11 +439,15 @@ fn limit(plan: &Plan, pid: i32) -> Result<()> {
 
 /// The state while `create` is at work.
 fn creating(plan: &Plan, pid: i32) -> hooks::State<'_> {
+    state(plan, Status::Creating, Some(pid))
+}
+
+fn state(plan: &Plan, status: Status, pid: Option<i32>) -> hooks::State<'_> {
     hooks::State {
-        oci_version: plan.spec.version(),
+        oci_version: crate::SPEC_VERSION,
         id: &plan.id,
-        status: Status::Creating,
-        pid: Some(pid),
+        status,
+        pid,
         bundle: &plan.bundle,
         annotations: plan.spec.annotations().as_ref(),
     }

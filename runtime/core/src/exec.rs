@@ -27,14 +27,14 @@ pub struct Options {
     pub ignore_paused: bool,
 }
 
-/// Starts `process` in `container`: its process id, and a descriptor of it.
+/// Starts `process` in `container`, of which [`check`] says that it can: its process id, and a
+/// descriptor of it.
 pub fn exec(
     container: &Container,
     spec: &Spec,
     process: &Process,
     options: &Options,
 ) -> Result<(i32, OwnedFd)> {
-    check(container, options)?;
     crate::spec::validate_process(process)?;
     let init = container.init()?.ok_or_else(not_running)?;
     let namespaces = Namespaces::from_spec(spec)?;
@@ -122,7 +122,8 @@ fn not_running() -> Error {
     Error::State("cannot exec in a stopped container".into())
 }
 
-fn check(container: &Container, options: &Options) -> Result<()> {
+/// Whether the state of `container` allows one more process.
+pub fn check(container: &Container, options: &Options) -> Result<()> {
     match container.status()? {
         Status::Stopped => Err(not_running()),
         Status::Paused if !options.ignore_paused => Err(Error::State(

@@ -2,7 +2,7 @@
 //! standard input (runtime-spec, config.md#posix-platform-hooks).
 
 use crate::{Context, Error, Result};
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, Hooks};
 use std::ffi::{CString, OsStr};
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
@@ -13,16 +13,26 @@ use std::time::Duration;
 
 /// Runs `hooks` in order, each with `state` (JSON) on standard input. The first
 /// failure ends it. `kind` is as "prestart", for messages.
+/// Those that name no environment get the caller's.
 pub fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &str) -> Result<()> {
-    run_with(kind, hooks, state, &[])
+    run_with(kind, hooks, state, None)
 }
 
-/// [`run`], with an environment for hooks that name none of their own.
+/// Runs poststop hooks, every one: a failure is a warning (runtime-spec, runtime.md#lifecycle, 13).
+pub fn run_poststop(hooks: &Hooks, state: &str) {
+    for (index, hook) in hooks.poststop().iter().flatten().enumerate() {
+        if let Err(e) = run_one(hook, state, None) {
+            crate::warning!("error running poststop hook #{index}: {}", e.chain());
+        }
+    }
+}
+
+/// [`run`], with an environment for hooks that name none of their own; `None` for the caller's.
 pub fn run_with(
     kind: &str,
     hooks: Option<&Vec<Hook>>,
     state: &str,
-    environment: &[CString],
+    environment: Option<&[CString]>,
 ) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
         run_one(hook, state, environment)
@@ -31,12 +41,8 @@ pub fn run_with(
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &str, environment: &[CString]) -> Result<()> {
+fn run_one(hook: &Hook, state: &str, environment: Option<&[CString]>) -> Result<()> {
     let path = hook.path();
-    if !path.is_absolute() {
-        let why = format!("{} is not an absolute path", path.display());
-        return Err(Error::config("hooks", why));
-    }
     let mut output = rrun_sys::fd::memory_file("hook-output")?;
     let handle = |file: &std::fs::File| {
         file.try_clone()
@@ -46,28 +52,7 @@ fn run_one(hook: &Hook, state: &str, environment: &[CString]) -> Result<()> {
     if let Some((name, args)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(args);
     }
-    command.env_clear();
-    let given = hook
-        .env()
-        .as_ref()
-        .map(|env| env.iter().map(String::as_bytes).collect());
-    let variables: Vec<&[u8]> = given.unwrap_or_else(|| {
-        environment
-            .iter()
-            .map(std::ffi::CString::as_bytes)
-            .collect()
-    });
-    for variable in variables {
-        let end = variable
-            .iter()
-            .position(|b| *b == b'=')
-            .unwrap_or(variable.len());
-        let (key, value) = variable.split_at(end);
-        command.env(
-            OsStr::from_bytes(key),
-            OsStr::from_bytes(value.get(1..).unwrap_or_default()),
-        );
-    }
+    set_environment(&mut command, hook, environment);
     command
         .stdin(Stdio::piped())
         .stdout(handle(&output)?)
@@ -97,6 +82,21 @@ fn run_one(hook: &Hook, state: &str, environment: &[CString]) -> Result<()> {
         "{}: {how}, output: {text:?}",
         path.display()
     )))
+}
+
+fn set_environment(command: &mut Command, hook: &Hook, otherwise: Option<&[CString]>) {
+    let variables: Vec<&[u8]> = match (hook.env(), otherwise) {
+        (Some(own), _) => own.iter().map(String::as_bytes).collect(),
+        (None, Some(given)) => given.iter().map(|v| v.as_bytes()).collect(),
+        (None, None) => return,
+    };
+    command.env_clear();
+    for variable in variables {
+        let end = variable.iter().position(|b| *b == b'=');
+        let (key, value) = variable.split_at(end.unwrap_or(variable.len()));
+        let value = value.get(1..).unwrap_or_default();
+        command.env(OsStr::from_bytes(key), OsStr::from_bytes(value));
+    }
 }
 
 /// Waits for a hook; kills it after `timeout` seconds.

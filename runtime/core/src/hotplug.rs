@@ -120,7 +120,7 @@ fn is_hosts(mount: &Mount) -> bool {
     match &mount.source {
         Source::Bind { .. } => true,
         Source::Filesystem { kind, .. } => !INSIDE.contains(&kind.as_str()),
-        Source::Cgroup | Source::Remount => false,
+        Source::Cgroup { .. } | Source::Remount { .. } => false,
     }
 }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct View {
-    oci_version: String,
+    oci_version: &'static str,
     /// Container id.
     pub id: String,
     /// Of init; 0 when stopped.
@@ -43,7 +43,6 @@ struct Brief {
     init_process_start: u64,
     created: String,
     cgroup_paths: Freezer,
-    oci_version: String,
     bundle: PathBuf,
     rootfs: PathBuf,
     #[serde(default)]
@@ -152,7 +151,7 @@ impl<'a> Root<'a> {
             None => path::stat_at(self.fd.as_fd(), Path::new(&brief.id)).ok(),
         };
         Ok(View {
-            oci_version: brief.oci_version,
+            oci_version: crate::SPEC_VERSION,
             pid: match status {
                 Status::Stopped => 0,
                 _ => brief.init_process_pid,

@@ -126,7 +126,62 @@ pub fn validate(spec: &Spec) -> Result<()> {
     if let Some(process) = spec.process() {
         validate_process(process)?;
     }
+    if let Some(hooks) = spec.hooks() {
+        validate_hooks(hooks)?;
+    }
+    validate_names(spec)?;
     validate_linux(spec)
+}
+
+/// Of all hooks before any of them runs.
+fn validate_hooks(hooks: &Hooks) -> Result<()> {
+    #[allow(
+        deprecated,
+        reason = "the field is deprecated in the specification, but in use"
+    )]
+    let prestart = hooks.prestart();
+    let kinds = [
+        ("prestart", prestart),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("startContainer", hooks.start_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ];
+    for (kind, list) in kinds {
+        for (index, hook) in list.iter().flatten().enumerate() {
+            let field = |name: &str| format!("hooks.{kind}[{index}].{name}");
+            let path = hook.path();
+            if !path.is_absolute() {
+                let why = format!("{} is not an absolute path", path.display());
+                return Err(Error::config(field("path"), why));
+            }
+            if let Some(timeout) = hook.timeout().filter(|t| *t <= 0) {
+                let why = format!("{timeout} is not greater than zero");
+                return Err(Error::config(field("timeout"), why));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Host and domain name belong to a UTS namespace.
+fn validate_names(spec: &Spec) -> Result<()> {
+    let namespaces = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    let mut all = namespaces.into_iter().flatten();
+    if all.any(|n| n.typ() == LinuxNamespaceType::Uts) {
+        return Ok(());
+    }
+    for (field, name) in [
+        ("hostname", spec.hostname()),
+        ("domainname", spec.domainname()),
+    ] {
+        if name.as_ref().is_some_and(|n| !n.is_empty()) {
+            let why = format!("unable to set {field} without a private UTS namespace");
+            return Err(Error::config(field, why));
+        }
+    }
+    Ok(())
 }
 
 fn validate_version(version: &str) -> Result<()> {
@@ -186,18 +241,6 @@ fn validate_linux(spec: &Spec) -> Result<()> {
         all.any(|n| n.typ() == kind && n.path().as_ref().is_none_or(|p| p.as_os_str().is_empty()))
     };
     let has = |kind| seen.contains(&kind);
-    if spec.hostname().as_ref().is_some_and(|h| !h.is_empty()) && !has(LinuxNamespaceType::Uts) {
-        return Err(Error::config(
-            "hostname",
-            "unable to set hostname without a private UTS namespace",
-        ));
-    }
-    if spec.domainname().as_ref().is_some_and(|h| !h.is_empty()) && !has(LinuxNamespaceType::Uts) {
-        return Err(Error::config(
-            "domainname",
-            "unable to set domainname without a private UTS namespace",
-        ));
-    }
     let masks = linux
         .masked_paths()
         .iter()
@@ -211,12 +254,6 @@ fn validate_linux(spec: &Spec) -> Result<()> {
     }
     let mapped = linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty())
         || linux.gid_mappings().as_ref().is_some_and(|m| !m.is_empty());
-    if mapped && !has(LinuxNamespaceType::User) {
-        return Err(Error::config(
-            "linux.uidMappings",
-            "User namespace mappings specified, but USER namespace isn't enabled in the config",
-        ));
-    }
     if new(LinuxNamespaceType::User) && !mapped {
         return Err(Error::config(
             "linux.uidMappings",

@@ -72,6 +72,23 @@ impl FsContext {
         })
     }
 
+    /// fspick(2): the file system whose mount `mount` is the root of, to be reconfigured.
+    pub fn pick(mount: BorrowedFd<'_>) -> Result<Self> {
+        let flags = rm::FsPickFlags::FSPICK_CLOEXEC | rm::FsPickFlags::FSPICK_EMPTY_PATH;
+        let fd = rm::fspick(mount, c"", flags).call("fspick", format_args!("a mount"))?;
+        Ok(Self {
+            fd,
+            kind: "remount".to_owned(),
+        })
+    }
+
+    /// Gives a picked file system the options that were set.
+    pub fn reconfigure(&self) -> Result<()> {
+        rm::fsconfig_reconfigure(self.fd.as_fd())
+            .call("fsconfig", format_args!("{}, reconfigure", self.kind))
+            .map_err(|e| self.explain(e))
+    }
+
     /// Sets `key` to `value`.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
         rm::fsconfig_set_string(self.fd.as_fd(), key, value)

@@ -215,7 +215,9 @@ pub enum Kind {
     CharDevice,
     /// Block device.
     BlockDevice,
-    /// Socket, fifo and what else there may be.
+    /// Named pipe.
+    Fifo,
+    /// Socket and what else there may be.
     Other,
 }
 
@@ -260,6 +262,7 @@ impl Stat {
             FileType::Symlink => Kind::Symlink,
             FileType::CharacterDevice => Kind::CharDevice,
             FileType::BlockDevice => Kind::BlockDevice,
+            FileType::Fifo => Kind::Fifo,
             _ => Kind::Other,
         };
         Self {

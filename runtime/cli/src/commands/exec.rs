@@ -84,9 +84,6 @@ impl Request {
         if r.id.is_empty() {
             return Err(Error::Usage("container id cannot be empty".into()));
         }
-        if r.args.is_empty() && r.process.is_none() {
-            return Err(Error::Usage("process args cannot be empty".into()));
-        }
         Ok(r)
     }
 
@@ -208,13 +205,17 @@ pub fn run(global: &Global, parser: Parser) -> Result<u8> {
     match execute(global, &request) {
         Ok(code) => Ok(code),
         Err(error) => {
-            rrun_core::log::fatal(&error);
+            let error = Err::<(), _>(error).context("exec failed");
+            rrun_core::log::fatal(&error.expect_err("made of one"));
             Ok(255)
         }
     }
 }
 
 fn execute(global: &Global, request: &Request) -> Result<u8> {
+    if request.args.is_empty() && request.process.is_none() {
+        return Err(Error::Usage("exec args cannot be empty".into()));
+    }
     let container = Container::load(&global.root, &request.id)?;
     let spec = container.spec()?;
     let process = request.process(&spec)?;
@@ -230,6 +231,7 @@ fn execute(global: &Global, request: &Request) -> Result<u8> {
         cgroup: request.cgroup.clone(),
         ignore_paused: request.ignore_paused,
     };
+    exec::check(&container, &options)?;
     let signals = if request.detach {
         None
     } else {
@@ -239,7 +241,7 @@ fn execute(global: &Global, request: &Request) -> Result<u8> {
         rrun_core::explain::of_exec(&container, &spec, &process, &options)
     })?;
     let (pid, pidfd) = exec::exec(&container, &spec, &process, &options)
-        .context("exec failed: unable to start container process")?;
+        .context("unable to start container process")?;
     request.explain.after(&steps);
     if let Some(path) = &request.pid_file {
         write_pid_file(path, pid)?;

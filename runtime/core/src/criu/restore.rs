@@ -128,7 +128,7 @@ fn mount_point(plan: &Plan, root: BorrowedFd<'_>, mount: &Mount) -> Result<()> {
     });
     match &mount.source {
         _ if on_tmpfs => Ok(()),
-        Source::Cgroup | Source::Remount => Ok(()),
+        Source::Cgroup { .. } | Source::Remount { .. } => Ok(()),
         Source::Filesystem { .. } => {
             path::make_in_root(root, &mount.destination, Make::Dir)?;
             Ok(())
@@ -195,7 +195,11 @@ pub(super) fn legacy_cgroups(opts: &mut Message, plan: &Plan, dump: bool) -> Res
     if crate::cgroup::hierarchy::is_unified() || plan.namespaces.has(namespaces::CGROUP) {
         return Ok(());
     }
-    for mount in plan.mounts.iter().filter(|m| m.source == Source::Cgroup) {
+    for mount in plan
+        .mounts
+        .iter()
+        .filter(|m| m.source == Source::Cgroup { unified: false })
+    {
         for (name, source) in crate::rootfs::cgroupfs::binds()? {
             let key = mount.destination.join(name);
             external::map(opts, &key, if dump { &key } else { &source });

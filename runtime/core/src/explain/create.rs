@@ -353,9 +353,9 @@ fn files(plan: &Plan, list: &mut List) {
 fn source(mount: &Mount) -> String {
     match &mount.source {
         Source::Bind { path, .. } => path.display().to_string(),
-        Source::Cgroup => "cgroup".to_owned(),
+        Source::Cgroup { .. } => "cgroup".to_owned(),
         Source::Filesystem { kind, .. } => kind.clone(),
-        Source::Remount => "again what is".to_owned(),
+        Source::Remount { .. } => "again what is".to_owned(),
     }
 }
 
@@ -365,8 +365,8 @@ fn mount_reason(mount: &Mount) -> (&'static str, &'static str) {
             "files of the host, shown in the container",
             "open_tree, mount_setattr, move_mount",
         ),
-        Source::Cgroup => ("its own cgroup, to be read", "fsopen, fsmount, move_mount"),
-        Source::Remount => ("other options for what is mounted there", "mount_setattr"),
+        Source::Cgroup { .. } => ("its own cgroup, to be read", "fsopen, fsmount, move_mount"),
+        Source::Remount { .. } => ("other options for what is mounted there", "mount_setattr"),
         Source::Filesystem { kind, .. } => {
             let why = match kind.as_str() {
                 "proc" => "processes of its own pid namespace",

@@ -97,6 +97,7 @@ fn run(
     let began = span(Key::Pivot);
     rootfs::enter(plan)?;
     drop(began);
+    process::make_directory(root.fd(), &plan.spec);
     let mut null = None;
     if let Some(socket) = inherited.console.take() {
         process::open_console(plan, root.fd(), socket.as_fd())?;
@@ -318,7 +319,8 @@ fn run_create_hooks(plan: &Plan, channel: &Channel) -> Result<()> {
     {
         let _began = span(Key::ContainerHooks);
         let state = hook_state(plan, crate::container::Status::Creating);
-        hooks::run("createContainer", all.create_container().as_ref(), &state)?;
+        let list = all.create_container().as_ref();
+        hooks::run_with("createContainer", list, &state, Some(&[]))?;
     }
     Ok(())
 }
@@ -336,14 +338,14 @@ fn start_container_hooks(plan: &Plan, environment: &[CString]) -> Result<()> {
         "startContainer",
         all.start_container().as_ref(),
         &state,
-        environment,
+        Some(environment),
     )
 }
 
 /// The state as hooks inside the container see it: with the pid in its own namespace.
 fn hook_state(plan: &Plan, status: crate::container::Status) -> String {
     hooks::State {
-        oci_version: plan.spec.version(),
+        oci_version: crate::SPEC_VERSION,
         id: &plan.id,
         status,
         pid: Some(rrun_sys::process::pid()),

@@ -46,6 +46,15 @@ pub fn write_sysctls(procfs: BorrowedFd<'_>, sysctls: &[(PathBuf, String)]) -> R
     Ok(())
 }
 
+/// Makes `process.cwd` where the image does not have it. Whether it can be used shows later,
+/// when it is entered: root may not see what the user of the process sees.
+pub fn make_directory(root: BorrowedFd<'_>, spec: &Spec) {
+    let cwd = spec.process().as_ref().map(|p| p.cwd().as_path());
+    if let Some(cwd) = cwd.filter(|cwd| *cwd != Path::new("/")) {
+        let _ = path::make_in_root(root, cwd, path::Make::Dir);
+    }
+}
+
 /// Whether the last steps write below /proc.
 pub fn needs_procfs(spec: &Spec) -> bool {
     spec.process().as_ref().is_some_and(labelled)

@@ -38,6 +38,7 @@ pub fn scheduler(scheduler: &Scheduler) -> Result<SchedAttr> {
             format!("{priority} is negative"),
         )
     })?;
+    check_policy(scheduler, policy)?;
     Ok(SchedAttr {
         policy,
         flags,
@@ -48,6 +49,30 @@ pub fn scheduler(scheduler: &Scheduler) -> Result<SchedAttr> {
         period: scheduler.period().unwrap_or(0),
         ..SchedAttr::default()
     })
+}
+
+/// The kernel ignores, or takes for something else, what does not belong to the policy.
+fn check_policy(scheduler: &Scheduler, policy: u32) -> Result<()> {
+    let wrong =
+        |name: &str, why: String| Err(Error::config(format!("process.scheduler.{name}"), why));
+    let nice = scheduler.nice().unwrap_or(0);
+    if matches!(policy, 0 | 3) && !(-20..=19).contains(&nice) {
+        return wrong("nice", format!("{nice} is not between -20 and 19"));
+    }
+    if scheduler.priority().unwrap_or(0) != 0 && !matches!(policy, 1 | 2) {
+        let why = "is for SCHED_FIFO and SCHED_RR alone";
+        return wrong("priority", why.to_owned());
+    }
+    let times = [
+        scheduler.runtime(),
+        scheduler.deadline(),
+        scheduler.period(),
+    ];
+    if times.iter().any(|t| t.unwrap_or(0) != 0) && policy != 6 {
+        let why = "and deadline and period are for SCHED_DEADLINE alone";
+        return wrong("runtime", why.to_owned());
+    }
+    Ok(())
 }
 
 /// For ioprio_set(2): class and level.

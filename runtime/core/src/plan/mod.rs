@@ -60,6 +60,8 @@ pub struct Device {
     pub mode: u32,
     /// Owner and group in the container.
     pub owner: (u32, u32),
+    /// Whether `linux.devices` names it; the others every container has.
+    pub configured: bool,
 }
 
 /// The whole plan of one container.
@@ -221,6 +223,7 @@ fn devices(spec: &Spec) -> Result<Vec<Device>> {
                 number: (major, minor),
                 mode: 0o666,
                 owner: (0, 0),
+                configured: false,
             });
         }
     }
@@ -256,6 +259,7 @@ fn device_node(device: &LinuxDevice, field: &str) -> Result<Device> {
         ),
         mode: device.file_mode().unwrap_or(0o666) & 0o7777,
         owner: (device.uid().unwrap_or(0), device.gid().unwrap_or(0)),
+        configured: true,
     })
 }
 

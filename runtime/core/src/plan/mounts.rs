@@ -26,8 +26,12 @@ pub enum Source {
         /// Symbolic links at the end are not followed (`src-nofollow`).
         nofollow: bool,
     },
-    /// The container's cgroups, however the machine has them.
-    Cgroup,
+    /// The container's cgroups.
+    Cgroup {
+        /// Of the v2 hierarchy (type `cgroup2`), also on a machine that has v1 as well;
+        /// otherwise however the machine has them.
+        unified: bool,
+    },
     /// A new instance of a file system.
     Filesystem {
         /// As "tmpfs".
@@ -37,8 +41,12 @@ pub enum Source {
         /// `key=value` and flags for the file system.
         data: Vec<(String, Option<String>)>,
     },
-    /// Change only the attributes of what is mounted there (option `remount`).
-    Remount,
+    /// Change what is mounted there (option `remount`): attributes, and options of its
+    /// file system, which a bind mount has none of.
+    Remount {
+        /// For the file system.
+        data: Vec<(String, Option<String>)>,
+    },
 }
 
 /// How ids are mapped on a mount.
@@ -118,7 +126,8 @@ const ATTRIBUTES: [(&str, u64, u64); 18] = [
     ("noatime", attr::NOATIME, attr::ATIME),
     ("atime", 0, attr::ATIME),
     ("relatime", 0, attr::ATIME),
-    ("norelatime", attr::STRICTATIME, attr::ATIME),
+    // As mount(2) without a flag, and so relatime.
+    ("norelatime", 0, attr::ATIME),
     ("strictatime", attr::STRICTATIME, attr::ATIME),
     ("nostrictatime", 0, attr::ATIME),
     ("nosymfollow", attr::NOSYMFOLLOW, 0),
@@ -129,7 +138,7 @@ const ATTRIBUTES: [(&str, u64, u64); 18] = [
 const SUPERBLOCK: [&str; 4] = ["sync", "dirsync", "lazytime", "mand"];
 
 /// Options of mount(8) that need nothing done.
-const NOTHING: [&str; 11] = [
+const NOTHING: [&str; 9] = [
     "defaults",
     "async",
     "loud",
@@ -138,8 +147,6 @@ const NOTHING: [&str; 11] = [
     "nomand",
     "iversion",
     "noiversion",
-    "acl",
-    "noacl",
     "x-initrd.mount",
 ];
 
@@ -174,10 +181,34 @@ fn apply(attr: &mut MountAttr, set: u64, clear: u64) {
 
 /// Plans `mounts`, in order.
 pub fn from_spec(spec: &Spec, bundle: &Path) -> Result<Vec<Mount>> {
+    let label = spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.mount_label().as_deref());
+    let label = label.filter(|l| !l.is_empty());
     let mounts = spec.mounts().iter().flatten().enumerate();
     mounts
-        .map(|(index, mount)| plan(index, mount, bundle))
+        .map(|(index, mount)| {
+            let mut planned = plan(index, mount, bundle)?;
+            if let Some(label) = label {
+                add_label(&mut planned, label);
+            }
+            Ok(planned)
+        })
         .collect()
+}
+
+/// `linux.mountLabel`, for file systems that take a SELinux context when they are mounted
+/// and that the mount's own options give none.
+fn add_label(mount: &mut Mount, label: &str) {
+    const OWN: [&str; 3] = ["proc", "sysfs", "mqueue"];
+    const KEYS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
+    if let Source::Filesystem { kind, data, .. } = &mut mount.source
+        && !OWN.contains(&kind.as_str())
+        && data.iter().all(|(key, _)| !KEYS.contains(&key.as_str()))
+    {
+        data.push(("context".to_owned(), Some(label.to_owned())));
+    }
 }
 
 /// Plans one mount. `index` is for messages.
@@ -191,7 +222,7 @@ pub fn plan(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Re
     let mut planned = Mount {
         index,
         destination,
-        source: Source::Remount,
+        source: Source::Remount { data: Vec::new() },
         attr: MountAttr::default(),
         named_attr: MountAttr::default(),
         recursive_attr: MountAttr::default(),
@@ -208,7 +239,7 @@ pub fn plan(index: usize, mount: &oci_spec::runtime::Mount, bundle: &Path) -> Re
             "neither a type nor the option bind or rbind is given",
         )
     })?;
-    if matches!(planned.source, Source::Bind { .. }) {
+    if matches!(planned.source, Source::Bind { .. } | Source::Remount { .. }) {
         (planned.attr, planned.named_attr) = bind_attributes(options);
     }
     let maps = (
@@ -309,6 +340,13 @@ fn source(
     bundle: &Path,
 ) -> Option<Source> {
     let source = mount.source().as_deref().unwrap_or(Path::new(""));
+    if parsed.remount {
+        let none = parsed.bind || kind == "bind";
+        let data = if none { &[][..] } else { &parsed.data };
+        return Some(Source::Remount {
+            data: data.to_vec(),
+        });
+    }
     if parsed.bind || kind == "bind" {
         return Some(Source::Bind {
             path: super::absolute(bundle, source),
@@ -317,12 +355,10 @@ fn source(
             nofollow: parsed.nofollow,
         });
     }
-    if parsed.remount {
-        return Some(Source::Remount);
-    }
     match kind {
         "" | "none" => None,
-        "cgroup" | "cgroup2" => Some(Source::Cgroup),
+        "cgroup" => Some(Source::Cgroup { unified: false }),
+        "cgroup2" => Some(Source::Cgroup { unified: true }),
         kind => Some(Source::Filesystem {
             kind: kind.to_owned(),
             source: source.to_string_lossy().into_owned(),
@@ -443,6 +479,32 @@ mod tests {
                 nofollow: false
             }
         );
+    }
+
+    #[test]
+    fn remount_changes_what_is_there() {
+        let m = planned(r#"{"destination":"/x","options":["bind","remount","ro"]}"#).unwrap();
+        assert_eq!(m.source, Source::Remount { data: Vec::new() });
+        assert_eq!(m.attr.set, attr::RDONLY);
+        let m = planned(r#"{"destination":"/x","type":"tmpfs","options":["remount","size=8k"]}"#)
+            .unwrap();
+        let data = vec![("size".to_owned(), Some("8k".to_owned()))];
+        assert_eq!(m.source, Source::Remount { data });
+        assert!(m.attr.is_empty());
+    }
+
+    #[test]
+    fn label_goes_to_file_systems_that_take_one() {
+        let labelled = |json: &str| {
+            let mut m = planned(json).unwrap();
+            add_label(&mut m, "u:r:t:s0");
+            m.data("context").map(str::to_owned)
+        };
+        let tmpfs = r#"{"destination":"/x","type":"tmpfs"}"#;
+        assert_eq!(labelled(tmpfs).as_deref(), Some("u:r:t:s0"));
+        let own = r#"{"destination":"/x","type":"tmpfs","options":["fscontext=a"]}"#;
+        assert_eq!(labelled(own), None);
+        assert_eq!(labelled(r#"{"destination":"/x","type":"proc"}"#), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The mount of type `cgroup`: the container's view of its own cgroups.
 
 use crate::cgroup::hierarchy;
-use crate::plan::{Mount, Plan, namespaces};
+use crate::plan::{Mount, Plan, Source, namespaces};
 use crate::{Context, Error, Result};
 use rrun_sys::fd::Used;
 use rrun_sys::mount::{self, FsContext, attr};
@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 pub fn mount(plan: &Plan, root: BorrowedFd<'_>, mount: &Mount, used: &mut Used) -> Result<()> {
     let target = path::make_in_root(root, &mount.destination, Make::Dir)?;
     let planned = planned(plan);
-    if planned.is_empty() && hierarchy::is_unified() {
+    let asked = mount.source == Source::Cgroup { unified: true };
+    if asked || planned.is_empty() && hierarchy::is_unified() {
         let tree = unified(mount)?;
         return Ok(mount::attach(tree.as_fd(), target.as_fd())?);
     }
@@ -55,7 +56,12 @@ fn unified(mount: &Mount) -> Result<OwnedFd> {
                 .lines()
                 .find_map(|l| l.strip_prefix("0::/"))
                 .unwrap_or_default();
-            let own = Path::new("/sys/fs/cgroup").join(own);
+            let top = if hierarchy::is_unified() {
+                hierarchy::MOUNT
+            } else {
+                hierarchy::HYBRID
+            };
+            let own = Path::new(top).join(own);
             let tree = super::mounts::clone_host(&own, true, false)?;
             mount::set_attr(tree.as_fd(), true, &mount.attr)?;
             Ok(tree)

@@ -30,7 +30,7 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
             }
             Kind::CharDevice => path::mknod(to, name, path::S_IFCHR, 0o600, stat.rdev)?,
             Kind::BlockDevice => path::mknod(to, name, path::S_IFBLK, 0o600, stat.rdev)?,
-            Kind::Other => continue,
+            Kind::Fifo | Kind::Other => continue,
         }
         path::chown_at(to, name, stat.uid, stat.gid)?;
         if stat.kind != Kind::Symlink {

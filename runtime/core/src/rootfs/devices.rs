@@ -1,8 +1,8 @@
 //! /dev: nodes, links.
 
 use crate::plan::{Device, Plan};
-use crate::{Context, Result};
-use rrun_sys::path::{self, Make};
+use crate::{Context, Error, Result};
+use rrun_sys::path::{self, Kind, Make};
 use rrun_sys::{cred, mount};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -28,32 +28,24 @@ pub fn make(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
     });
     cred::umask(umask);
     result?;
-    links(plan, dev.as_fd())
+    links(dev.as_fd())
 }
 
-fn links(plan: &Plan, dev: BorrowedFd<'_>) -> Result<()> {
+fn links(dev: BorrowedFd<'_>) -> Result<()> {
     for (name, target) in LINKS {
         link(dev, name, target)?;
     }
     if Path::new("/proc/kcore").exists() {
         link(dev, "core", "/proc/kcore")?;
     }
-    // Without a devpts of its own a container has no ptmx to point at.
-    if plan
-        .mounts
-        .iter()
-        .any(|m| m.destination == Path::new("/dev/pts"))
-    {
-        let make = || path::symlink(Path::new("pts/ptmx"), dev, Path::new("ptmx"));
-        match make() {
-            Err(e) if e.is(path::EEXIST) => {
-                path::unlink_at(dev, Path::new("ptmx"))?;
-                make()?;
-            }
-            result => result?,
+    let make = || path::symlink(Path::new("pts/ptmx"), dev, Path::new("ptmx"));
+    match make() {
+        Err(e) if e.is(path::EEXIST) => {
+            path::unlink_at(dev, Path::new("ptmx"))?;
+            Ok(make()?)
         }
+        result => Ok(result?),
     }
-    Ok(())
 }
 
 fn link(dev: BorrowedFd<'_>, name: &str, target: &str) -> Result<()> {
@@ -79,7 +71,7 @@ fn node(plan: &Plan, root: BorrowedFd<'_>, dev: BorrowedFd<'_>, device: &Device)
     let number = path::makedev(device.number.0, device.number.1);
     match path::mknod(dir, name, device.kind, device.mode, number) {
         Ok(()) => {}
-        Err(e) if e.is(path::EEXIST) => return Ok(()),
+        Err(e) if e.is(path::EEXIST) => return same(dir, name, device, number),
         Err(e) if e.is(path::EPERM) => return bind(root, device),
         Err(e) => return Err(e.into()),
     }
@@ -87,6 +79,26 @@ fn node(plan: &Plan, root: BorrowedFd<'_>, dev: BorrowedFd<'_>, device: &Device)
         path::chown_at(dir, name, device.owner.0, device.owner.1)?;
     }
     Ok(())
+}
+
+/// A file that is there already must be the device that is asked for (runtime-spec,
+/// config-linux.md#devices). Of one that nobody asked for by name the image decides.
+fn same(dir: BorrowedFd<'_>, name: &Path, device: &Device, number: u64) -> Result<()> {
+    if !device.configured {
+        return Ok(());
+    }
+    let stat = path::stat_at(dir, name)?;
+    let kind = match device.kind {
+        0o060_000 => Kind::BlockDevice,
+        0o010_000 => Kind::Fifo,
+        _ => Kind::CharDevice,
+    };
+    if stat.kind == kind && (kind == Kind::Fifo || stat.rdev == number) {
+        return Ok(());
+    }
+    Err(Error::State(
+        "a file that is not this device is there already: remove it from the image".into(),
+    ))
 }
 
 /// Where nodes cannot be made (user namespaces), the host's are shown.

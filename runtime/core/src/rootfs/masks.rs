@@ -1,6 +1,6 @@
 //! Masked and read-only paths.
 
-use crate::plan::Plan;
+use crate::plan::{Plan, Source};
 use crate::{Context, Error, Result};
 use rrun_sys::fd::Used;
 use rrun_sys::mount::{self, FsContext, MountAttr, attr};
@@ -17,8 +17,9 @@ pub fn apply(plan: &Plan, root: BorrowedFd<'_>, null: Option<OwnedFd>) -> Result
     };
     let mut used = Used::default();
     for path in linux.readonly_paths().iter().flatten() {
-        read_only(root, Path::new(path), &mut used)
-            .with_context(|| format!("make {path} read-only"))?;
+        let path = Path::new(path);
+        read_only(root, path, has_mounts_below(plan, path), &mut used)
+            .with_context(|| format!("make {} read-only", path.display()))?;
     }
     let mut covers = Covers {
         directory: None,
@@ -50,7 +51,22 @@ fn open(root: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-fn read_only(root: BorrowedFd<'_>, path: &Path, used: &mut Used) -> Result<()> {
+/// Whether there may be mounts below `path`. They stay as they are, as with runc and crun: a
+/// writable cgroup below a read-only /sys.
+fn has_mounts_below(plan: &Plan, path: &Path) -> bool {
+    plan.mounts.iter().any(|m| {
+        let tree = matches!(
+            m.source,
+            Source::Bind {
+                recursive: true,
+                ..
+            }
+        );
+        m.destination.starts_with(path) || tree && path.starts_with(&m.destination)
+    })
+}
+
+fn read_only(root: BorrowedFd<'_>, path: &Path, nested: bool, used: &mut Used) -> Result<()> {
     let Some(target) = open(root, path)? else {
         return Ok(());
     };
@@ -58,7 +74,13 @@ fn read_only(root: BorrowedFd<'_>, path: &Path, used: &mut Used) -> Result<()> {
         set: attr::RDONLY,
         ..MountAttr::default()
     };
-    let tree = mount::clone_tree_with(target.as_fd(), true, &attr)?;
+    let tree = if nested {
+        let tree = mount::clone_tree(target.as_fd(), c"", true, false)?;
+        mount::set_attr(tree.as_fd(), false, &attr)?;
+        tree
+    } else {
+        mount::clone_tree_with(target.as_fd(), true, &attr)?
+    };
     mount::attach(tree.as_fd(), target.as_fd())?;
     used.put(tree);
     used.put(target);

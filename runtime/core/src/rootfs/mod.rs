@@ -209,9 +209,9 @@ pub fn build(plan: &Plan, trees: &mut Trees, channel: &Channel) -> Result<Root> 
 fn describe(mount: &Mount) -> String {
     let what = match &mount.source {
         Source::Bind { path, .. } => path.display().to_string(),
-        Source::Cgroup => "cgroup".to_owned(),
+        Source::Cgroup { .. } => "cgroup".to_owned(),
         Source::Filesystem { kind, .. } => kind.clone(),
-        Source::Remount => "remount".to_owned(),
+        Source::Remount { .. } => "remount".to_owned(),
     };
     format!(
         "{what} to rootfs at {} (mounts[{}])",

@@ -78,6 +78,15 @@ fn set(fs: &FsContext, key: &str, value: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Changes options of the file system that is mounted at `target`.
+fn reconfigure(target: BorrowedFd<'_>, data: &[(String, Option<String>)]) -> Result<()> {
+    let fs = FsContext::pick(target)?;
+    for (key, value) in data {
+        set(&fs, key, value.as_deref())?;
+    }
+    Ok(fs.reconfigure()?)
+}
+
 /// Overlay with its layers given one by one (`lowerdir+`, kernel 6.5): neither
 /// 255 bytes nor a page of options limit how many there are.
 pub(super) fn overlay(
@@ -216,12 +225,17 @@ pub fn mount(
     check_proc(mount)?;
     open.forget_dev(mount);
     match &mount.source {
-        Source::Remount => {
+        Source::Remount { data } => {
             let target = path::open_in_root(root, &mount.destination, path::O_PATH)?;
+            if !data.is_empty() {
+                reconfigure(target.as_fd(), data)?;
+            }
             attributes(mount, target.as_fd(), true)?;
             Ok(None)
         }
-        Source::Cgroup => super::cgroupfs::mount(plan, root, mount, &mut open.used).map(|()| None),
+        Source::Cgroup { .. } => {
+            super::cgroupfs::mount(plan, root, mount, &mut open.used).map(|()| None)
+        }
         Source::Bind {
             path,
             recursive,
@@ -441,7 +455,7 @@ fn check_proc(mount: &Mount) -> Result<()> {
                     refuse("/proc: only a procfs can be mounted on /proc")
                 }
             }
-            Source::Remount => Ok(()),
+            Source::Remount { .. } => Ok(()),
             _ => refuse("/proc: only a procfs can be mounted on /proc"),
         };
     }
