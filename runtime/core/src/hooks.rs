@@ -87,7 +87,7 @@ fn run_one(hook: &Hook, state: &str, environment: Option<&[CString]>) -> Result<
 fn set_environment(command: &mut Command, hook: &Hook, otherwise: Option<&[CString]>) {
     let variables: Vec<&[u8]> = match (hook.env(), otherwise) {
         (Some(own), _) => own.iter().map(String::as_bytes).collect(),
-        (None, Some(given)) => given.iter().map(|v| v.as_bytes()).collect(),
+        (None, Some(given)) => given.iter().map(CString::as_bytes).collect(),
         (None, None) => return,
     };
     command.env_clear();
