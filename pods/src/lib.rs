@@ -20,6 +20,7 @@ pub mod cli;
 pub mod controllers;
 pub mod dns;
 pub mod events;
+pub mod jsonpath;
 pub mod node;
 pub mod proxy;
 pub mod quantity;

@@ -134,11 +134,14 @@ fn a_stateful_set_has_names_claims_and_volumes() {
     let labels = json!({"app": "db"});
     let claim = json!({"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1Mi"}}}});
+    // A claim's template is a volume that its containers mount.
+    let mut pod = template(&labels, "Always");
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
     s.create(
         "/apis/apps/v1/namespaces/default/statefulsets",
         &json!({"metadata": {"name": "db"},
         "spec": {"replicas": 2, "serviceName": "db", "selector": {"matchLabels": labels},
-                 "template": template(&labels, "Always"), "volumeClaimTemplates": [claim]}}),
+                 "template": pod, "volumeClaimTemplates": [claim]}}),
     );
     wait(&s, PODS, "the first pod", |l| names(l) == ["db-0"]);
     set_status(&s, "db-0", &ready("Running"));

@@ -16,6 +16,7 @@ pub mod node;
 pub mod openapi;
 mod patch;
 mod pipeline;
+mod podparts;
 mod resource;
 pub mod schema;
 mod status;

@@ -14,6 +14,7 @@ use super::fields::{self, Applied};
 use super::kinds;
 use super::meta;
 use super::patch;
+use super::podparts;
 use super::resource::Res;
 use super::status::{Cause, Result, Status};
 use super::validate::{self, Faults};
@@ -157,6 +158,9 @@ impl Api {
         }
         validate::meta::check(&object, res.name_rule, &mut faults);
         (res.validate)(&object, &mut faults);
+        if *res == kinds::POD && !object["spec"]["ephemeralContainers"].is_null() {
+            faults.forbidden("spec.ephemeralContainers", "cannot be set on create");
+        }
         if !faults.is_empty() {
             return Err(Status::invalid(res, &name, faults.into_causes()));
         }
@@ -385,6 +389,10 @@ impl Api {
         if sub == "status" {
             return Ok(with_status(was, new, options.applies));
         }
+        let part = podparts::is_part(sub);
+        if part {
+            new = podparts::take(sub, was, &new);
+        }
         let mut faults = Faults::default();
         validate::meta::check_update(was, &new, &mut faults);
         let Some(m) = meta::of(&mut new) else {
@@ -421,7 +429,11 @@ impl Api {
         }
         validate::meta::check(&new, res.name_rule, &mut faults);
         (res.validate)(&new, &mut faults);
-        (res.validate_update)(was, &new, &mut faults);
+        if part {
+            podparts::check(sub, was, &new, &mut faults);
+        } else {
+            (res.validate_update)(was, &new, &mut faults);
+        }
         if !faults.is_empty() {
             return Err(Status::invalid(res, old.name(), faults.into_causes()));
         }

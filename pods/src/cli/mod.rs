@@ -8,7 +8,6 @@ mod describe;
 mod exec;
 mod get;
 mod http;
-mod jsonpath;
 mod kinds;
 mod logs;
 mod manifest;

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::bail;
 use serde_json::Value;
 
-use super::jsonpath::Template;
+use crate::jsonpath::Template;
 
 /// `-o`.
 #[derive(Debug)]

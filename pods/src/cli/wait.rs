@@ -7,9 +7,9 @@ use clap::Args;
 use serde_json::Value;
 
 use super::http::{Api, encode};
-use super::jsonpath::Template;
 use super::kinds;
 use super::output::print;
+use crate::jsonpath::Template;
 
 /// `rrun-pods wait pod/web --for condition=Ready`.
 #[derive(Debug, Args)]

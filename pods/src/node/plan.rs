@@ -9,11 +9,12 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
-use rrun_cri_api::v1::{ContainerState, ContainerStatus};
+use rrun_cri_api::v1::{ContainerState, ContainerStatus, LinuxContainerResources};
 
 use super::memory::{Memory, as_container, nanos};
 use super::names::container_hash;
 use super::runtime::{Runtime, hash_of, restarts, sandbox_attempt};
+use super::security;
 use crate::resources::is_sidecar;
 
 /// One thing to do. All actions of a plan are independent of each other.
@@ -48,6 +49,19 @@ pub enum Action {
         message: String,
         /// Seconds it gets, where not the pod's own.
         grace: Option<i64>,
+    },
+    /// Give a running container other resources.
+    Resize {
+        /// Its name.
+        name: String,
+        /// Its CRI id.
+        id: String,
+        /// CRI id of the sandbox.
+        sandbox: String,
+        /// What it is to have.
+        wanted: Box<LinuxContainerResources>,
+        /// Whether its memory limit comes down.
+        shrinks: bool,
     },
     /// Forget a container that ended long ago.
     Remove {
@@ -263,7 +277,11 @@ impl Look<'_> {
         }
         match self.stage(name) {
             Stage::Absent | Stage::Created => self.start(container, sandbox, plan),
-            Stage::Running(status) => self.check(container, status, plan),
+            Stage::Running(status) => {
+                if !self.resize(container, status, sandbox, plan) {
+                    self.check(container, status, plan);
+                }
+            }
             Stage::Ended(status) => {
                 let lost = !self.is_of(status);
                 // An init container is started again whenever it has not succeeded.
@@ -273,6 +291,56 @@ impl Look<'_> {
                 }
             }
         }
+    }
+
+    /// Whether the container is given other resources, or replaced by one that has them.
+    fn resize(
+        &self,
+        container: &Container,
+        status: &ContainerStatus,
+        sandbox: &str,
+        plan: &mut Plan,
+    ) -> bool {
+        let now = status.resources.as_ref().and_then(|r| r.linux.as_ref());
+        let Some((now, wanted)) = now.and_then(|n| Some((n, security::resized(container, n)?)))
+        else {
+            return false;
+        };
+        let name = &container.name;
+        let changed = |resource: &str| match resource {
+            "memory" => now.memory_limit_in_bytes != wanted.memory_limit_in_bytes,
+            _ => now.cpu_quota != wanted.cpu_quota || now.cpu_shares != wanted.cpu_shares,
+        };
+        let policies = container.resize_policy.iter().flatten();
+        let mut restarts = policies.filter(|p| p.restart_policy == "RestartContainer");
+        if restarts.any(|p| changed(&p.resource_name)) {
+            plan.actions.push(Action::Kill {
+                name: name.clone(),
+                id: status.id.clone(),
+                message: format!("Container {name} resize requires restart"),
+                grace: None,
+            });
+            return true;
+        }
+        let task = format!("resize/{name}");
+        let failed = &self.memory.part(&task);
+        if let Some(failure) = &failed.failure
+            && let Some(at) = failed.retries.until(failure.at)
+            && at > self.now
+        {
+            plan.wake_at(at);
+        } else if !self.busy(&task) {
+            plan.actions.push(Action::Resize {
+                name: name.clone(),
+                id: status.id.clone(),
+                sandbox: sandbox.to_owned(),
+                shrinks: wanted.memory_limit_in_bytes != 0
+                    && (now.memory_limit_in_bytes == 0
+                        || wanted.memory_limit_in_bytes < now.memory_limit_in_bytes),
+                wanted: Box::new(wanted),
+            });
+        }
+        false
     }
 
     /// Whether a running container is to be replaced.

@@ -201,9 +201,10 @@ impl Shared {
         check_user(&pod, &container, &image)
             .map_err(|why| failure("CreateContainerConfigError", why))?;
         let ips = self.addresses(&pod, &sandbox_id).await?;
-        let prepared = self
+        let mut prepared = self
             .config(&pod, &container, restarts, &image, &ips)
             .map_err(|why| failure("CreateContainerConfigError", why))?;
+        self.aim(&pod, &container.name, &mut prepared).await?;
         let request = cri::CreateContainerRequest {
             pod_sandbox_id: sandbox_id,
             config: Some(prepared),
@@ -228,6 +229,83 @@ impl Shared {
         self.events
             .normal(&object, "Started", format!("Container started: {name}"));
         self.post_start(&pod, *container, id, ips, &object).await
+    }
+
+    /// An ephemeral container with a target sees its target's processes.
+    async fn aim(
+        &self,
+        pod: &Pod,
+        name: &str,
+        config: &mut cri::ContainerConfig,
+    ) -> Result<(), Failure> {
+        let spec = pod.spec.as_ref();
+        let ephemeral = spec.and_then(|s| s.ephemeral_containers.as_ref());
+        let own = ephemeral.into_iter().flatten().find(|c| c.name == name);
+        let Some(target) = own.and_then(|c| c.target_container_name.as_deref()) else {
+            return Ok(());
+        };
+        let wrong = |why: &str| failure("CreateContainerConfigError", why);
+        let all = self.cri.containers(names::uid(pod)).await;
+        let all = all.map_err(|s| wrong(s.message()))?;
+        let found = all.into_iter().find(|c| {
+            c.state() == cri::ContainerState::ContainerRunning
+                && c.labels.get(names::CONTAINER_NAME).map(String::as_str) == Some(target)
+        });
+        let Some(found) = found else {
+            return Err(wrong(&format!("unable to find target container {target}")));
+        };
+        let context = config
+            .linux
+            .get_or_insert_default()
+            .security_context
+            .get_or_insert_default();
+        let namespaces = context.namespace_options.get_or_insert_default();
+        namespaces.pid = cri::NamespaceMode::Target.into();
+        namespaces.target_id = found.id;
+        Ok(())
+    }
+
+    /// Gives a running container other resources, and its pod the sum. What grows grows from the
+    /// outside in, so that no limit is ever below what it holds.
+    pub async fn resize(
+        &self,
+        pod: &Pod,
+        id: String,
+        sandbox: String,
+        wanted: cri::LinuxContainerResources,
+        shrinks: bool,
+    ) -> Result<(), Failure> {
+        let failed = |s: tonic::Status| failure("ResizeFailed", s.message());
+        let spec = pod.spec.clone().unwrap_or_default();
+        let whole = cri::UpdatePodSandboxResourcesRequest {
+            pod_sandbox_id: sandbox,
+            overhead: None,
+            resources: Some(sandbox::resources(&spec)),
+        };
+        let own = cri::UpdateContainerResourcesRequest {
+            container_id: id,
+            linux: Some(wanted),
+            ..Default::default()
+        };
+        let (mut first, mut last) = (self.cri.runtime(), self.cri.runtime());
+        let whole = async move {
+            match first.update_pod_sandbox_resources(whole).await {
+                // A runtime that leaves the pod's cgroup to the kubelet set no limit on it either.
+                Err(s) if s.code() != tonic::Code::Unimplemented => Err(failed(s)),
+                _ => Ok(()),
+            }
+        };
+        let own = async move {
+            let done = last.update_container_resources(own).await;
+            done.map(drop).map_err(failed)
+        };
+        if shrinks {
+            own.await?;
+            whole.await
+        } else {
+            whole.await?;
+            own.await
+        }
     }
 
     async fn post_start(

@@ -140,8 +140,6 @@ fn port_mappings(spec: &PodSpec) -> Vec<cri::PortMapping> {
 
 fn linux(pod: &Pod, spec: &PodSpec) -> cri::LinuxPodSandboxConfig {
     let context = spec.security_context.clone().unwrap_or_default();
-    let requests = pod_requests(spec);
-    let limits = pod_limits(spec);
     let sysctls: HashMap<String, String> = context
         .sysctls
         .iter()
@@ -153,13 +151,20 @@ fn linux(pod: &Pod, spec: &PodSpec) -> cri::LinuxPodSandboxConfig {
         security_context: Some(security_context(spec, &context)),
         sysctls,
         overhead: None,
-        resources: Some(cri::LinuxContainerResources {
-            cpu_shares: security::shares(requests.milli_cpu),
-            cpu_quota: security::quota(limits.milli_cpu),
-            cpu_period: security::PERIOD,
-            memory_limit_in_bytes: limits.memory,
-            ..cri::LinuxContainerResources::default()
-        }),
+        resources: Some(resources(spec)),
+    }
+}
+
+/// What all containers of the pod may use together.
+pub fn resources(spec: &PodSpec) -> cri::LinuxContainerResources {
+    let requests = pod_requests(spec);
+    let limits = pod_limits(spec);
+    cri::LinuxContainerResources {
+        cpu_shares: security::shares(requests.milli_cpu),
+        cpu_quota: security::quota(limits.milli_cpu),
+        cpu_period: security::PERIOD,
+        memory_limit_in_bytes: limits.memory,
+        ..cri::LinuxContainerResources::default()
     }
 }
 

@@ -150,6 +150,24 @@ fn resources(
     }
 }
 
+/// What a container that runs with `now` is to be given, where its spec wants other CPU or memory.
+pub fn resized(
+    container: &Container,
+    now: &cri::LinuxContainerResources,
+) -> Option<cri::LinuxContainerResources> {
+    let wanted = resources(&PodSpec::default(), container, &Resources::default());
+    let same = wanted.cpu_quota == now.cpu_quota
+        && wanted.cpu_shares == now.cpu_shares
+        && wanted.memory_limit_in_bytes == now.memory_limit_in_bytes;
+    (!same).then(|| cri::LinuxContainerResources {
+        cpu_period: PERIOD,
+        cpu_quota: wanted.cpu_quota,
+        cpu_shares: wanted.cpu_shares,
+        memory_limit_in_bytes: wanted.memory_limit_in_bytes,
+        ..cri::LinuxContainerResources::default()
+    })
+}
+
 /// The kubelet's rule: the less of its share a burstable container asks for, the sooner it goes.
 fn oom_score(class: &str, memory: i64, capacity: i64) -> i64 {
     match class {

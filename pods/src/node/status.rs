@@ -10,7 +10,7 @@ use rrun_cri_api::v1::{self as cri, ContainerState};
 
 use super::memory::{Memory, as_container, nanos, stored_status};
 use super::runtime::{Runtime, restarts};
-use super::{conditions, names};
+use super::{conditions, names, security};
 use crate::resources::{is_sidecar, qos_class};
 
 /// What the status depends on.
@@ -203,6 +203,7 @@ fn container(inputs: &Inputs, spec: &Container, allowed: bool) -> ContainerStatu
             status.started = Some(part.started && part.id == newest.id);
             status.ready = part.started && part.ready && part.id == newest.id;
             status.last_state = last;
+            given(&mut status, spec, newest, stored);
         }
         ContainerState::ContainerExited => {
             let over = ended(inputs, newest);
@@ -231,6 +232,30 @@ fn container(inputs: &Inputs, spec: &Container, allowed: bool) -> ContainerStatu
         }
     }
     status
+}
+
+/// The resources that a running container has: its spec's, once the runtime has applied them.
+fn given(
+    status: &mut ContainerStatus,
+    spec: &Container,
+    newest: &cri::ContainerStatus,
+    stored: Option<&ContainerStatus>,
+) {
+    let asked = spec.resources.as_ref();
+    let asked = asked.filter(|r| r.limits.is_some() || r.requests.is_some());
+    let now = newest.resources.as_ref().and_then(|r| r.linux.as_ref());
+    let (Some(asked), Some(now)) = (asked, now) else {
+        return;
+    };
+    if security::resized(spec, now).is_none() {
+        status.resources = Some(asked.clone());
+        status.allocated_resources.clone_from(&asked.requests);
+    } else if let Some(stored) = stored {
+        status.resources.clone_from(&stored.resources);
+        status
+            .allocated_resources
+            .clone_from(&stored.allocated_resources);
+    }
 }
 
 fn container_id(inputs: &Inputs, status: &cri::ContainerStatus) -> String {

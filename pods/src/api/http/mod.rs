@@ -24,6 +24,7 @@ use hyper::{HeaderMap, Method, Request};
 use super::Client;
 use super::auth::User;
 use super::node::NodeAgent;
+use super::podparts;
 use super::resource::Asker;
 use super::status::{Result, Status};
 use body::Answer;
@@ -172,6 +173,9 @@ async fn resource(
             (_, "") if target.watch => read::list(cx, &target, &query, accept),
             (_, "scale") if target.res.has_scale => read::scale(cx, &target),
             (_, "" | "status") => read::get(cx, &target, &query, accept),
+            (_, sub) if podparts::is_part(sub) && target.res.plural == "pods" => {
+                read::get(cx, &target, &query, accept)
+            }
             (_, "log") => stream::log(cx, &target, &query).await,
             _ => Err(read::unknown_path()),
         };
@@ -231,6 +235,7 @@ fn writable(t: &Target, sub: &str) -> bool {
         "status" => t.res.has_status,
         "scale" => t.res.has_scale,
         "finalize" => t.res.plural == "namespaces",
+        sub if podparts::is_part(sub) => t.res.plural == "pods",
         _ => false,
     }
 }

@@ -24,6 +24,7 @@ pub static POD: Resource = Resource {
     extra: &[
         Subresource::of("attach", &["create", "get"], "", "v1", "PodAttachOptions"),
         Subresource::of("binding", &["create"], "", "v1", "Binding"),
+        Subresource::own("ephemeralcontainers", &["get", "patch", "update"]),
         Subresource::of("eviction", &["create"], "policy", "v1", "Eviction"),
         Subresource::of("exec", &["create", "get"], "", "v1", "PodExecOptions"),
         Subresource::own("log", &["get"]),
@@ -34,6 +35,7 @@ pub static POD: Resource = Resource {
             "v1",
             "PodPortForwardOptions",
         ),
+        Subresource::own("resize", &["get", "patch", "update"]),
     ],
     fields: &[
         "spec.nodeName",

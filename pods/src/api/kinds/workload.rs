@@ -36,7 +36,10 @@ pub(super) fn matching(spec: &Value, kind: &str, faults: &mut Faults) {
         );
     }
     let template = &spec["template"];
-    podspec::template_faults(template, "spec.template", faults);
+    // Claims of a StatefulSet are volumes of its pods.
+    let claims = items(&spec["volumeClaimTemplates"]);
+    let claims: Vec<&str> = claims.map(|(_, c)| text(&c["metadata"], "name")).collect();
+    podspec::template_with(template, &claims, "spec.template", faults);
     if let Ok(Some(s)) = Selector::from_label_selector(selector) {
         let labels = &template["metadata"]["labels"];
         if !s.matches_labels(Some(labels)) {

@@ -89,6 +89,29 @@ impl Faults {
         self.add("FieldValueTooLong", field, message);
     }
 
+    /// The value is not of the type that it must be of.
+    pub fn wrong_type(&mut self, field: impl Into<String>, found: &str, detail: &str) {
+        let message = format!("Invalid value: {found:?}: {detail}");
+        self.add("FieldValueTypeInvalid", field, message);
+    }
+
+    /// The value is not one of those known, which are given as JSON.
+    pub fn not_supported(&mut self, field: impl Into<String>, value: &Value, known: &str) {
+        let message = format!("Unsupported value: {value}: supported values: {known}");
+        self.add("FieldValueNotSupported", field, message);
+    }
+
+    /// There are more elements than allowed.
+    pub fn too_many(&mut self, field: impl Into<String>, count: usize, most: usize) {
+        let message = format!("Too many: {count}: must have at most {most} items");
+        self.add("FieldValueTooMany", field, message);
+    }
+
+    /// Takes over what was found elsewhere.
+    pub fn join(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// What the value names does not exist.
     pub fn not_found(&mut self, field: impl Into<String>, value: &str) {
         self.add("FieldValueNotFound", field, format!("Not found: {value:?}"));

@@ -54,6 +54,18 @@ impl Worker {
                     runtime,
                 );
             }
+            Action::Resize {
+                name,
+                id,
+                sandbox,
+                wanted,
+                shrinks,
+            } => {
+                // It is a start to `finished`: one that fails is tried again after a back-off.
+                self.spawn(format!("resize/{name}"), true, async move {
+                    shared.resize(&pod, id, sandbox, *wanted, shrinks).await
+                });
+            }
             Action::Remove { id } => {
                 self.spawn(format!("remove/{id}"), false, async move {
                     shared.cri.remove(&id).await.map_err(|s| stuck(&s))

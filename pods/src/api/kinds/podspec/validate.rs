@@ -7,6 +7,11 @@ use crate::api::validate::{Faults, entries, items, meta, names, text};
 
 /// Faults of a pod template: metadata and spec.
 pub fn template_faults(template: &Value, path: &str, faults: &mut Faults) {
+    template_with(template, &[], path, faults);
+}
+
+/// The same where volumes of these names come from elsewhere (a StatefulSet's claims).
+pub fn template_with(template: &Value, claims: &[&str], path: &str, faults: &mut Faults) {
     let meta_path = format!("{path}.metadata");
     meta::labels(
         &template["metadata"]["labels"],
@@ -18,7 +23,7 @@ pub fn template_faults(template: &Value, path: &str, faults: &mut Faults) {
         &format!("{meta_path}.annotations"),
         faults,
     );
-    spec(&template["spec"], &format!("{path}.spec"), faults);
+    spec_with(&template["spec"], claims, &format!("{path}.spec"), faults);
     if !items(&template["spec"]["ephemeralContainers"])
         .collect::<Vec<_>>()
         .is_empty()
@@ -32,7 +37,12 @@ pub fn template_faults(template: &Value, path: &str, faults: &mut Faults) {
 
 /// Faults of a pod's spec.
 pub fn spec(spec: &Value, path: &str, faults: &mut Faults) {
-    let volumes = volumes::check(&spec["volumes"], &format!("{path}.volumes"), faults);
+    spec_with(spec, &[], path, faults);
+}
+
+fn spec_with(spec: &Value, claims: &[&str], path: &str, faults: &mut Faults) {
+    let mut volumes = volumes::check(&spec["volumes"], &format!("{path}.volumes"), faults);
+    volumes.extend(claims);
     containers::check(spec, path, &volumes, faults);
     policies(spec, path, faults);
     for (key, value) in entries(&spec["nodeSelector"]) {
