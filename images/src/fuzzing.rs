@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::manifest::{Config, Document};
 use crate::unpack::{Limits, Mode};
-use crate::{Reference, dockerfile, registry, trust, unpack};
+use crate::{Reference, chunked, dockerfile, registry, trust, unpack};
 
 /// A name that parses is written and read again as the same.
 pub fn reference(data: &[u8]) {
@@ -99,4 +99,9 @@ pub fn dockerfile(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         dockerfile::parse_text(text);
     }
+}
+
+/// A table of contents of zstd:chunked or eStargz.
+pub fn table(data: &[u8]) {
+    chunked::parse_table(data);
 }

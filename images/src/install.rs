@@ -66,16 +66,31 @@ pub(crate) fn install(
     if has_layer {
         return Ok(Installed::New);
     }
-    let below: Vec<PathBuf> = layers[..layers.len() - 1]
-        .iter()
-        .rev()
-        .map(|l| store.layer_fs(&l.chain_id))
-        .collect();
-    if !wait_below() {
-        return Err(Error::Worker("a layer below was not finished".to_owned()));
+    work.finish(layers, wait_below)
+}
+
+/// The same from the pieces of the layer's unpacked archive. Its diffID is verified; there is no
+/// blob to be kept.
+pub(crate) fn install_unpacked(
+    store: &Store,
+    layers: &[Layer],
+    limits: &Limits,
+    archive: &mut dyn Iterator<Item = Result<Bytes>>,
+    wait_below: &dyn Fn() -> bool,
+) -> Result<Installed> {
+    let layer = layers.last().expect("the caller gives the layer itself");
+    let _chain = store.lock_content(&layer.chain_id)?;
+    if store.has_layer(&layer.chain_id) {
+        return Ok(Installed::Existed);
     }
-    work.publish(&below)?;
-    Ok(Installed::New)
+    let mut work = Work {
+        store,
+        layer,
+        limits,
+        staged: None,
+    };
+    work.unpack_with(None, |job| unpack::run_unpacked(job, archive))?;
+    work.finish(layers, wait_below)
 }
 
 /// A layer on its way; what is staged goes when it is dropped.
@@ -100,6 +115,14 @@ impl Work<'_> {
         pieces: &mut dyn Iterator<Item = Result<Bytes>>,
         keep: Option<Keep<'_>>,
     ) -> Result<()> {
+        self.unpack_with(keep, |job| unpack::run(job, pieces))
+    }
+
+    fn unpack_with(
+        &mut self,
+        keep: Option<Keep<'_>>,
+        run: impl FnOnce(&Job<'_>) -> Result<unpack::Written>,
+    ) -> Result<()> {
         let staged = self.stage()?;
         let job = Job {
             layer: self.layer,
@@ -108,7 +131,7 @@ impl Work<'_> {
             limits: self.limits,
             keep,
         };
-        match unpack::run(&job, pieces) {
+        match run(&job) {
             Ok(written) => {
                 self.staged = Some((staged, written));
                 Ok(())
@@ -176,6 +199,20 @@ impl Work<'_> {
         let blob = self.store.blob_path(&self.layer.digest);
         fs::rename(&path, &blob).at("rename to", &blob)?;
         files::sync_dir(&self.store.blob_dir())
+    }
+
+    /// Publishes the layer once the one below is there.
+    fn finish(mut self, layers: &[Layer], wait_below: &dyn Fn() -> bool) -> Result<Installed> {
+        let below: Vec<PathBuf> = layers[..layers.len() - 1]
+            .iter()
+            .rev()
+            .map(|l| self.store.layer_fs(&l.chain_id))
+            .collect();
+        if !wait_below() {
+            return Err(Error::Worker("a layer below was not finished".to_owned()));
+        }
+        self.publish(&below)?;
+        Ok(Installed::New)
     }
 
     fn publish(&mut self, below: &[PathBuf]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use oci_spec::image as oci;
 
+use crate::chunked::Place;
 use crate::{Digest, Error, History, ImageConfig, Layer, Platform, Result};
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -22,6 +23,8 @@ pub(crate) struct Descriptor {
     pub size: u64,
     pub platform: Option<Platform>,
     pub urls: Vec<String>,
+    /// Where a layer's table of contents is, if it has one.
+    pub table: Option<Box<Place>>,
 }
 
 /// How a layer's archive is compressed.
@@ -83,6 +86,10 @@ impl Descriptor {
                 variant: p.variant().clone().unwrap_or_default(),
             }),
             urls: descriptor.urls().clone().unwrap_or_default(),
+            table: descriptor.annotations().as_ref().and_then(|notes| {
+                let notes = notes.iter().map(|(k, v)| (k.clone(), v.clone()));
+                Place::of(&notes.collect(), descriptor.size()).map(Box::new)
+            }),
         })
     }
 

@@ -22,6 +22,13 @@ pub enum Progress {
         /// Bytes since the last event.
         count: u64,
     },
+    /// Bytes of a blob that were not fetched, since the store has what they unpack to.
+    Reused {
+        /// The layer.
+        layer: Digest,
+        /// Bytes of the blob.
+        count: u64,
+    },
     /// A request failed and is tried again.
     Retry {
         /// The layer.

@@ -102,6 +102,12 @@ impl ProgressSink for Bars {
             Progress::Bytes { layer, count } => {
                 bars.get(&layer).inspect(|bar| bar.inc(count));
             }
+            Progress::Reused { layer, count } => {
+                bars.get(&layer).inspect(|bar| {
+                    // What was not fetched is no part of the rate.
+                    bar.set_length(bar.length().unwrap_or(count).saturating_sub(count));
+                });
+            }
             Progress::Retry { layer, why } => {
                 bars.get(&layer)
                     .inspect(|bar| bar.set_message(format!("again: {why}")));
@@ -140,6 +146,9 @@ impl ProgressSink for Lines {
                 }
             }
             Progress::Retry { layer, why } => eprintln!("layer {}: again: {why}", short(&layer)),
+            Progress::Reused { layer, count } => {
+                eprintln!("layer {}: {} were here", short(&layer), bytes(count));
+            }
             Progress::Done { layer, existed } => {
                 let size = self
                     .sizes
@@ -193,6 +202,9 @@ impl ProgressSink for Json {
                 json!({"event": "bytes", "layer": layer, "count": sum})
             }
             Progress::Retry { layer, why } => json!({"event": "retry", "layer": layer, "why": why}),
+            Progress::Reused { layer, count } => {
+                json!({"event": "reused", "layer": layer, "count": count})
+            }
             Progress::Done { layer, existed } => {
                 if let Some(sum) = self.take(&layer, 0, 0) {
                     say(json!({"event": "bytes", "layer": layer, "count": sum}));

@@ -2,6 +2,7 @@
 //! on in order. A registry or a mirror often gives one connection less than the line could carry.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use hyper::body::Bytes;
@@ -12,18 +13,21 @@ use super::{BlobStream, Remote};
 use crate::{Digest, Error, Result};
 
 /// Bytes of a range. As many of them as there are connections wait in memory at most.
-const RANGE: u64 = 4 << 20;
+const LENGTH: u64 = 4 << 20;
 /// Blobs below this size are fetched over one connection.
-pub(crate) const LARGE: u64 = 4 * RANGE;
+pub(crate) const LARGE: u64 = 4 * LENGTH;
 
 /// A blob in pieces, in order, over one or more connections.
 pub(crate) struct BlobSource {
     remote: Arc<Remote>,
     digest: Digest,
     size: u64,
-    /// What was handed on, and up to where ranges were asked for.
+    /// What was handed on, where the whole rest is wanted.
     at: u64,
-    asked: u64,
+    /// What is to be asked for, in order.
+    left: VecDeque<Range<u64>>,
+    /// A registry that knows no ranges is an error.
+    parts: bool,
     connections: usize,
     ranges: VecDeque<mpsc::UnboundedReceiver<Piece>>,
     tasks: JoinSet<()>,
@@ -53,12 +57,30 @@ impl BlobSource {
             digest,
             size,
             at: from,
-            asked: from,
+            left: std::iter::once(from..size).collect(),
+            parts: false,
             connections,
             ranges: VecDeque::new(),
             tasks: JoinSet::new(),
             plain,
             broken: None,
+        }
+    }
+
+    /// Nothing but these parts of it, in order. [`Error::Unsupported`] from a registry that knows
+    /// no ranges.
+    pub fn of_parts(
+        remote: Arc<Remote>,
+        digest: Digest,
+        size: u64,
+        parts: Vec<Range<u64>>,
+        connections: usize,
+    ) -> Self {
+        Self {
+            left: parts.into(),
+            parts: true,
+            plain: None,
+            ..Self::new(remote, digest, size, size, connections.max(1))
         }
     }
 
@@ -74,9 +96,7 @@ impl BlobSource {
             return plain.next().await;
         }
         loop {
-            while self.ranges.len() < self.connections && self.asked < self.size {
-                self.ask();
-            }
+            while self.ranges.len() < self.connections && self.ask() {}
             let Some(first) = self.ranges.front_mut() else {
                 return Ok(None);
             };
@@ -86,7 +106,9 @@ impl BlobSource {
                     return Ok(Some(bytes));
                 }
                 Some(Piece::Retry(why)) => self.broken = Some(why),
-                Some(Piece::Failed(Error::Unsupported { .. })) => return self.give_up().await,
+                Some(Piece::Failed(Error::Unsupported { .. })) if !self.parts => {
+                    return self.give_up().await;
+                }
                 Some(Piece::Failed(error)) => return Err(error),
                 None => drop(self.ranges.pop_front()),
             }
@@ -94,9 +116,19 @@ impl BlobSource {
         }
     }
 
-    fn ask(&mut self) {
-        let (from, to) = (self.asked, self.size.min(self.asked + RANGE));
-        self.asked = to;
+    /// Asks for the next range; false where there is none.
+    fn ask(&mut self) -> bool {
+        let Some(next) = self.left.front_mut() else {
+            return false;
+        };
+        let (from, to) = (next.start, next.end.min(next.start + LENGTH));
+        next.start = to;
+        if next.is_empty() {
+            self.left.pop_front();
+        }
+        if from == to {
+            return true;
+        }
         let stream = BlobStream::new(
             Arc::clone(&self.remote),
             self.digest.clone(),
@@ -122,6 +154,7 @@ impl BlobSource {
                 }
             }
         });
+        true
     }
 
     /// The registry knows no ranges: the rest comes as one stream.

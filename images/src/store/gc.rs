@@ -19,9 +19,30 @@ impl Store {
         self.collect(PARTIAL_AGE)
     }
 
-    /// The same, broken-off downloads included.
+    /// The same, broken-off downloads and what builds cached included.
     pub(super) fn gc_all(&self) -> Result<u64> {
+        self.drop_cache_mounts()?;
         self.collect(Duration::ZERO)
+    }
+
+    /// Directories of `RUN --mount=type=cache` that no build uses. Locks stay: they are empty.
+    fn drop_cache_mounts(&self) -> Result<()> {
+        let dir = self.cache_mount_dir();
+        if !dir.is_dir() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&dir).at("list", &dir)? {
+            let lock = entry.at("list", &dir)?.path();
+            if lock.extension().is_none_or(|e| e != "lock") {
+                continue;
+            }
+            let file = File::open(&lock).at("open", &lock)?;
+            if file.try_lock().is_ok() {
+                let name = lock.with_extension("");
+                self.discard(&dir, |_, path| path == name)?;
+            }
+        }
+        Ok(())
     }
 
     fn collect(&self, partial_age: Duration) -> Result<u64> {

@@ -6,9 +6,11 @@
 //! <root>/blobs/sha256/<hex>        manifests, configurations, indexes, layers as fetched
 //! <root>/layers/<chain>/fs         one layer unpacked for overlayfs (whiteouts are devices 0:0)
 //! <root>/layers/<chain>/layer.json what it is and how large
+//! <root>/layers/<chain>/extents    which of its files have which bytes, where its maker said so
 //! <root>/ingest/                   what is being fetched and unpacked
 //! <root>/leases/<name>             what running pulls need, locked while they run
 //! <root>/rootfs/<key>.json         which layers a container stands on
+//! <root>/build-mounts/             directories that RUN --mount=type=cache keeps
 //! <root>/build/, build-cache/   running builds; which layers a command made before
 //! <root>/trash/                    what garbage collection is deleting
 //! <root>/index.lock, locks/        flock(2)
@@ -19,6 +21,7 @@
 //! milliseconds. A pull writes a lease that names what it needs before it looks what is there.
 
 mod check;
+mod extents;
 mod gc;
 mod index;
 mod layers;
@@ -270,6 +273,11 @@ impl Store {
     /// Where builds run, one directory each, named as their lease has it.
     pub(crate) fn build_dir(&self) -> PathBuf {
         self.root.join("build")
+    }
+
+    /// Directories of `RUN --mount=type=cache`, each with its lock beside it.
+    pub(crate) fn cache_mount_dir(&self) -> PathBuf {
+        self.root.join("build-mounts")
     }
 
     pub(crate) fn ingest_dir(&self) -> PathBuf {

@@ -18,7 +18,7 @@ mod write;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-pub(crate) use pipeline::{Job, Keep, run};
+pub(crate) use pipeline::{Job, Keep, run, run_unpacked};
 
 use crate::{Compression, Error, Result, Usage};
 

@@ -73,6 +73,49 @@ pub(crate) fn run(job: &Job<'_>, source: Source<'_>) -> Result<Written> {
     })
 }
 
+/// Unpacks a layer from the pieces of its unpacked archive and verifies that one's digest, the
+/// diffID. Blocks.
+pub(crate) fn run_unpacked(job: &Job<'_>, archive: Source<'_>) -> Result<Written> {
+    let root = finish::open_root(&job.fs).map_err(|source| file_error("open", &job.fs, source))?;
+    let writer = Writer::new(root, job.mode, job.limits)
+        .map_err(|source| file_error("open", &job.fs, source))?;
+    std::thread::scope(|scope| {
+        let (to_writer, writer_end) = sync_channel(BUFFERS);
+        let (to_hasher, hasher_end) = sync_channel(BUFFERS);
+        let name = |what| std::thread::Builder::new().name(format!("layer-{what}"));
+        let write = spawn(name("write"), scope, move || {
+            writer.write_all(ChannelReader::new(writer_end))
+        })?;
+        let hash = spawn(name("hash"), scope, move || hash_buffers(&hasher_end))?;
+        let spread = spread(job, archive, &to_writer, &to_hasher);
+        drop((to_writer, to_hasher));
+        let written = join(write)?;
+        let diff_id = join(hash)?;
+        spread?;
+        judge(job, Ok(Fed::Unpacked), Ok(()), written, &diff_id)
+    })
+}
+
+/// Hands the archive on. `Ok` also where a receiver wanted no more.
+fn spread(
+    job: &Job<'_>,
+    archive: Source<'_>,
+    to_writer: &SyncSender<Bytes>,
+    to_hasher: &SyncSender<Bytes>,
+) -> Result<()> {
+    let mut bytes = 0;
+    for piece in archive {
+        let piece = piece?;
+        bytes += piece.len() as u64;
+        check_bounds(job.limits, bytes, job.layer.compressed_size)
+            .map_err(|refused| layer_error(job.layer.digest.as_str(), &refused))?;
+        if to_hasher.send(piece.clone()).is_err() || to_writer.send(piece).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 fn spawn<'scope, T: Send + 'scope>(
     builder: std::thread::Builder,
     scope: &'scope Scope<'scope, '_>,
@@ -95,6 +138,8 @@ enum Fed {
     Whole(Digest),
     /// The inflater wanted no more.
     Stopped,
+    /// It is the unpacked archive already.
+    Unpacked,
 }
 
 /// Hashes and keeps what comes and hands it on.

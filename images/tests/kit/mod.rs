@@ -1,8 +1,10 @@
 //! Archives and layouts made by hand, good and bad.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod chunked;
 pub mod double;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -87,6 +89,8 @@ pub struct Blob {
     pub bytes: Vec<u8>,
     pub diff_id: Digest,
     pub kind: &'static str,
+    /// The descriptor's annotations.
+    pub notes: BTreeMap<String, String>,
 }
 
 pub fn plain(tar: Vec<u8>) -> Blob {
@@ -95,6 +99,7 @@ pub fn plain(tar: Vec<u8>) -> Blob {
         bytes: tar,
         diff_id,
         kind: "application/vnd.oci.image.layer.v1.tar",
+        notes: BTreeMap::new(),
     }
 }
 
@@ -107,6 +112,7 @@ pub fn gzip(tar: &[u8]) -> Blob {
         bytes: encoder.finish().unwrap(),
         diff_id: Digest::of(tar),
         kind,
+        notes: BTreeMap::new(),
     }
 }
 
@@ -116,6 +122,7 @@ pub fn zstd(tar: &[u8]) -> Blob {
         bytes: zstd::encode_all(tar, 3).unwrap(),
         diff_id: Digest::of(tar),
         kind,
+        notes: BTreeMap::new(),
     }
 }
 
@@ -131,9 +138,10 @@ pub fn documents(layers: &[Blob]) -> (Vec<u8>, Vec<u8>) {
     let config = serde_json::to_vec(&config).unwrap();
     let descriptors: Vec<_> = layers
         .iter()
-        .map(
-            |l| json!({"mediaType": l.kind, "digest": Digest::of(&l.bytes), "size": l.bytes.len()}),
-        )
+        .map(|l| {
+            json!({"mediaType": l.kind, "digest": Digest::of(&l.bytes), "size": l.bytes.len(),
+                "annotations": l.notes})
+        })
         .collect();
     let manifest = json!({
         "schemaVersion": 2,

@@ -1,16 +1,18 @@
 //! Pull: from a reference to an image of the store.
 
+mod layer;
+mod partial;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, Shared};
-use hyper::body::Bytes;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
-use crate::install::{Installed, install};
+use layer::LayerTask;
+
+use crate::chunked::Place;
 use crate::manifest::{self, Config, Descriptor, Document, Manifest, OCI_MANIFEST};
-use crate::registry::{BlobSource, LARGE, Remote};
+use crate::registry::{LARGE, Remote};
 use crate::store::{Lease, Record};
 use crate::trust::Policy;
 use crate::{
@@ -20,8 +22,6 @@ use crate::{
 
 /// Layers fetched at the same time where nothing else is said.
 const PARALLEL: usize = 4;
-/// Pieces that wait between the network and the unpacker.
-const PIECES: usize = 4;
 
 /// What a reference led to.
 struct Resolved {
@@ -58,8 +58,14 @@ impl Store {
                 .collect(),
         });
         lease.add(layers.iter().flat_map(|l| [&l.digest, &l.chain_id]))?;
-        let pulled = self.pull_layers(&client, &layers, options, &progress).await;
-        if let Err(error) = pulled {
+        let tables: Vec<Option<Place>> = resolved
+            .manifest
+            .layers
+            .iter()
+            .map(|layer| layer.table.as_deref().cloned())
+            .collect();
+        let pulled = self.pull_layers(&client, &layers, &tables, options, &progress);
+        if let Err(error) = pulled.await {
             drop(lease);
             return Err(error);
         }
@@ -136,6 +142,7 @@ impl Store {
         &self,
         client: &Arc<Remote>,
         layers: &[Layer],
+        tables: &[Option<Place>],
         options: &PullOptions,
         progress: &Arc<dyn ProgressSink>,
     ) -> Result<()> {
@@ -159,6 +166,7 @@ impl Store {
                 store: self.clone(),
                 client: Arc::clone(client),
                 layers: layers[..=i].to_vec(),
+                table: tables[i].clone(),
                 limits: options.limits.clone(),
                 keep: !options.discard_blobs,
                 permits: Arc::clone(&permits),
@@ -206,141 +214,5 @@ fn media_type_of(manifest: &Manifest) -> String {
         OCI_MANIFEST.to_owned()
     } else {
         manifest.media_type.clone()
-    }
-}
-
-/// One layer's way into the store.
-struct LayerTask {
-    store: Store,
-    client: Arc<Remote>,
-    /// The layer is the last; those before it lie below.
-    layers: Vec<Layer>,
-    limits: crate::Limits,
-    keep: bool,
-    permits: Arc<Semaphore>,
-    /// Connections for this layer, if it is large.
-    connections: usize,
-    progress: Arc<dyn ProgressSink>,
-}
-
-impl LayerTask {
-    /// Returns true where the layer was there before.
-    async fn run(&self, below: Option<tokio::sync::oneshot::Receiver<()>>) -> Result<bool> {
-        let below = async move {
-            match below {
-                Some(below) => below.await.is_ok(),
-                None => true,
-            }
-        };
-        let below = below.boxed().shared();
-        let mut from = 0;
-        match self.attempt(below.clone(), &mut from).await {
-            // What an earlier attempt kept may be bad, after a power cut that took its end: it is
-            // gone now, and all is fetched once more.
-            Err(
-                error @ (Error::DigestMismatch { .. }
-                | Error::SizeMismatch { .. }
-                | Error::Layer { .. }),
-            ) if from > 0 => {
-                self.progress.progress(Progress::Retry {
-                    layer: self
-                        .layers
-                        .last()
-                        .expect("a task has a layer")
-                        .digest
-                        .clone(),
-                    why: format!("what was kept is no good: {error}"),
-                });
-                self.attempt(below, &mut from).await
-            }
-            other => other,
-        }
-    }
-
-    /// `began` becomes the first byte that was fetched.
-    async fn attempt(
-        &self,
-        below: Shared<BoxFuture<'static, bool>>,
-        began: &mut u64,
-    ) -> Result<bool> {
-        let layer = self.layers.last().expect("a task has a layer").clone();
-        let (pieces, source) = mpsc::channel::<Result<Bytes>>(PIECES);
-        let (start, started) = tokio::sync::oneshot::channel::<u64>();
-        let (below_done, below_end) = std::sync::mpsc::channel();
-        let (store, layers, limits, keep) = (
-            self.store.clone(),
-            self.layers.clone(),
-            self.limits.clone(),
-            self.keep,
-        );
-        let unpack = tokio::task::spawn_blocking(move || {
-            let mut start = Some(start);
-            let mut source = source;
-            let mut fetch = |from: u64| {
-                start.take().map(|start| start.send(from));
-            };
-            let mut pieces = std::iter::from_fn(move || source.blocking_recv());
-            let wait_below = || below_end.recv().unwrap_or(false);
-            install(
-                &store,
-                &layers,
-                &limits,
-                keep,
-                &mut fetch,
-                &mut pieces,
-                &wait_below,
-            )
-        });
-        let fetch = async {
-            // Nothing is fetched where the store has the layer, or it is being made meanwhile.
-            let Ok(from) = started.await else { return };
-            *began = from;
-            let _permit = self.permits.acquire().await;
-            self.fetch(&layer, from, pieces).await;
-        };
-        let wait = async {
-            let ready = below.await;
-            let _ = below_done.send(ready);
-        };
-        let (unpacked, (), ()) = tokio::join!(unpack, fetch, wait);
-        let installed =
-            unpacked.map_err(|error| Error::Worker(format!("the unpacker: {error}")))??;
-        Ok(installed == Installed::Existed)
-    }
-
-    /// Sends the layer's bytes from `from` on, or the error that ended them.
-    async fn fetch(&self, layer: &Layer, from: u64, pieces: mpsc::Sender<Result<Bytes>>) {
-        let (digest, size) = (layer.digest.clone(), layer.compressed_size);
-        let client = Arc::clone(&self.client);
-        let mut stream = BlobSource::new(client, digest.clone(), size, from, self.connections);
-        let told = |count| Progress::Bytes {
-            layer: digest.clone(),
-            count,
-        };
-        if from > 0 {
-            self.progress.progress(told(from));
-        }
-        loop {
-            let piece = stream.next().await;
-            if let Some(why) = stream.broken() {
-                self.progress.progress(Progress::Retry {
-                    layer: digest.clone(),
-                    why,
-                });
-            }
-            match piece {
-                Ok(None) => return,
-                Ok(Some(bytes)) => {
-                    self.progress.progress(told(bytes.len() as u64));
-                    if pieces.send(Ok(bytes)).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let _ = pieces.send(Err(error)).await;
-                    return;
-                }
-            }
-        }
     }
 }
