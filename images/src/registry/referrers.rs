@@ -7,7 +7,7 @@ use http::header::ACCEPT;
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Client, Remote, read_body};
+use super::{Call, Client, Remote, read_body, remote};
 use crate::manifest::OCI_INDEX;
 use crate::store::DOCUMENT_LIMIT;
 use crate::{Digest, Error, Reference, RegistryOptions, Result};
@@ -43,6 +43,23 @@ pub async fn referrers(reference: &Reference, options: &RegistryOptions) -> Resu
     };
     let client = remote.clients.last().expect("a registry has a place");
     client.referrers(&digest).await
+}
+
+impl Remote {
+    /// The same from the first place that knows of any. A mirror's failure is none as long as
+    /// another place answers.
+    pub(crate) async fn referrers(&self, digest: &Digest) -> Result<Vec<Referrer>> {
+        let mut last = Ok(Vec::new());
+        for client in self.clients.iter().filter(|client| client.pulls) {
+            last = client.referrers(digest).await;
+            match &last {
+                Ok(found) if found.is_empty() => {}
+                Ok(_) => break,
+                Err(error) => remote::tell(error),
+            }
+        }
+        last
+    }
 }
 
 impl Client {

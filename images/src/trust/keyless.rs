@@ -3,12 +3,14 @@
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use std::time::Duration;
 
-use super::cosign::decode;
+use super::decode;
 use super::der::{Der, SEQUENCE, extensions};
 use super::key::PublicKey;
+use super::log::LogEntry;
+use super::signature::Signature;
 
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 /// 1.3.6.1.4.1.57264.1.1: the issuer as plain text.
@@ -19,12 +21,11 @@ const ISSUER_V2: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0xbf, 0x30, 1, 8];
 const CODE_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
 
 /// What a signature brings along. Nothing of it is verified yet.
+#[derive(Debug)]
 pub(super) struct Certified {
-    /// PEM.
-    pub certificate: String,
-    pub chain: String,
-    /// Rekor's promise, as JSON.
-    pub bundle: String,
+    pub leaf: CertificateDer<'static>,
+    pub chain: Vec<CertificateDer<'static>>,
+    pub entry: LogEntry,
 }
 
 /// Whose certificates are trusted, for whom, and which log.
@@ -36,15 +37,15 @@ pub(super) struct Authority {
     subject: String,
 }
 
+/// The log's promise as cosign keeps it in an annotation.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Bundle {
+struct Promise {
     signed_entry_timestamp: String,
     payload: Entry,
 }
 
-/// In the order that the log signs it: canonical JSON has its keys sorted.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize)]
 struct Entry {
     body: String,
     #[serde(rename = "integratedTime")]
@@ -55,39 +56,26 @@ struct Entry {
     log_index: i64,
 }
 
-#[derive(Deserialize)]
-struct Body {
-    kind: String,
-    spec: Spec,
-}
-
-#[derive(Deserialize)]
-struct Spec {
-    data: Data,
-    signature: Logged,
-}
-
-#[derive(Deserialize)]
-struct Data {
-    hash: Hash,
-}
-
-#[derive(Deserialize)]
-struct Hash {
-    algorithm: String,
-    value: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Logged {
-    content: String,
-    public_key: LoggedKey,
-}
-
-#[derive(Deserialize)]
-struct LoggedKey {
-    content: String,
+impl Certified {
+    /// From cosign's annotations.
+    pub fn of_pem(leaf: &str, chain: &str, promise: &str) -> Result<Self, String> {
+        let leaf = CertificateDer::from_pem_slice(leaf.as_bytes())
+            .map_err(|_| "its certificate is not PEM".to_owned())?;
+        let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|_| "its certificate has a chain that is not PEM".to_owned())?;
+        let promise: Promise = serde_json::from_str(promise)
+            .map_err(|_| "its log entry is missing or malformed".to_owned())?;
+        let entry = LogEntry {
+            body: promise.payload.body,
+            integrated_time: promise.payload.integrated_time,
+            log_id: promise.payload.log_id,
+            log_index: promise.payload.log_index,
+            promise: decode(&promise.signed_entry_timestamp).unwrap_or_default(),
+            proof: None,
+        };
+        Ok(Self { leaf, chain, entry })
+    }
 }
 
 impl Authority {
@@ -114,72 +102,31 @@ impl Authority {
 
     /// Verifies the log's promise, that it speaks of this signature, the certificate at the time
     /// it gives, whose it is, and last the signature itself.
-    pub fn verify(
-        &self,
-        certified: &Certified,
-        payload: &[u8],
-        signature: &[u8],
-    ) -> Result<(), String> {
-        let time = self.logged_at(certified, payload, signature)?;
+    pub fn verify(&self, certified: &Certified, signature: &Signature) -> Result<(), String> {
+        let Certified { leaf, chain, entry } = certified;
+        let time = entry.time_of(&self.rekor, signature, leaf)?;
         let bad = |what: &str| format!("its certificate {what}");
-        let leaf = CertificateDer::from_pem_slice(certified.certificate.as_bytes())
-            .map_err(|_| bad("is not PEM"))?;
-        let chain: Vec<CertificateDer<'_>> =
-            CertificateDer::pem_slice_iter(certified.chain.as_bytes())
-                .collect::<Result<_, _>>()
-                .map_err(|_| bad("has a chain that is not PEM"))?;
-        let entity = webpki::EndEntityCert::try_from(&leaf).map_err(|_| bad("is malformed"))?;
+        let entity = webpki::EndEntityCert::try_from(leaf).map_err(|_| bad("is malformed"))?;
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
         entity
             .verify_for_usage(
                 algorithms.all,
                 &self.anchors,
-                &chain,
+                chain,
                 UnixTime::since_unix_epoch(Duration::from_secs(time)),
                 webpki::KeyUsage::required(CODE_SIGNING),
                 None,
                 None,
             )
             .map_err(|error| bad(&format!("is not of the policy's authority: {error:?}")))?;
-        self.check_holder(&leaf)?;
+        self.check_holder(leaf)?;
         let spki = entity.subject_public_key_info();
         let key = PublicKey::from_spki(&spki)?;
-        if key.verifies(payload, signature) {
+        if key.verifies(&signature.message, &signature.signature) {
             Ok(())
         } else {
             Err("its certificate is of another key".to_owned())
         }
-    }
-
-    /// Seconds since 1970 at which the log took this very signature.
-    fn logged_at(
-        &self,
-        certified: &Certified,
-        payload: &[u8],
-        signature: &[u8],
-    ) -> Result<u64, String> {
-        let bad = |what: &str| format!("its log entry {what}");
-        let bundle: Bundle =
-            serde_json::from_str(&certified.bundle).map_err(|_| bad("is missing or malformed"))?;
-        let signed = serde_json::to_vec(&bundle.payload).expect("the entry is plain");
-        let promise = decode(&bundle.signed_entry_timestamp).unwrap_or_default();
-        if !self.rekor.verifies(&signed, &promise) {
-            return Err(bad("is not of the policy's log"));
-        }
-        let body = decode(&bundle.payload.body).unwrap_or_default();
-        let body: Body = serde_json::from_slice(&body).map_err(|_| bad("is malformed"))?;
-        let hash = body.spec.data.hash.value == crate::Digest::of(payload).hex();
-        let same = body.kind == "hashedrekord"
-            && body.spec.data.hash.algorithm == "sha256"
-            && hash
-            && decode(&body.spec.signature.content).is_some_and(|logged| logged == signature)
-            && decode(&body.spec.signature.public_key.content).is_some_and(|logged| {
-                logged.trim_ascii() == certified.certificate.trim().as_bytes()
-            });
-        if !same {
-            return Err(bad("is of another signature"));
-        }
-        u64::try_from(bundle.payload.integrated_time).map_err(|_| bad("has no time"))
     }
 
     fn check_holder(&self, leaf: &[u8]) -> Result<(), String> {

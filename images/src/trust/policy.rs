@@ -39,6 +39,8 @@ pub(super) enum Identity {
     Repository,
     ExactReference(String),
     ExactRepository(String),
+    /// Whatever name: the digest is what was signed. Ours; the containers tools do not know it.
+    Digest,
     Remap {
         prefix: String,
         signed: String,
@@ -225,6 +227,7 @@ fn identity(rule: &IdentityRule) -> Result<Identity, String> {
         "matchExact" => Identity::Exact,
         "matchRepoDigestOrExact" => Identity::RepoDigestOrExact,
         "matchRepository" => Identity::Repository,
+        "matchDigest" => Identity::Digest,
         "exactReference" => {
             Identity::ExactReference(need(&rule.docker_reference, "dockerReference")?)
         }
@@ -244,7 +247,7 @@ impl Identity {
     /// a tag, for which only the repository can be compared.
     pub fn matches(&self, signed: &str, reference: &Reference) -> bool {
         let Ok(parsed) = signed.parse::<Reference>() else {
-            return false;
+            return *self == Self::Digest;
         };
         let exact = |wanted: &Reference| {
             let tagged = signed
@@ -255,6 +258,7 @@ impl Identity {
         };
         let repository = |name: &str| parsed.name() == name;
         match self {
+            Self::Digest => true,
             Self::Exact => exact(reference),
             Self::RepoDigestOrExact if reference.digest().is_some() => {
                 repository(&reference.name())

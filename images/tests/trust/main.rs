@@ -1,7 +1,11 @@
 //! policy.json: what is taken, what is rejected, and cosign signatures, good and bad.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../kit/mod.rs"]
 mod kit;
+
+mod bundle;
+mod keyless;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,8 +74,18 @@ struct Signed {
 }
 
 impl Signed {
+    /// `sign` gives payload and annotations of a cosign tag for the repository and the digest.
     fn new(
         sign: impl Fn(&str, &str) -> (Vec<u8>, serde_json::Value) + Send + Sync + 'static,
+    ) -> Self {
+        Self::serving(move |content, request, name, digest| {
+            let (payload, notes) = sign(name, digest.as_str());
+            answer(content, request, digest, &payload, &notes)
+        })
+    }
+
+    fn serving(
+        handler: impl Fn(&Content, &Request, &str, &Digest) -> Reply + Send + Sync + 'static,
     ) -> Self {
         let content = Content::new(&[plain(Tar::default().file("a", "1").end())]);
         let digest = Digest::of(&content.manifest);
@@ -79,8 +93,7 @@ impl Signed {
         let own = Arc::clone(&host);
         let double = Double::start(move |request| {
             let name = format!("{}/team/app", own.lock().unwrap());
-            let (payload, notes) = sign(&name, digest.as_str());
-            answer(&content, request, &digest, &payload, &notes)
+            handler(&content, request, &name, &digest)
         });
         host.lock().unwrap().clone_from(&double.host);
         let dir = tempfile::tempdir().unwrap();
@@ -220,143 +233,42 @@ fn unsigned_and_unlisted_images_are_refused() {
     unsigned.pull("team/app", accept).unwrap();
 }
 
-/// A certificate authority and a log of our own, as sigstore's are.
-mod keyless {
-    use rcgen::{
-        BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa,
-        Issuer, KeyPair as CertificateKey, KeyUsagePurpose, SanType,
+/// Not by our own code: a key and a signature of openssl's.
+#[test]
+fn a_signature_made_by_openssl_is_taken() {
+    require!(Need::Root, Need::Program("openssl"));
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let openssl = |args: &[&str]| {
+        let output = std::process::Command::new("openssl").args(args).output();
+        let output = output.unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        output.stdout
     };
-
-    use super::*;
-
-    fn issuer_extension(issuer: &str) -> CustomExtension {
-        let oid = [1, 3, 6, 1, 4, 1, 57264, 1, 1];
-        CustomExtension::from_oid_content(&oid, issuer.as_bytes().to_vec())
-    }
-
-    struct Authority {
-        ca_pem: String,
-        leaf_pem: String,
-        leaf: CertificateKey,
-    }
-
-    fn authority(subject: &str) -> Authority {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let ca_key = CertificateKey::generate().unwrap();
-        let ca = params.self_signed(&ca_key).unwrap();
-        let ca_pem = ca.pem();
-        let issuer = Issuer::new(params, ca_key);
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.subject_alt_names = vec![SanType::Rfc822Name(subject.try_into().unwrap())];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
-        params.custom_extensions = vec![issuer_extension("https://issuer.example")];
-        let leaf = CertificateKey::generate().unwrap();
-        let leaf_pem = params.signed_by(&leaf, &issuer).unwrap().pem();
-        Authority {
-            ca_pem,
-            leaf_pem,
-            leaf,
-        }
-    }
-
-    fn leaf_signs(leaf: &CertificateKey, message: &[u8]) -> Vec<u8> {
-        let random = SystemRandom::new();
-        let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, &leaf.serialize_der(), &random).unwrap();
-        pair.sign(&random, message).unwrap().as_ref().to_vec()
-    }
-
-    fn notes(authority: &Authority, log: &Key, payload: &[u8], logged: &[u8]) -> serde_json::Value {
-        let signature = base64(&leaf_signs(&authority.leaf, payload));
-        let body = json!({"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": {
-            "data": {"hash": {"algorithm": "sha256", "value": Digest::of(logged).hex()}},
-            "signature": {"content": signature,
-                "publicKey": {"content": base64(authority.leaf_pem.as_bytes())}}}});
-        let time = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
-        let entry = format!(
-            r#"{{"body":"{}","integratedTime":{time},"logID":"00","logIndex":7}}"#,
-            base64(body.to_string().as_bytes())
-        );
-        let bundle = format!(
-            r#"{{"SignedEntryTimestamp":"{}","Payload":{entry}}}"#,
-            base64(&log.sign(entry.as_bytes()))
-        );
-        json!({"dev.cosignproject.cosign/signature": signature,
-            "dev.sigstore.cosign/certificate": authority.leaf_pem,
-            "dev.sigstore.cosign/bundle": bundle})
-    }
-
-    fn rule(ca: &str, log: &str, issuer: &str, subject: &str) -> serde_json::Value {
-        json!({"type": "sigstoreSigned", "signedIdentity": {"type": "matchRepository"},
-            "rekorPublicKeyData": base64(log.as_bytes()),
-            "fulcio": {"caData": base64(ca.as_bytes()), "oidcIssuer": issuer,
-                "subjectEmail": subject}})
-    }
-
-    #[test]
-    fn a_keyless_signature_is_taken_from_its_signer_only() {
-        require!(Need::Root);
-        let (log, stranger) = (Key::new(), Key::new());
-        let (pem, strange) = (log.public_pem(), stranger.public_pem());
-        let own = authority("dev@example.com");
-        let other = authority("dev@example.com");
-        let (ca, other_ca) = (own.ca_pem.clone(), other.ca_pem);
-        let signed = Signed::new(move |name, digest| {
-            let payload = payload(name, digest);
-            let notes = notes(&own, &log, &payload, &payload);
-            (payload, notes)
-        });
-        let issuer = "https://issuer.example";
-        let cases = [
-            (&ca, &pem, issuer, "boss@example.com", "its signer is not"),
-            (
-                &ca,
-                &pem,
-                "https://else.example",
-                "dev@example.com",
-                "was known to",
-            ),
-            (
-                &ca,
-                &strange,
-                issuer,
-                "dev@example.com",
-                "not of the policy's log",
-            ),
-            (
-                &other_ca,
-                &pem,
-                issuer,
-                "dev@example.com",
-                "not of the policy's authority",
-            ),
-        ];
-        for (ca, log, issuer, subject, why) in cases {
-            let text = signed.refused(rule(ca, log, issuer, subject));
-            assert!(text.contains(why), "{text}");
-        }
-        let good = rule(&ca, &pem, issuer, "dev@example.com");
-        signed.pull("team/app", good).unwrap();
-    }
-
-    #[test]
-    fn a_log_entry_of_another_signature_is_refused() {
-        require!(Need::Root);
-        let log = Key::new();
-        let pem = log.public_pem();
-        let own = authority("dev@example.com");
-        let ca = own.ca_pem.clone();
-        let signed = Signed::new(move |name, digest| {
-            let payload = payload(name, digest);
-            let notes = notes(&own, &log, &payload, b"something else");
-            (payload, notes)
-        });
-        let text = signed.refused(rule(&ca, &pem, "https://issuer.example", "dev@example.com"));
-        assert!(text.contains("another signature"), "{text}");
-    }
+    let (key, public) = (path("key"), path("cosign.pub"));
+    openssl(&[
+        "ecparam",
+        "-name",
+        "prime256v1",
+        "-genkey",
+        "-noout",
+        "-out",
+        &key,
+    ]);
+    openssl(&["ec", "-in", &key, "-pubout", "-out", &public]);
+    let rule = json!({"type": "sigstoreSigned", "keyPath": public,
+        "signedIdentity": {"type": "matchRepository"}});
+    let message = path("message");
+    let good = Signed::new(move |name, digest| {
+        let payload = payload(name, digest);
+        std::fs::write(&message, &payload).unwrap();
+        let output = std::process::Command::new("openssl")
+            .args(["dgst", "-sha256", "-sign", &key, &message])
+            .output()
+            .unwrap();
+        let notes = json!({"dev.cosignproject.cosign/signature": base64(&output.stdout)});
+        (payload, notes)
+    });
+    assert!(good.refused(by_key(&Key::new())).contains("not by a key"));
+    good.pull("team/app", rule).unwrap();
 }
