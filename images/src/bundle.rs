@@ -243,7 +243,12 @@ fn process(image: &Image, user: &UserIds, options: &BundleOptions) -> Result<oci
         .map_err(invalid)
 }
 
-fn mount(to: &str, kind: &str, source: &str, options: Vec<String>) -> Result<oci::Mount> {
+pub(crate) fn mount(
+    to: &str,
+    kind: &str,
+    source: &str,
+    options: Vec<String>,
+) -> Result<oci::Mount> {
     oci::MountBuilder::default()
         .destination(to)
         .typ(kind)

@@ -6,11 +6,13 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
 use super::ignore::{Ignore, matches_path};
+use super::parse::Inline;
 use crate::pack::LayerWriter;
 
 /// A tree that COPY takes from: the build context, or the files of a stage.
@@ -60,6 +62,33 @@ impl Item {
 }
 
 impl Tree {
+    /// Here-documents as files of a directory, as old as the Dockerfile: another time would make
+    /// another layer of the same text.
+    pub fn of_documents(
+        root: &Path,
+        dockerfile: &Path,
+        documents: &[Inline],
+    ) -> Result<Self, String> {
+        let write = |path: &Path, text: &str| -> io::Result<()> {
+            fs::write(path, text)?;
+            fs::set_permissions(path, fs::Permissions::from_mode(0o644))?;
+            let time = fs::metadata(dockerfile)?.modified()?;
+            fs::File::options()
+                .write(true)
+                .open(path)?
+                .set_modified(time)
+        };
+        for document in documents {
+            let path = root.join(&document.name);
+            write(&path, &document.text)
+                .map_err(|error| format!("here-document {}: {error}", document.name))?;
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            ignore: Ignore::default(),
+        })
+    }
+
     /// The files that sources name, as they are to lie in the image. `to` is absolute; it is a
     /// directory where it ends with a slash.
     pub fn items(
@@ -157,6 +186,43 @@ impl Tree {
         fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).map_err(failed)
     }
 
+    /// The real path of what a bind mount shows. Where `.dockerignore` hides some of it, a copy
+    /// below `scratch` without that.
+    pub fn visible(&self, source: &str, scratch: &Path) -> Result<PathBuf, String> {
+        let path = self.find(source)?.into_iter().next();
+        let path =
+            path.ok_or_else(|| format!("{source:?} is not there, or .dockerignore hides it"))?;
+        let real = self.resolve(&path)?;
+        if self.ignore.is_empty() || !real.is_dir() {
+            return Ok(real);
+        }
+        let copy = scratch.join("visible");
+        let copied = fs::create_dir(&copy).and_then(|()| self.copy_visible(&real, &path, &copy));
+        copied.map_err(|error| format!("{source:?}: {error}"))?;
+        Ok(copy)
+    }
+
+    fn copy_visible(&self, from: &Path, path: &[String], to: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(from)? {
+            let name = entry?.file_name();
+            let (child, copy) = (from.join(&name), to.join(&name));
+            let path = [path, &[name.to_string_lossy().into_owned()]].concat();
+            let meta = fs::symlink_metadata(&child)?;
+            let hidden = self.hides(&path);
+            if meta.is_dir() {
+                let kept = self.ignore.has_exceptions() && self.keeps_below(&child, &path)?;
+                if !hidden || kept {
+                    fs::create_dir(&copy)?;
+                    self.copy_visible(&child, &path, &copy)?;
+                    fs::set_permissions(&copy, meta.permissions())?;
+                }
+            } else if !hidden {
+                copy_file(&child, &copy, &meta)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts items into a layer.
     pub fn pack(&self, items: &[Item], packer: &mut LayerWriter) -> io::Result<()> {
         for item in items {
@@ -212,6 +278,16 @@ impl Tree {
             }
         }
         Ok(false)
+    }
+}
+
+fn copy_file(from: &Path, to: &Path, meta: &fs::Metadata) -> io::Result<()> {
+    if meta.is_symlink() {
+        std::os::unix::fs::symlink(fs::read_link(from)?, to)
+    } else if fs::hard_link(from, to).is_ok() {
+        Ok(())
+    } else {
+        fs::copy(from, to).map(drop)
     }
 }
 

@@ -15,10 +15,24 @@ impl Ignore {
                 Some(line) => (true, line.trim_start()),
                 None => (false, line),
             };
-            let parts = line.split('/').filter(|part| !matches!(*part, "" | "."));
-            Some((keep, parts.map(str::to_owned).collect()))
+            let mut parts: Vec<String> = Vec::new();
+            // As Go's filepath.Clean does.
+            for part in line.split('/') {
+                match part {
+                    "" | "." => {}
+                    ".." => drop(parts.pop()),
+                    part => parts.push(part.to_owned()),
+                }
+            }
+            Some((keep, parts))
         };
+        let text = text.trim_start_matches('\u{feff}');
         Self(text.lines().filter_map(pattern).collect())
+    }
+
+    /// True where nothing is hidden.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// True where a path below the context is left out, itself or with a directory above it.

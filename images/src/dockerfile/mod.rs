@@ -5,7 +5,10 @@
 
 mod context;
 mod ignore;
+mod lines;
+mod mounts;
 mod parse;
+mod prepare;
 mod run;
 mod state;
 mod steps;
@@ -46,6 +49,8 @@ pub struct BuildOptions {
     pub no_cache: bool,
     /// RUN shares the host's network; without it there is none.
     pub host_network: bool,
+    /// What `RUN --mount=type=secret` may have, by id.
+    pub secrets: BTreeMap<String, Secret>,
     /// Nothing is told of the steps, nor what commands print.
     pub quiet: bool,
     /// Latest time of new files, and the image's own; for builds that can be repeated.
@@ -68,6 +73,15 @@ impl BuildOptions {
         };
         crate::draft::rfc3339(self.source_date_epoch.unwrap_or_else(now))
     }
+}
+
+/// Where a secret comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    /// The bytes of a file.
+    File(PathBuf),
+    /// An environment variable of this process.
+    Variable(String),
 }
 
 /// Why a step did not go well.
@@ -239,13 +253,7 @@ impl Plan {
             return;
         }
         let planned = &self.stages[stage];
-        let copies = planned
-            .lines
-            .iter()
-            .filter_map(|line| match &line.instruction {
-                Instruction::Copy(copy) => copy.from.clone(),
-                _ => None,
-            });
+        let copies = planned.lines.iter().flat_map(Line::sources).cloned();
         let named = |name: &String| name.parse::<usize>().is_err();
         let from = Some(planned.image.clone()).filter(named);
         let uses: Vec<usize> = from
@@ -267,11 +275,10 @@ impl Plan {
                 images.push((stage.line, stage.image.clone()));
             }
             for line in &stage.lines {
-                if let Instruction::Copy(copy) = &line.instruction
-                    && let Some(from) = &copy.from
-                    && self.find(from, number).is_none()
-                {
-                    images.push((line.number, from.clone()));
+                for from in line.sources() {
+                    if self.find(from, number).is_none() {
+                        images.push((line.number, from.clone()));
+                    }
                 }
             }
         }
@@ -339,6 +346,7 @@ mod tests {
             compression: Compression::Gzip,
             no_cache: false,
             host_network: false,
+            secrets: BTreeMap::new(),
             quiet: true,
             source_date_epoch: Some(0),
             runtime: "rrun".into(),

@@ -2,6 +2,8 @@
 //!
 //! What is not supported is refused with its line; nothing is skipped in silence.
 
+use super::lines::{Document, Logical, logical_lines};
+use super::mounts::{self, RunFlags, RunMount};
 use super::words;
 
 /// A mistake in a Dockerfile.
@@ -29,6 +31,18 @@ pub(super) struct Copy {
     pub chmod: Option<u32>,
     /// ADD: an archive would be unpacked.
     pub add: bool,
+    /// Here-documents, copied as files.
+    pub inline: Vec<Inline>,
+}
+
+/// A here-document of COPY.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Inline {
+    /// The word that ends it, which is its name in a directory.
+    pub name: String,
+    pub text: String,
+    /// Variables are replaced.
+    pub expand: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +67,7 @@ pub(super) enum Instruction {
     Shell(Vec<String>),
     /// As Docker's configuration has it.
     Healthcheck(serde_json::Value),
-    Run(Command),
+    Run(Command, RunFlags),
     Copy(Copy),
 }
 
@@ -65,21 +79,30 @@ pub(super) struct Line {
     pub instruction: Instruction,
 }
 
+impl Line {
+    /// The stages and images that it takes files from.
+    pub fn sources(&self) -> Vec<&String> {
+        match &self.instruction {
+            Instruction::Copy(copy) => copy.from.iter().collect(),
+            Instruction::Run(_, flags) => flags.mounts.iter().filter_map(RunMount::from).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// Reads a Dockerfile. Variables stay in; they are known when the line is reached.
 pub(super) fn parse(text: &str) -> Result<Vec<Line>, Mistake> {
     let mut lines = Vec::new();
     for Logical {
         number,
         text,
-        script,
+        documents,
     } in logical_lines(text)?
     {
         let bad = |why: String| Mistake { line: number, why };
         let (keyword, rest) = text.split_once(char::is_whitespace).unwrap_or((&text, ""));
-        let instruction = match script {
-            Some(script) => Instruction::Run(Command::Shell(script)),
-            None => instruction(&keyword.to_ascii_uppercase(), rest.trim()).map_err(bad)?,
-        };
+        let keyword = keyword.to_ascii_uppercase();
+        let instruction = instruction(&keyword, rest.trim(), documents).map_err(bad)?;
         let first_from = lines
             .iter()
             .any(|l: &Line| matches!(l.instruction, Instruction::From { .. }));
@@ -108,121 +131,33 @@ pub(super) fn parse(text: &str) -> Result<Vec<Line>, Mistake> {
     })
 }
 
-/// An instruction's whole line.
-struct Logical {
-    number: usize,
-    text: String,
-    /// What a RUN with here-documents gives to the shell.
-    script: Option<String>,
-}
-
-/// Joins what a backslash continues; takes comments and empty lines out; reads here-documents.
-fn logical_lines(text: &str) -> Result<Vec<Logical>, Mistake> {
-    let mut lines: Vec<Logical> = Vec::new();
-    let mut open: Option<(usize, String)> = None;
-    let mut raw_lines = text.lines().enumerate();
-    while let Some((i, raw)) = raw_lines.next() {
-        let number = i + 1;
-        let trimmed = raw.trim();
-        let directive = trimmed.strip_prefix('#').map(|rest| rest.replace(' ', ""));
-        if lines.is_empty()
-            && directive.is_some_and(|d| d.starts_with("escape=") && d != "escape=\\")
-        {
-            return Err(Mistake {
-                line: number,
-                why: "another escape than \\ is not supported".into(),
-            });
-        }
-        if trimmed.starts_with('#') || (trimmed.is_empty() && open.is_none()) {
-            continue;
-        }
-        let (part, goes_on) = match raw.trim_end().strip_suffix('\\') {
-            Some(part) => (part, true),
-            None => (raw.trim_end(), false),
-        };
-        let (start, mut whole) = open.take().unwrap_or((number, String::new()));
-        whole.push_str(if whole.is_empty() {
-            part.trim_start()
-        } else {
-            part
-        });
-        if goes_on {
-            open = Some((start, whole));
-        } else {
-            let mut rest = raw_lines.by_ref().map(|(_, line)| line);
-            let script = script(&whole, &mut rest).map_err(|why| Mistake { line: start, why })?;
-            lines.push(logical(start, &whole, script));
-        }
+/// RUN: a here-document that stands alone is the script; else the shell reads the documents after
+/// the command.
+fn run(rest: &str, documents: &[Document]) -> Result<Instruction, String> {
+    let (flags, text) = mounts::flags(rest)?;
+    if text.is_empty() {
+        return Err("RUN needs a command".to_owned());
     }
-    lines.extend(open.map(|(start, whole)| logical(start, &whole, None)));
-    lines.retain(|line| !line.text.is_empty());
-    Ok(lines)
-}
-
-fn logical(number: usize, whole: &str, script: Option<String>) -> Logical {
-    Logical {
-        number,
-        text: whole.trim().to_owned(),
-        script,
-    }
-}
-
-/// The script of a RUN with here-documents: the document where it stands alone, else the command
-/// with its documents, which the shell reads itself.
-fn script(line: &str, rest: &mut dyn Iterator<Item = &str>) -> Result<Option<String>, String> {
-    let (keyword, command) = line
-        .trim()
-        .split_once(char::is_whitespace)
-        .unwrap_or((line, ""));
-    let documents = words::heredocs(command.trim());
-    if !keyword.eq_ignore_ascii_case("run")
-        || documents.is_empty()
-        || command.trim().starts_with("--")
-    {
-        return Ok(None);
-    }
-    let alone = documents.len() == 1 && documents[0].alone;
-    let mut script = if alone {
-        String::new()
-    } else {
-        format!("{}\n", command.trim())
+    let command = match documents {
+        [] => command(text),
+        [only] if only.start.alone => {
+            if only.text.starts_with("#!") {
+                let why = "a here-document with #! is not supported: leave that line out";
+                return Err(why.to_owned());
+            }
+            Command::Shell(only.text.clone())
+        }
+        more => {
+            let whole = more.iter().map(|document| document.whole.as_str());
+            Command::Shell(format!("{text}\n{}", whole.collect::<String>()))
+        }
     };
-    for document in documents {
-        loop {
-            let Some(line) = rest.next() else {
-                return Err(format!(
-                    "its here-document has no end: {} is missing",
-                    document.end
-                ));
-            };
-            let inner = if document.tabs {
-                line.trim_start_matches('\t')
-            } else {
-                line
-            };
-            let ends = inner == document.end;
-            if !(ends && alone) {
-                // The shell takes the tabs out itself.
-                script.push_str(if alone { inner } else { line });
-                script.push('\n');
-            }
-            if ends {
-                break;
-            }
-        }
-    }
-    if alone && script.starts_with("#!") {
-        return Err("a here-document with #! is not supported: leave that line out".to_owned());
-    }
-    Ok(Some(script))
+    Ok(Instruction::Run(command, flags))
 }
 
-fn instruction(keyword: &str, rest: &str) -> Result<Instruction, String> {
+fn instruction(keyword: &str, rest: &str, documents: Vec<Document>) -> Result<Instruction, String> {
     if rest.is_empty() {
         return Err(format!("{keyword} needs an argument"));
-    }
-    if rest.starts_with("<<") || (matches!(keyword, "RUN" | "COPY") && words::has_heredoc(rest)) {
-        return Err("here-documents are supported by RUN only".to_owned());
     }
     Ok(match keyword {
         "FROM" => from(rest)?,
@@ -241,10 +176,9 @@ fn instruction(keyword: &str, rest: &str) -> Result<Instruction, String> {
             _ => return Err("SHELL takes a JSON array of strings".to_owned()),
         },
         "HEALTHCHECK" => Instruction::Healthcheck(healthcheck(rest)?),
-        "RUN" if rest.starts_with("--") => return Err("flags of RUN are not supported".to_owned()),
-        "RUN" => Instruction::Run(command(rest)),
-        "COPY" => Instruction::Copy(copy(rest, false)?),
-        "ADD" => Instruction::Copy(copy(rest, true)?),
+        "RUN" => run(rest, &documents)?,
+        "COPY" => Instruction::Copy(copy(rest, false, documents)?),
+        "ADD" => Instruction::Copy(copy(rest, true, documents)?),
         other => return Err(format!("{other} is not supported")),
     })
 }
@@ -314,7 +248,7 @@ fn list_or_words(rest: &str) -> Result<Vec<String>, String> {
     }
 }
 
-fn copy(rest: &str, add: bool) -> Result<Copy, String> {
+fn copy(rest: &str, add: bool, documents: Vec<Document>) -> Result<Copy, String> {
     let mut copy = Copy {
         add,
         ..Copy::default()
@@ -337,13 +271,31 @@ fn copy(rest: &str, add: bool) -> Result<Copy, String> {
     }
     let mut words = list_or_words(rest)?;
     copy.to = words.pop().ok_or("write sources and a destination")?;
+    words.retain(|word| !word.starts_with("<<"));
     copy.sources = words;
-    if copy.sources.is_empty() {
+    copy.inline = documents
+        .into_iter()
+        .map(|document| Inline {
+            name: document.start.end,
+            text: document.text,
+            expand: !document.start.quoted,
+        })
+        .collect();
+    if copy.sources.is_empty() && copy.inline.is_empty() {
         return Err("write sources and a destination".to_owned());
     }
-    let url = |source: &String| source.contains("://") || source.starts_with("git@");
-    if add && copy.sources.iter().any(url) {
-        return Err("ADD of a URL is not supported".to_owned());
+    let git = |source: &&String| {
+        let url = source.contains("://") && source.to_ascii_lowercase().ends_with(".git");
+        url || source.starts_with("git@") || source.starts_with("git://")
+    };
+    if add && let Some(source) = copy.sources.iter().find(git) {
+        let why = "ADD of a git repository is not supported: clone it into the context";
+        return Err(format!("{source}: {why}"));
+    }
+    if add && let Some(source) = copy.sources.iter().find(|source| source.contains("://")) {
+        let why = "ADD of a URL is not supported: fetch it into the context, where its digest \
+                   can be checked";
+        return Err(format!("{source}: {why}"));
     }
     Ok(copy)
 }
@@ -478,7 +430,7 @@ mod tests {
 
     #[test]
     fn here_documents_of_run_are_scripts() {
-        let shell = |text: &str| Instruction::Run(Command::Shell(text.into()));
+        let shell = |text: &str| Instruction::Run(Command::Shell(text.into()), RunFlags::default());
         assert_eq!(
             one("RUN <<EOF\n# kept\necho $A\n\n  two\\\nEOF").unwrap(),
             shell("# kept\necho $A\n\n  two\\\n")
@@ -500,12 +452,43 @@ mod tests {
     }
 
     #[test]
+    fn here_documents_of_copy_are_files() {
+        let Instruction::Copy(copy) =
+            one("COPY --chmod=0755 a <<-ONE <<'TWO' /d/\n\tx $V\n\tONE\ny\nTWO").unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (copy.sources, copy.to.as_str()),
+            (vec!["a".to_owned()], "/d/")
+        );
+        let inline = |name: &str, text: &str, expand| Inline {
+            name: name.into(),
+            text: text.into(),
+            expand,
+        };
+        assert_eq!(
+            copy.inline,
+            [inline("ONE", "x $V\n", true), inline("TWO", "y\n", false)]
+        );
+        let run = one("RUN --mount=type=tmpfs,target=/t <<E\ntrue\nE").unwrap();
+        let Instruction::Run(Command::Shell(script), flags) = run else {
+            panic!()
+        };
+        assert_eq!((script.as_str(), flags.mounts.len()), ("true\n", 1));
+    }
+
+    #[test]
     fn what_is_not_supported_is_refused_with_its_line() {
         let bad = [
             "ONBUILD RUN x",
             "MAINTAINER x",
             "RUN --mount=type=cache x",
+            "RUN --mount=type=ssh x",
+            "RUN --security=insecure x",
+            "RUN --mount=type=tmpfs,target=/t",
             "ADD http://x/y /",
+            "ADD git@x:y.git /",
             "COPY x",
             "ENV A",
             "RUN cat <<EOF",

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use super::prepare::Prepared;
 use super::state::Stage;
 use super::{BuildOptions, Failed};
 use crate::error::FileContext;
@@ -27,15 +28,27 @@ struct Cached {
     diff_id: Digest,
 }
 
+/// A command with what it gets.
+pub(super) struct Job<'a> {
+    pub stage: &'a Stage,
+    pub args: &'a [String],
+    /// Beside the image's.
+    pub env: &'a [String],
+    pub host_network: bool,
+    /// Makes its mounts ready in the directory that is its own.
+    pub prepare: &'a mut dyn FnMut(&Path) -> Result<Prepared, Failed>,
+}
+
 /// Runs a command and gives the layer of what it wrote, or the one it wrote before.
 pub(super) fn run(
     store: &Store,
-    stage: &Stage,
-    args: &[String],
-    env: &[String],
+    job: Job<'_>,
     options: &BuildOptions,
     lease: &mut Lease,
 ) -> Result<(Layer, bool), Failed> {
+    let (stage, args, env) = (job.stage, job.args, job.env);
+    let work = Work::new(store, lease.reserve()?)?;
+    let prepared = (job.prepare)(&work.dir)?;
     let below = stage
         .draft
         .layers
@@ -48,7 +61,8 @@ pub(super) fn run(
         env,
         stage.draft.config.user,
         stage.workdir(),
-        options.host_network,
+        job.host_network,
+        prepared.key,
         options.source_date_epoch,
         options.compression.media_type(),
     ]);
@@ -64,10 +78,11 @@ pub(super) fn run(
         time: options.time(),
         overlay: true,
     };
-    let work = Work::new(store, lease.reserve()?)?;
-    work.execute(stage, args, env, options)?;
-    work.tidy(&stage.draft.layers())?;
+    work.execute(&job, &prepared, options)?;
     let upper = work.dir.join("overlay/upper");
+    let layers = stage.draft.layers();
+    prepared.tidy(store, &upper, &layers)?;
+    work.tidy(&layers)?;
     let layer = store.pack(lease, options.compression, look, |packer| {
         packer.directory(&upper, Path::new(""))
     })?;
@@ -122,18 +137,19 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     fn new(store: &'a Store, id: String) -> Result<Self> {
+        // Secrets lie here while the command runs.
         let dir = store.build_dir().join(&id);
-        fs::create_dir_all(&dir).at("create", &dir)?;
+        files::create_private(&dir)?;
         Ok(Self { store, id, dir })
     }
 
     fn execute(
         &self,
-        stage: &Stage,
-        args: &[String],
-        env: &[String],
+        job: &Job<'_>,
+        prepared: &Prepared,
         options: &BuildOptions,
     ) -> Result<(), Failed> {
+        let stage = job.stage;
         let image = Image::of_draft(&stage.draft);
         let user = self.store.user_of(&image, &stage.draft.config.user)?;
         let overlay = self
@@ -141,15 +157,22 @@ impl<'a> Work<'a> {
             .rootfs_of(&image, &self.id, &self.dir.join("overlay"))?;
         let bundle = BundleOptions {
             id: self.id.clone(),
-            args: args.to_vec(),
+            args: job.args.to_vec(),
             entrypoint: Some(Vec::new()),
-            env: env.to_vec(),
-            host_network: options.host_network,
+            env: [job.env, &prepared.env].concat(),
+            host_network: job.host_network,
             ..BundleOptions::default()
         };
         let rootfs = self.dir.join("rootfs");
         fs::create_dir_all(&rootfs).at("create", &rootfs)?;
-        let spec = crate::bundle::spec(&image, &user, Some(&overlay), &bundle)?;
+        let mut spec = crate::bundle::spec(&image, &user, Some(&overlay), &bundle)?;
+        let mut mounts = spec.mounts().clone().unwrap_or_default();
+        for mount in &prepared.mounts {
+            let (to, source) = (mount.to.to_string_lossy(), mount.source.to_string_lossy());
+            let options = mount.options.clone();
+            mounts.push(crate::bundle::mount(&to, mount.kind, &source, options)?);
+        }
+        spec.set_mounts(Some(mounts));
         let config = self.dir.join("config.json");
         files::write_atomic(&config, &crate::draft::canonical(&spec)?)?;
         let mut command = Command::new(&options.runtime);

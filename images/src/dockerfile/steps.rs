@@ -1,11 +1,13 @@
 //! The instructions, one after the other.
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::context::{Item, Tree, plain};
 use super::ignore::Ignore;
+use super::mounts::RunFlags;
 use super::parse::{Command, Copy, Instruction, Line};
+use super::prepare::{self, Origin, Prepared};
 use super::state::Stage;
 use super::words::Words;
 use super::{BuildOptions, Failed, Plan, run};
@@ -110,10 +112,15 @@ impl Build<'_> {
         let words = Words(&known);
         let expand = |text: &String| words.expand(text);
         match &line.instruction {
-            Instruction::Run(command) => return self.run(stage, line, command, lease),
+            Instruction::Run(command, flags) => {
+                return self.run(stage, number, line, (command, flags), lease);
+            }
             Instruction::Copy(copy) => {
                 let mut copy = copy.clone();
                 copy.sources = copy.sources.iter().map(expand).collect::<Result<_, _>>()?;
+                for inline in copy.inline.iter_mut().filter(|inline| inline.expand) {
+                    inline.text = words.expand(&inline.text)?;
+                }
                 copy.to = words.expand(&copy.to)?;
                 copy.chown = copy.chown.as_ref().map(expand).transpose()?;
                 return self.copy(stage, number, line, &copy, lease);
@@ -208,7 +215,7 @@ impl Build<'_> {
                     .insert("Healthcheck".to_owned(), check.clone());
             }
             Instruction::From { .. }
-            | Instruction::Run(_)
+            | Instruction::Run(..)
             | Instruction::Copy(_)
             | Instruction::Workdir(_) => {}
         }
@@ -232,8 +239,9 @@ impl Build<'_> {
     fn run(
         &self,
         stage: &mut Stage,
+        number: usize,
         line: &Line,
-        command: &Command,
+        (command, flags): (&Command, &RunFlags),
         lease: &mut Lease,
     ) -> Result<(), Failed> {
         let args = stage.command(command);
@@ -243,12 +251,61 @@ impl Build<'_> {
                 "RUN needs files to run: nothing was copied so far".to_owned(),
             ));
         }
+        let host_network = flags.host_network.unwrap_or(self.options.host_network);
+        if host_network && !self.options.host_network {
+            let why = "--network=host: the build was not given the host's network";
+            return Err(Failed::Step(why.to_owned()));
+        }
         self.tell(&line.text);
-        let (layer, cached) = run::run(self.store, stage, &args, &env, self.options, lease)?;
+        let mut prepare = |dir: &Path| self.prepare(stage, number, flags, dir);
+        let job = run::Job {
+            stage,
+            args: &args,
+            env: &env,
+            host_network,
+            prepare: &mut prepare,
+        };
+        let (layer, cached) = run::run(self.store, job, self.options, lease)?;
         if cached {
             self.tell("  as before");
         }
         self.push(stage, lease, layer, &line.text)
+    }
+
+    fn prepare(
+        &self,
+        stage: &Stage,
+        number: usize,
+        flags: &RunFlags,
+        dir: &Path,
+    ) -> Result<Prepared, Failed> {
+        let known = stage.variables();
+        let words = Words(&known);
+        let mut prepared = Prepared::default();
+        for mount in &flags.mounts {
+            let mut mount = mount.clone();
+            mount.target = words.expand(&mount.target)?;
+            let to = if mount.target.is_empty() {
+                PathBuf::new()
+            } else {
+                prepare::target(stage.workdir(), &mount.target)?
+            };
+            let origin = |from: Option<&String>, flat: &Path| {
+                let content = from.map(|from| self.chain_of(from, number)).transpose()?;
+                let tree = self.tree(from, number, flat)?;
+                Ok(Origin { tree, content })
+            };
+            prepared.add(self.store, self.options, &mount, to, dir, origin)?;
+        }
+        Ok(prepared)
+    }
+
+    /// What names the files of a stage or image.
+    fn chain_of(&self, from: &str, number: usize) -> Result<String, Failed> {
+        let layers = self.layers_of(from, number)?;
+        Ok(layers
+            .last()
+            .map_or_else(String::new, |top| top.chain_id.to_string()))
     }
 
     fn workdir(
@@ -300,7 +357,7 @@ impl Build<'_> {
     ) -> Result<(), Failed> {
         self.tell(&line.text);
         let flat = files::Scratch::new(self.store.build_dir().join(lease.reserve()?))?;
-        let tree = self.tree(copy, number, flat.path())?;
+        let tree = self.tree(copy.from.as_ref(), number, flat.path())?;
         let merged = Merged::open(self.store, &stage.draft.layers())?;
         let to = plain(stage.workdir(), &copy.to);
         let real = merged
@@ -311,6 +368,15 @@ impl Build<'_> {
             || copy.to.ends_with("/.");
         let to_directory = slash || merged.is_directory(&real);
         let at = Path::new("/").join(std::ffi::OsStr::from_bytes(&real.join(&b'/')));
+        if !to_directory && copy.sources.len() + copy.inline.len() > 1 {
+            let why = "the destination of several sources must end with /";
+            return Err(Failed::Step(why.to_owned()));
+        }
+        let inline = files::Scratch::new(self.store.build_dir().join(lease.reserve()?))?;
+        let documents =
+            Tree::of_documents(inline.path(), Path::new(&self.plan.file), &copy.inline)?;
+        let names: Vec<String> = copy.inline.iter().map(|i| i.name.clone()).collect();
+        let documents = (documents.items(&names, &at, to_directory)?, documents);
         let items = tree.items(&copy.sources, &at, to_directory)?;
         let (archives, items): (Vec<Item>, Vec<Item>) = items
             .into_iter()
@@ -327,7 +393,7 @@ impl Build<'_> {
             let layer = self.add_archive(&merged, &real, archive, owner, lease)?;
             self.push(stage, lease, layer, &line.text)?;
         }
-        if items.is_empty() {
+        if items.is_empty() && documents.0.is_empty() {
             return Ok(());
         }
         let itself = to_directory || items.iter().any(Item::is_directory);
@@ -337,7 +403,8 @@ impl Build<'_> {
             self.look(owner, copy.chmod),
             |packer| {
                 merged.pack_parents(&real, itself, owner.unwrap_or((0, 0)), packer)?;
-                tree.pack(&items, packer)
+                tree.pack(&items, packer)?;
+                documents.1.pack(&documents.0, packer)
             },
         )?;
         self.push(stage, lease, layer, &line.text)
@@ -374,33 +441,45 @@ impl Build<'_> {
         })?)
     }
 
-    /// What COPY takes from.
-    fn tree(&self, copy: &Copy, number: usize, flat: &Path) -> Result<Tree, Failed> {
-        let Some(from) = &copy.from else {
-            let ignore = self.options.context.join(".dockerignore");
-            let text = if ignore.exists() {
-                files::read_limited(&ignore, 1 << 20)?
-            } else {
-                Vec::new()
-            };
-            let ignore = Ignore::parse(&String::from_utf8_lossy(&text));
-            return Ok(Tree {
-                root: self.options.context.clone(),
-                ignore,
-            });
+    /// What COPY and bind mounts take from.
+    fn tree(&self, from: Option<&String>, number: usize, flat: &Path) -> Result<Tree, Failed> {
+        let Some(from) = from else {
+            let root = self.options.context.clone();
+            let ignore = self.ignore()?;
+            return Ok(Tree { root, ignore });
         };
-        let layers = match self.plan.find(from, number) {
+        self.store
+            .merge_into(&self.layers_of(from, number)?, flat)?;
+        Ok(Tree {
+            root: flat.to_owned(),
+            ignore: Ignore::default(),
+        })
+    }
+
+    /// `<Dockerfile>.dockerignore` beside the Dockerfile, else the context's `.dockerignore`.
+    fn ignore(&self) -> Result<Ignore> {
+        let own = self.options.file.as_ref().map(|file| {
+            let mut name = file.as_os_str().to_owned();
+            name.push(".dockerignore");
+            PathBuf::from(name)
+        });
+        let context = Some(self.options.context.join(".dockerignore"));
+        let path = [own, context].into_iter().flatten().find(|p| p.exists());
+        let text = match path {
+            Some(path) => files::read_limited(&path, 1 << 20)?,
+            None => Vec::new(),
+        };
+        Ok(Ignore::parse(&String::from_utf8_lossy(&text)))
+    }
+
+    fn layers_of(&self, from: &str, number: usize) -> Result<Vec<Layer>> {
+        Ok(match self.plan.find(from, number) {
             Some(stage) => self.stages[stage]
                 .as_ref()
                 .expect("what a stage needs is made before it")
                 .draft
                 .layers(),
             None => self.store.inspect(from)?.layers,
-        };
-        self.store.merge_into(&layers, flat)?;
-        Ok(Tree {
-            root: flat.to_owned(),
-            ignore: Ignore::default(),
         })
     }
 }

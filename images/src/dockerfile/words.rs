@@ -49,19 +49,13 @@ pub(super) fn unquote(text: &str) -> String {
     }
 }
 
-/// `<<EOF` outside of quotes; `<<<` and shifts in `$((1 << 2))` have a blank or a sign after it.
-pub(super) fn has_heredoc(text: &str) -> bool {
-    text.match_indices("<<").any(|(at, _)| {
-        let after = text[at + 2..].trim_start_matches('-');
-        after.starts_with(|c: char| c.is_ascii_alphabetic() || matches!(c, '_' | '"' | '\''))
-    })
-}
-
 /// The start of a here-document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Heredoc {
     /// The line that ends it.
     pub end: String,
+    /// The word is in quotes: variables in the document are not replaced.
+    pub quoted: bool,
     /// `<<-`: tabs at the start of its lines are left out.
     pub tabs: bool,
     /// Nothing but this is on the line.
@@ -86,6 +80,7 @@ pub(super) fn heredocs(text: &str) -> Vec<Heredoc> {
             let behind = &inner[end + usize::from(quote.is_some())..];
             found.push(Heredoc {
                 end: inner[..end].to_owned(),
+                quoted: quote.is_some(),
                 tabs,
                 alone: text[..text.len() - rest.len() + at].is_empty() && behind.trim().is_empty(),
             });
@@ -184,22 +179,20 @@ mod tests {
             ["a", "b \\$c", "d ef", "g h"]
         );
         assert!(split("'a").is_err());
-        assert!(
-            has_heredoc("cat <<EOF") && has_heredoc("cat <<-'E'") && !has_heredoc("$((1 << 2))")
-        );
     }
 
     #[test]
     fn here_documents_are_found() {
         let one = |text: &str| heredocs(text).pop().unwrap();
-        let want = |end: &str, tabs, alone| Heredoc {
+        let want = |end: &str, quoted, tabs, alone| Heredoc {
             end: end.to_owned(),
+            quoted,
             tabs,
             alone,
         };
-        assert_eq!(one("<<EOF"), want("EOF", false, true));
-        assert_eq!(one("<<-'E_1' "), want("E_1", true, true));
-        assert_eq!(one("cat <<\"A\" > f"), want("A", false, false));
+        assert_eq!(one("<<EOF"), want("EOF", false, false, true));
+        assert_eq!(one("<<-'E_1' "), want("E_1", true, true, true));
+        assert_eq!(one("cat <<\"A\" > f"), want("A", true, false, false));
         assert_eq!(heredocs("cat <<A - <<B").len(), 2);
         assert!(heredocs("echo $((1 << 2)) <<'A").is_empty());
     }

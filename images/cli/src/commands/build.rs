@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use rrun_images::{BuildOptions, Compression, Reference, Store, default_runtime};
+use rrun_images::{BuildOptions, Compression, Reference, Secret, Store, default_runtime};
 
 use super::registry::RegistryArgs;
 use crate::progress::ProgressArgs;
 
 /// FROM, ARG, ENV, LABEL, WORKDIR, USER, EXPOSE, VOLUME, STOPSIGNAL, SHELL, HEALTHCHECK,
-/// ENTRYPOINT, CMD, COPY, ADD of local files, RUN; several stages. Anything else is refused with
+/// ENTRYPOINT, CMD, COPY, ADD of local files, RUN with mounts; several stages. Anything else is refused with
 /// its line.
 #[derive(clap::Args)]
 pub struct Build {
@@ -23,6 +23,9 @@ pub struct Build {
     /// NAME=value for an ARG, may be repeated; NAME alone takes it from the environment
     #[arg(long, value_name = "NAME[=VALUE]")]
     build_arg: Vec<String>,
+    /// id=NAME,src=FILE or id=NAME,env=VARIABLE, for RUN --mount=type=secret; may be repeated
+    #[arg(long, value_name = "id=NAME,src=FILE")]
+    secret: Vec<String>,
     /// Stage to make; the last by default
     #[arg(long)]
     target: Option<String>,
@@ -55,6 +58,7 @@ impl Build {
             compression: self.compression,
             no_cache: self.no_cache,
             host_network: self.network == "host",
+            secrets: self.secrets()?,
             quiet: self.progress.silent(),
             source_date_epoch: super::source_date_epoch()?,
             runtime: self.runtime.clone().unwrap_or_else(default_runtime),
@@ -64,6 +68,28 @@ impl Build {
         let id = super::block_on(store.build(&options, sink))?;
         self.progress.result("id", &id);
         Ok(())
+    }
+
+    fn secrets(&self) -> Result<BTreeMap<String, Secret>> {
+        let mut secrets = BTreeMap::new();
+        for text in &self.secret {
+            let (mut id, mut source) = (None, None);
+            for part in text.split(',') {
+                match part.split_once('=') {
+                    Some(("id", value)) => id = Some(value.to_owned()),
+                    Some(("src" | "source", path)) => source = Some(Secret::File(path.into())),
+                    Some(("env", name)) => source = Some(Secret::Variable(name.to_owned())),
+                    Some(("type", "file" | "env")) => {}
+                    _ => bail!("--secret {text}: write id=NAME,src=FILE or id=NAME,env=VARIABLE"),
+                }
+            }
+            let Some(id) = id else {
+                bail!("--secret {text}: write id=NAME,src=FILE or id=NAME,env=VARIABLE");
+            };
+            let source = source.unwrap_or_else(|| Secret::Variable(id.clone()));
+            secrets.insert(id, source);
+        }
+        Ok(secrets)
     }
 
     fn build_args(&self) -> Result<BTreeMap<String, String>> {

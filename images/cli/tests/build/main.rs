@@ -1,7 +1,9 @@
 //! Dockerfiles become images.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../kit/mod.rs"]
 mod kit;
+mod run;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -181,6 +183,11 @@ fn mistakes_are_named_with_their_line() {
         ),
         ("FROM scratch\nCOPY link /\n", "line 2", "not there"),
         ("FROM scratch\nRUN true\n", "line 2", "nothing was copied"),
+        (
+            "FROM scratch\nCOPY a <<E /\n1\nE\nCOPY a <<E /x\n1\nE\n",
+            "line 5",
+            "must end with /",
+        ),
         ("FROM scratch\nADD a.tar /\n", "line 2", "wrong checksum"),
         (
             "FROM scratch\nCOPY a a.tar /x\n",
@@ -223,93 +230,6 @@ fn mistakes_are_named_with_their_line() {
             "{dir}"
         );
     }
-}
-
-/// `rrun` of this build.
-fn runtime() -> Option<String> {
-    let exe = std::env::current_exe().ok()?;
-    let beside = exe.ancestors().skip(1).take(2).map(|dir| dir.join("rrun"));
-    let given = std::env::var_os("RRUN_BIN_DIR").map(|dir| Path::new(&dir).join("rrun"));
-    let found = given
-        .into_iter()
-        .chain(beside)
-        .find(|path| path.is_file())?;
-    Some(found.to_str()?.to_owned())
-}
-
-#[test]
-fn run_writes_a_layer_once() {
-    require!(Need::Root, Need::Program("busybox"));
-    let Some(runtime) = runtime() else {
-        rrun_tests::report_skip(module_path!(), "needs rrun: cargo build -p rrun");
-        return;
-    };
-    let tool = Tool::new();
-    let context = context(
-        &tool,
-        &[
-            (
-                "Dockerfile",
-                "FROM scratch\nCOPY busybox /bin/busybox\nCOPY old /old/\nRUN [\"/bin/busybox\", \"ln\", \"/bin/busybox\", \"/bin/sh\"]\n\
-             ARG WHAT=it\nENV DIR=/made\n\
-             RUN busybox mkdir $DIR && echo $WHAT > $DIR/file && busybox rm -r /old && busybox chown 5:6 $DIR/file\n\
-             RUN busybox ip link | busybox grep -c mtu > /links\nUSER 7:8\nWORKDIR /made\nRUN busybox id -u > /dev/null && busybox test $PWD = /made\n",
-            ),
-            ("old/x", "1"),
-        ],
-    );
-    fs::copy(
-        rrun_tests::find_program("busybox").unwrap(),
-        Path::new(&context).join("busybox"),
-    )
-    .unwrap();
-    fs::set_permissions(
-        Path::new(&context).join("busybox"),
-        fs::Permissions::from_mode(0o755),
-    )
-    .unwrap();
-    let build = [
-        "build",
-        &context,
-        "--runtime",
-        &runtime,
-        "--tag",
-        "made.test/a:1",
-    ];
-    tool.ok(&build);
-    let root = flat(&tool, "made.test/a:1");
-    assert_eq!(fs::read_to_string(root.join("made/file")).unwrap(), "it\n");
-    let owner = fs::metadata(root.join("made/file")).unwrap();
-    assert_eq!((owner.uid(), owner.gid()), (5, 6));
-    assert!(!root.join("old").exists());
-    assert_eq!(
-        fs::read_to_string(root.join("links")).unwrap(),
-        "1\n",
-        "RUN has a network"
-    );
-    for mount_point in ["proc", "dev", "sys", "build"] {
-        assert!(!root.join(mount_point).exists(), "{mount_point}");
-    }
-    let layers = inspect(&tool, "made.test/a:1")["layers"].clone();
-    let again = tool.run(&build);
-    assert_eq!(
-        String::from_utf8_lossy(&again.stderr)
-            .matches("as before")
-            .count(),
-        4
-    );
-    assert_eq!(inspect(&tool, "made.test/a:1")["layers"], layers);
-    let failing =
-        fs::read_to_string(Path::new(&context).join("Dockerfile")).unwrap() + "RUN busybox false\n";
-    fs::write(Path::new(&context).join("Dockerfile"), failing).unwrap();
-    let output = tool.run(&build);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success() && stderr.contains("line 12: the command ended with status 1"),
-        "{stderr}"
-    );
-    assert_eq!(fs::read_dir(tool.path("store/build")).unwrap().count(), 0);
-    assert_eq!(fs::read_dir(tool.path("store/rootfs")).unwrap().count(), 0);
 }
 
 #[test]
