@@ -8,10 +8,14 @@ use serde_json::Value;
 /// Crate → our crates that it may use as a normal or build dependency.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("rrun-sys", &[]),
-    ("rrun-core", &["rrun-sys"]),
+    ("rrun-process", &["rrun-sys"]),
+    ("rrun-core", &["rrun-process", "rrun-sys"]),
     ("rrun", &["rrun-core", "rrun-sys"]),
     ("rrun-task-api", &[]),
-    ("containerd-shim-rrun-v2", &["rrun-sys", "rrun-task-api"]),
+    (
+        "containerd-shim-rrun-v2",
+        &["rrun-process", "rrun-sys", "rrun-task-api"],
+    ),
     ("rrun-images", &["rrun-sys"]),
     ("rrun-image", &["rrun-images", "rrun-sys"]),
     ("rrun-cri-api", &[]),
@@ -31,7 +35,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that start a container must not wait for a runtime: no async of any kind.
-const NO_ASYNC: &[&str] = &["rrun-sys", "rrun-core", "rrun", "containerd-shim-rrun-v2"];
+const NO_ASYNC: &[&str] = &[
+    "rrun-sys",
+    "rrun-process",
+    "rrun-core",
+    "rrun",
+    "containerd-shim-rrun-v2",
+];
 const ASYNC: &[&str] = &[
     "tokio",
     "async-std",

@@ -22,6 +22,9 @@ pub enum Error {
     /// A system call failed.
     #[error(transparent)]
     Sys(#[from] rrun_sys::Error),
+    /// One of a process's last steps failed.
+    #[error(transparent)]
+    Process(#[from] rrun_process::Error),
     /// A file operation of the standard library failed.
     #[error("{call} {}: {}", path.display(), source)]
     File {

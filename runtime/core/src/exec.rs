@@ -299,7 +299,6 @@ impl Child {
         let ready = prepared.take_identity(&self.channel)?;
         drop(began);
         crate::debug!("setns_init: about to exec");
-        let never = ready.exec()?;
-        match never {}
+        Err(ready.exec().into())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{Context, Error, Result};
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType};
+use rrun_process::rlimits::NAMES;
 
 /// EPERM.
 const EPERM: i32 = 1;
@@ -16,26 +17,6 @@ pub struct Rlimit {
     /// Hard limit.
     pub hard: u64,
 }
-
-/// Names by number (asm-generic/resource.h, the same on every architecture that we run on).
-const NAMES: [&str; 16] = [
-    "RLIMIT_CPU",
-    "RLIMIT_FSIZE",
-    "RLIMIT_DATA",
-    "RLIMIT_STACK",
-    "RLIMIT_CORE",
-    "RLIMIT_RSS",
-    "RLIMIT_NPROC",
-    "RLIMIT_NOFILE",
-    "RLIMIT_MEMLOCK",
-    "RLIMIT_AS",
-    "RLIMIT_LOCKS",
-    "RLIMIT_SIGPENDING",
-    "RLIMIT_MSGQUEUE",
-    "RLIMIT_NICE",
-    "RLIMIT_RTPRIO",
-    "RLIMIT_RTTIME",
-];
 
 fn number(typ: PosixRlimitType) -> u32 {
     use PosixRlimitType as T;

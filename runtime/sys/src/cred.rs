@@ -138,6 +138,12 @@ pub fn drop_bounding(number: u8) -> Result<()> {
     prctl("PR_CAPBSET_DROP", libc::PR_CAPBSET_DROP, number.into())
 }
 
+/// PR_CAPBSET_READ: whether capability `number` is in the bounding set.
+pub fn is_bounding(number: u8) -> bool {
+    // SAFETY: takes an integer, and changes nothing.
+    unsafe { libc::prctl(libc::PR_CAPBSET_READ, u64::from(number), 0u64, 0u64, 0u64) == 1 }
+}
+
 /// Number of the newest capability, CAP_CHECKPOINT_RESTORE (5.9).
 pub const LAST_CAPABILITY: u8 = 40;
 

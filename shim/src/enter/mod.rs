@@ -10,13 +10,12 @@ mod child;
 mod spec;
 
 use crate::cgroup::Cgroup;
-use caps::Capability;
+use rrun_process::capabilities::{self, Sets};
 use rrun_sys::process::{self, Clone};
 use rrun_sys::seccomp::Instruction;
 use rrun_sys::{cred, fd, ns, path};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 /// What will be done, as data.
 #[derive(Debug)]
@@ -28,9 +27,7 @@ pub struct Plan {
     tasks: Vec<PathBuf>,
     /// The cgroup of version 2 that the process is cloned into.
     unified: Option<PathBuf>,
-    bounding: u64,
-    ambient: u64,
-    sets: cred::Capabilities,
+    sets: Sets,
     /// Number, soft and hard limit.
     rlimits: Vec<(u32, u64, u64)>,
     filter: Option<(Vec<Instruction>, u32)>,
@@ -68,10 +65,12 @@ impl Plan {
         let mask = |set: fn(&spec::Capabilities) -> &Option<Vec<String>>| {
             mask(named.and_then(|c| set(c).as_deref()))
         };
-        let sets = cred::Capabilities {
+        let sets = Sets {
+            bounding: mask(|c| &c.bounding)?,
             effective: mask(|c| &c.effective)?,
             permitted: mask(|c| &c.permitted)?,
             inheritable: mask(|c| &c.inheritable)?,
+            ambient: mask(|c| &c.ambient)?,
         };
         let held = cred::capabilities().ok()?.permitted;
         if (sets.effective | sets.permitted | sets.inheritable) & !held != 0 {
@@ -84,8 +83,6 @@ impl Plan {
         // Controllers that are mounted together have one directory.
         tasks.dedup();
         Some(Self {
-            bounding: mask(|c| &c.bounding)?,
-            ambient: mask(|c| &c.ambient)?,
             sets,
             rlimits: rlimits(process.rlimits.as_deref().unwrap_or_default())?,
             process,
@@ -134,7 +131,7 @@ fn namespaces(linux: &spec::Linux) -> Option<i32> {
 
 /// Bits of named capabilities; `None` for a name that is not known here.
 fn mask(names: Option<&[String]>) -> Option<u64> {
-    let bit = |name: &String| Capability::from_str(name).ok().map(|c| c.bitmask());
+    let bit = |name: &String| capabilities::bit(name);
     names
         .into_iter()
         .flatten()
@@ -142,31 +139,11 @@ fn mask(names: Option<&[String]>) -> Option<u64> {
         .try_fold(0, |all, bit| Some(all | bit?))
 }
 
-/// Names by number (asm-generic/resource.h).
-const RLIMITS: [&str; 16] = [
-    "RLIMIT_CPU",
-    "RLIMIT_FSIZE",
-    "RLIMIT_DATA",
-    "RLIMIT_STACK",
-    "RLIMIT_CORE",
-    "RLIMIT_RSS",
-    "RLIMIT_NPROC",
-    "RLIMIT_NOFILE",
-    "RLIMIT_MEMLOCK",
-    "RLIMIT_AS",
-    "RLIMIT_LOCKS",
-    "RLIMIT_SIGPENDING",
-    "RLIMIT_MSGQUEUE",
-    "RLIMIT_NICE",
-    "RLIMIT_RTPRIO",
-    "RLIMIT_RTTIME",
-];
-
 /// `None` for what the runtime would refuse: an unknown limit, one given twice, soft above hard.
 fn rlimits(limits: &[spec::Rlimit]) -> Option<Vec<(u32, u64, u64)>> {
     let mut found: Vec<(u32, u64, u64)> = Vec::with_capacity(limits.len());
     for limit in limits {
-        let number = RLIMITS.iter().position(|name| *name == limit.kind)? as u32;
+        let number = rrun_process::rlimits::number(&limit.kind)?;
         if limit.soft > limit.hard || found.iter().any(|(n, ..)| *n == number) {
             return None;
         }

@@ -3,7 +3,7 @@
 use super::{By, Key, List, Step};
 use crate::container::Container;
 use crate::plan::Namespaces;
-use crate::{Result, capabilities::Sets, exec::Options};
+use crate::{Result, capabilities, exec::Options};
 use oci_spec::runtime::{Process, Spec};
 use rrun_sys::ns;
 
@@ -114,9 +114,9 @@ pub(super) fn identity(process: &Process) -> Vec<String> {
     let sets = process
         .capabilities()
         .as_ref()
-        .map(Sets::from_spec)
+        .map(capabilities::from_spec)
         .unwrap_or_default();
-    let names = crate::capabilities::names(sets.effective);
+    let names = capabilities::names(sets.effective);
     list.push(format!(
         "capabilities: {}",
         if names.is_empty() {

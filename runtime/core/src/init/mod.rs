@@ -147,7 +147,7 @@ fn run(
         _ => channel.expect(&Message::Go)?,
     }
     start_container_hooks(plan, before_start.environment())?;
-    before_start.exec()
+    Err(before_start.exec().into())
 }
 
 /// Where a procfs has the descriptors of whoever looks.
@@ -281,11 +281,6 @@ fn names(plan: &Plan) -> Result<()> {
         ns::set_domainname(name)?;
     }
     Ok(())
-}
-
-/// Whether setgroups(2) was given up for a single-id map (user_namespaces(7)).
-fn setgroups_denied() -> bool {
-    std::fs::read("/proc/self/setgroups").is_ok_and(|text| text.starts_with(b"deny"))
 }
 
 /// Takes user and group 0 of the user namespace just entered.

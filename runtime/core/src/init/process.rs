@@ -1,14 +1,14 @@
 //! The last part of every process of a container, its first or an exec's: from
 //! root with everything set up to the user's program.
 
-use super::Never;
-use crate::capabilities::Sets;
+use crate::capabilities;
 use crate::plan::Plan;
 use crate::seccomp::Filter;
 use crate::sync::{Channel, Message};
 use crate::{Context, Error, Result, console, rlimits};
 use oci_spec::runtime::{Process, Spec};
-use rrun_sys::{cred, fd, path, process, sched, signal};
+use rrun_process::{Identity, Program};
+use rrun_sys::{fd, path, sched};
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -23,14 +23,6 @@ pub struct Prepared<'a> {
     /// Whether the parent must set limits: here the right to raise them is gone.
     by_parent: bool,
     linux: Option<&'a oci_spec::runtime::Linux>,
-}
-
-/// A process that has its identity and only waits for its start.
-#[derive(Debug)]
-pub struct Ready {
-    program: CString,
-    args: Vec<CString>,
-    env: Vec<CString>,
 }
 
 /// Writes sysctls below `procfs`, before parts of it are made read-only.
@@ -160,39 +152,37 @@ impl<'a> Prepared<'a> {
         self.procfs.take()
     }
 
-    /// Takes on labels, limits, ids and capabilities, in an order in which each
-    /// step still has the rights it needs.
-    pub fn take_identity(mut self, channel: &Channel) -> Result<Ready> {
-        let process = self.process;
+    /// Takes on limits, the filter, ids and capabilities; the program is found.
+    pub fn take_identity(self, channel: &Channel) -> Result<Program> {
         self.limit(channel)?;
-        fix_stdio(process.user().uid())?;
-        let no_new_privs = process.no_new_privileges() == Some(true);
-        if no_new_privs {
-            cred::set_no_new_privs()?;
-        } else if let Some(filter) = self.filter.take() {
-            // Needs CAP_SYS_ADMIN, which is about to go.
-            load(&filter, channel)?;
-        }
-        change_user(process)?;
-        let env = environment(process)?;
-        let args = process.args().as_deref().unwrap_or_default();
-        let program = find_program(&args[0], search_path(&env))?;
-        let args = args.iter().map(|a| text(a)).collect::<Result<_>>()?;
-        let program = CString::new(program.into_os_string().into_encoded_bytes())
-            .map_err(|_| Error::config("process.args[0]", "holds a nul byte"))?;
-        let env = env.iter().map(|e| text(e)).collect::<Result<_>>()?;
-        if let Some(filter) = self.filter.take() {
-            // As late as there is somebody to hand a listener to; hooks are under it.
-            load(&filter, channel)?;
-        }
-        Ok(Ready { program, args, env })
+        let (process, user) = (self.process, self.process.user());
+        let capabilities = process.capabilities().as_ref();
+        let identity = Identity {
+            uid: user.uid(),
+            gid: user.gid(),
+            umask: user.umask(),
+            groups: user.additional_gids().as_deref().unwrap_or_default(),
+            cwd: process.cwd(),
+            sets: capabilities
+                .map(capabilities::from_spec)
+                .unwrap_or_default(),
+            no_new_privileges: process.no_new_privileges() == Some(true),
+            env: process.env().as_deref().unwrap_or_default(),
+            args: process.args().as_deref().unwrap_or_default(),
+        };
+        let load = || {
+            self.filter
+                .as_ref()
+                .map_or(Ok(()), |filter| load(filter, channel))
+        };
+        identity.take(load, &|what| crate::warning!("{what}"))
     }
 
     fn join_keyring(&self) -> Result<()> {
         let Some(name) = &self.keyring else {
             return Ok(());
         };
-        let name = text(name)?;
+        let name = CString::new(name.as_str()).expect("a valid id has no nul byte");
         match rrun_sys::keyring::join_session(&name) {
             // A kernel or a seccomp filter around us without keyrings: nothing to separate.
             Err(e) if e.is(path::ENOSYS) => Ok(()),
@@ -283,24 +273,6 @@ impl<'a> Prepared<'a> {
     }
 }
 
-impl Ready {
-    /// The environment that the program will have.
-    pub fn environment(&self) -> &[CString] {
-        &self.env
-    }
-
-    /// Executes the program.
-    pub fn exec(self) -> Result<Never> {
-        signal::reset_for_exec()?;
-        let error = process::exec(&self.program, &self.args, &self.env);
-        let program = self.program.to_string_lossy();
-        // Callers look for runc's wording.
-        Err(Error::State(
-            format!("exec {program}: {}", error.errno()).into(),
-        ))
-    }
-}
-
 const SECCOMP: &str = "unable to init seccomp";
 
 /// Loads the filter. A listener is fetched by the parent, by its number: from
@@ -313,169 +285,4 @@ fn load(filter: &Filter, channel: &Channel) -> Result<()> {
         channel.expect(&Message::Go)?;
     }
     Ok(())
-}
-
-fn text(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| Error::config("process", format!("{text:?} holds a nul byte")))
-}
-
-/// Standard streams belong to the user of the process, unless they are the null
-/// device or somebody else's business (a read-only file system, a socket).
-fn fix_stdio(uid: u32) -> Result<()> {
-    if uid == 0 {
-        return Ok(());
-    }
-    for stream in fd::standard() {
-        let Ok(stat) = path::stat(stream) else {
-            continue;
-        };
-        if stat.rdev == path::makedev(1, 3) || stat.uid == uid {
-            continue;
-        }
-        match path::chown_fd(stream, Some(uid), None) {
-            Err(e) if e.is(path::EINVAL) || e.is(path::EPERM) || e.is(path::EROFS) => {}
-            result => result?,
-        }
-    }
-    Ok(())
-}
-
-/// Bounding set, groups, ids, working directory, the other capability sets.
-fn change_user(process: &Process) -> Result<()> {
-    // None named means none, as with runc and crun.
-    let sets = process
-        .capabilities()
-        .as_ref()
-        .map(Sets::from_spec)
-        .unwrap_or_default();
-    sets.drop_bounding()
-        .context("drop capabilities of the bounding set")?;
-    cred::set_keepcaps(true)?;
-    let user = process.user();
-    cred::umask(user.umask().unwrap_or(0o022));
-    let groups = user.additional_gids().as_deref().unwrap_or_default();
-    match cred::set_groups(groups) {
-        Err(e) if e.is(path::EPERM) && super::setgroups_denied() => {
-            if !groups.is_empty() {
-                return Err(Error::config(
-                    "process.user.additionalGids",
-                    "cannot be set: setgroups is denied in this user namespace",
-                ));
-            }
-        }
-        result => result?,
-    }
-    // Some directories are open to root only, others to the user only.
-    let early = enter_directory(process.cwd());
-    cred::set_gid(user.gid())?;
-    cred::set_uid(user.uid())?;
-    if early.is_err() {
-        enter_directory(process.cwd())?;
-    }
-    sets.apply().context("apply capabilities")
-}
-
-/// Changes to `process.cwd`, and proves that it lies inside the root: a leaked
-/// descriptor as the directory would be a way out (CVE-2024-21626).
-fn enter_directory(cwd: &Path) -> Result<()> {
-    std::env::set_current_dir(cwd)
-        .map_err(|e| Error::file("chdir to cwd", cwd, e))
-        .context("process.cwd")?;
-    if path::cwd_is_inside_root() {
-        return Ok(());
-    }
-    Err(Error::State("current working directory is outside of container mount namespace root -- possible container breakout detected".into()))
-}
-
-/// The environment, with HOME from the container's passwd where it is not given.
-/// Of a name given twice the last counts.
-fn environment(process: &Process) -> Result<Vec<String>> {
-    let mut env: Vec<String> = Vec::new();
-    for variable in process.env().iter().flatten() {
-        let Some((name, _)) = variable.split_once('=').filter(|(n, _)| !n.is_empty()) else {
-            return Err(Error::config(
-                "process.env",
-                format!("{variable:?} is not NAME=value"),
-            ));
-        };
-        let prefix = format!("{name}=");
-        match env.iter_mut().find(|v| v.starts_with(&prefix)) {
-            Some(earlier) => earlier.clone_from(variable),
-            None => env.push(variable.clone()),
-        }
-    }
-    if !env.iter().any(|v| v.starts_with("HOME=") && v.len() > 5) {
-        env.retain(|v| v != "HOME=");
-        env.push(format!("HOME={}", home(process.user().uid())));
-    }
-    Ok(env)
-}
-
-fn home(uid: u32) -> String {
-    let passwd = std::fs::read("/etc/passwd").unwrap_or_default();
-    let passwd = String::from_utf8_lossy(&passwd);
-    let entry = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':').skip(2);
-        (fields.next()?.parse() == Ok(uid)).then(|| fields.nth(2).map(str::to_owned))?
-    });
-    entry
-        .filter(|h| !h.is_empty())
-        .unwrap_or_else(|| "/".to_owned())
-}
-
-fn search_path(env: &[String]) -> &str {
-    env.iter()
-        .find_map(|v| v.strip_prefix("PATH="))
-        .unwrap_or_default()
-}
-
-/// Finds what `name` means, as a shell would. The wording of the errors is what
-/// engines look for (Docker: "executable file not found in $PATH").
-fn find_program(name: &str, search: &str) -> Result<PathBuf> {
-    let failed = |why: &str| Error::State(format!("exec: {name:?}: {why}").into());
-    if name.contains('/') {
-        return match usable(Path::new(name)) {
-            Ok(()) => Ok(name.into()),
-            Err(Unusable::Missing) => {
-                Err(failed(&format!("stat {name}: no such file or directory")))
-            }
-            Err(Unusable::Directory) => Err(failed("is a directory")),
-            Err(Unusable::Denied) => Err(failed("permission denied")),
-        };
-    }
-    let mut denied = false;
-    for dir in search.split(':').filter(|_| !name.is_empty()) {
-        let candidate = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
-        match usable(&candidate) {
-            Ok(()) => return Ok(candidate),
-            Err(Unusable::Denied) => denied = true,
-            Err(_) => {}
-        }
-    }
-    Err(failed(if denied {
-        "permission denied"
-    } else {
-        "executable file not found in $PATH"
-    }))
-}
-
-enum Unusable {
-    Missing,
-    Directory,
-    Denied,
-}
-
-fn usable(program: &Path) -> std::result::Result<(), Unusable> {
-    let meta = std::fs::metadata(program).map_err(|e| match e.kind() {
-        std::io::ErrorKind::PermissionDenied => Unusable::Denied,
-        _ => Unusable::Missing,
-    })?;
-    if meta.is_dir() {
-        return Err(Unusable::Directory);
-    }
-    if path::may_execute(program) {
-        Ok(())
-    } else {
-        Err(Unusable::Denied)
-    }
 }
