@@ -44,11 +44,15 @@ pub fn load_hooks(path: &Path) -> Result<Option<Hooks>> {
 /// Parses a configuration straight into its types; only where that fails, once
 /// more after leaving out what runc only warns about.
 pub fn parse(text: &[u8]) -> serde_json::Result<Spec> {
-    serde_json::from_slice(text).or_else(|first| {
+    let parsed = serde_json::from_slice(text)
+        .and_then(check_page_sizes)
+        .map(|spec| without_absent_limit(spec, text));
+    parsed.or_else(|first| {
         let mut value: Value = serde_json::from_slice(text)?;
         if let Some(process) = value.get_mut("process") {
             relax_process(process);
         }
+        relax_page_sizes(&mut value);
         let policy = value
             .pointer("/linux/memoryPolicy")
             .filter(|p| !p.is_null());
@@ -57,8 +61,53 @@ pub fn parse(text: &[u8]) -> serde_json::Result<Spec> {
                 &why.to_string(),
             )));
         }
-        serde_json::from_value(value).map_err(|_| first)
+        serde_json::from_value(value)
+            .and_then(check_page_sizes)
+            .map_err(|_| first)
     })
+}
+
+/// An absent size is parsed as an empty one.
+fn check_page_sizes(spec: Spec) -> serde_json::Result<Spec> {
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let mut limits = resources
+        .and_then(|r| r.hugepage_limits().as_ref())
+        .into_iter()
+        .flatten();
+    if limits.any(|l| l.page_size().is_empty()) {
+        let why = "linux.resources.hugepageLimits: pageSize is missing";
+        return Err(serde_json::Error::custom(why));
+    }
+    Ok(spec)
+}
+
+/// `pids: {}` limits nothing, but is parsed as a limit of 0, which is one.
+fn without_absent_limit(mut spec: Spec, text: &[u8]) -> Spec {
+    let resources = spec
+        .linux_mut()
+        .as_mut()
+        .and_then(|l| l.resources_mut().as_mut());
+    if let Some(resources) = resources.filter(|r| r.pids().is_some_and(|p| p.limit() == 0)) {
+        let given = serde_json::from_slice::<Value>(text)
+            .is_ok_and(|v| v.pointer("/linux/resources/pids/limit").is_some());
+        if !given {
+            resources.set_pids(None);
+        }
+    }
+    spec
+}
+
+/// `pagesize`, as runc reads it too, and so is written by some.
+fn relax_page_sizes(value: &mut Value) {
+    let limits = value.pointer_mut("/linux/resources/hugepageLimits");
+    for limit in limits.and_then(Value::as_array_mut).into_iter().flatten() {
+        let Some(limit) = limit.as_object_mut() else {
+            continue;
+        };
+        if let Some(size) = limit.remove("pagesize") {
+            limit.entry("pageSize").or_insert(size);
+        }
+    }
 }
 
 /// runc's wording of what is wrong with `linux.memoryPolicy`.
@@ -280,4 +329,33 @@ pub fn validate_id(id: &str) -> Result<()> {
         return Err(Error::State("invalid container ID format".into()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources(json: &str) -> serde_json::Result<oci_spec::runtime::LinuxResources> {
+        let text = format!(r#"{{"ociVersion":"1.0.2","linux":{{"resources":{json}}}}}"#);
+        let spec = parse(text.as_bytes())?;
+        let linux = spec.linux().as_ref().expect("is given");
+        Ok(linux.resources().clone().expect("is given"))
+    }
+
+    #[test]
+    fn absent_limit_of_processes_is_none() {
+        assert!(resources(r#"{"pids":{}}"#).unwrap().pids().is_none());
+        let zero = resources(r#"{"pids":{"limit":0}}"#).unwrap();
+        assert_eq!(zero.pids().unwrap().limit(), 0);
+    }
+
+    #[test]
+    fn page_size_in_small_letters_is_taken_and_a_missing_one_refused() {
+        let limits = resources(r#"{"hugepageLimits":[{"pagesize":"2MB","limit":1}]}"#).unwrap();
+        assert_eq!(
+            limits.hugepage_limits().as_ref().unwrap()[0].page_size(),
+            "2MB"
+        );
+        assert!(resources(r#"{"hugepageLimits":[{"limit":1}]}"#).is_err());
+    }
 }

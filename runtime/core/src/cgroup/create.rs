@@ -123,15 +123,29 @@ impl Cgroup {
     /// Makes the rest: v1 directories; systemd's unit around `pid`.
     pub fn complete(&mut self, plan: &Plan, pid: Option<i32>) -> Result<()> {
         if self.manager == Manager::Systemd {
-            let result = pid.map_or(Ok(()), |pid| self.complete_systemd(plan, pid));
+            let Some(pid) = pid else { return Ok(()) };
+            let result = self.complete_systemd(plan, pid);
+            self.or_undo(result)?;
+            self.complete_legacy(plan)?;
+            let result = self.enter_legacy(pid);
             return self.or_undo(result);
         }
         // Called before the clone already, where there is a user namespace.
         if self.manager == Manager::Disabled || !self.legacy.is_empty() {
             return Ok(());
         }
+        self.complete_legacy(plan)
+    }
+
+    /// Makes the v1 directories, with what must be set in them before a process joins.
+    fn complete_legacy(&mut self, plan: &Plan) -> Result<()> {
         for legacy in &plan.legacy {
-            let result = self.make(&legacy.dir);
+            let result = if plan.unit.is_some() {
+                // systemd has made some, with the process in them.
+                tree::make(&legacy.dir).map(|made| self.made.extend(made))
+            } else {
+                self.make(&legacy.dir)
+            };
             match result {
                 Ok(()) => {}
                 Err(e) if plan.may_do_without(&e) || legacy.has("name=systemd") => continue,

@@ -98,23 +98,21 @@ impl Plan {
                     plan.check = resources.memory().as_ref().filter(checked).copied();
                 }
             }
-            Layout::Legacy { .. } if request.manager == Manager::Systemd => {
-                return Err(Error::Unsupported(
-                    "the systemd cgroup manager needs pure cgroup v2; use --cgroup-manager cgroupfs"
-                        .into(),
-                ));
-            }
             Layout::Legacy {
                 hierarchies,
                 hybrid,
                 others,
             } => {
                 plan.others = *others;
-                plan.legacy = hierarchies.iter().map(|h| legacy(h, &inner)).collect();
-                if *hybrid {
-                    let mount = PathBuf::from(hierarchy::HYBRID);
-                    let dir = path::legacy(&mount, &mount, &inner);
-                    plan.unified = Some(Unified { mount, dir });
+                if request.manager == Manager::Systemd {
+                    plan.plan_legacy_unit(request, hierarchies, *hybrid)?;
+                } else {
+                    plan.legacy = hierarchies.iter().map(|h| legacy(h, &inner)).collect();
+                    if *hybrid {
+                        let mount = PathBuf::from(hierarchy::HYBRID);
+                        let dir = path::legacy(&mount, &mount, &inner);
+                        plan.unified = Some(Unified { mount, dir });
+                    }
                 }
                 if let Some(resources) = request.resources {
                     plan.writes = resources::legacy(resources)?;
@@ -167,6 +165,37 @@ impl Plan {
         let dir = unit.dir(&top)?;
         self.unit = Some(unit);
         Ok(Unified { mount, dir })
+    }
+
+    /// The scope, and its directory in each v1 hierarchy; for the system's systemd alone, as v1
+    /// cannot be delegated to users.
+    fn plan_legacy_unit(
+        &mut self,
+        request: &Request<'_>,
+        hierarchies: &[Hierarchy],
+        hybrid: bool,
+    ) -> Result<()> {
+        if request.rootless && !rrun_sys::cred::is_root() {
+            return Err(Error::Unsupported(
+                "a user's systemd can be asked for cgroups on pure cgroup v2 only; use --cgroup-manager cgroupfs"
+                    .into(),
+            ));
+        }
+        let unit = Unit::from_spec(request.path, request.id, request.rootless)?;
+        for hierarchy in hierarchies {
+            self.legacy.push(Legacy {
+                controllers: hierarchy.controllers.clone(),
+                mount: hierarchy.mount.clone(),
+                dir: unit.dir(&hierarchy.mount)?,
+            });
+        }
+        if hybrid {
+            let mount = PathBuf::from(hierarchy::HYBRID);
+            let dir = unit.dir(&mount)?;
+            self.unified = Some(Unified { mount, dir });
+        }
+        self.unit = Some(unit);
+        Ok(())
     }
 
     /// A machine without the devices controller cannot hold a container back from
@@ -296,6 +325,22 @@ mod tests {
             Path::new("/sys/fs/cgroup/cpu,cpuacct/c1")
         );
         assert_eq!(plan.dir_of("pids"), None);
+    }
+
+    #[test]
+    fn systemd_has_the_same_scope_in_every_hierarchy() {
+        let request = Request {
+            manager: Manager::Systemd,
+            ..request(Some("a-b.slice:p:n"))
+        };
+        let plan = Plan::on(&request, &hybrid(), &own).unwrap();
+        let tail = "a.slice/a-b.slice/p-n.scope";
+        assert!(plan.legacy.iter().all(|l| l.dir == l.mount.join(tail)));
+        assert_eq!(
+            plan.unified_dir(),
+            Some(&*Path::new("/sys/fs/cgroup/unified").join(tail))
+        );
+        assert!(plan.joined().is_empty());
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub enum Value {
     U32s(Vec<u32>),
     /// `ay`.
     Bytes(Vec<u8>),
+    /// `a(ss)`.
+    Pairs(Vec<(String, String)>),
 }
 
 /// Bytes being marshalled, aligned from the start of the message or body.
@@ -119,6 +121,16 @@ impl Writer {
             Value::U32s(values) => {
                 self.signature("au");
                 self.array(4, |w| values.iter().for_each(|v| w.u32(*v)));
+            }
+            Value::Pairs(pairs) => {
+                self.signature("a(ss)");
+                self.array(8, |w| {
+                    for (first, second) in pairs {
+                        w.align(8);
+                        w.text(first);
+                        w.text(second);
+                    }
+                });
             }
             Value::Bytes(bytes) => {
                 self.signature("ay");

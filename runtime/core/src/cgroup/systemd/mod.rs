@@ -1,5 +1,6 @@
-//! The systemd manager (v2): the container's cgroup is a transient scope, so that
-//! systemd knows of it and leaves it alone.
+//! The systemd manager: the container's cgroup is a transient scope, so that
+//! systemd knows of it and leaves it alone. On v1 systemd makes it in the hierarchies that it
+//! manages; in the others the same path is made here.
 //!
 //! `linux.cgroupsPath` is `slice:prefix:name` then; the unit is `prefix-name.scope`
 //! in that slice. The limits are given to systemd as properties, since it sets its
@@ -8,9 +9,10 @@
 
 mod annotations;
 mod dbus;
+mod devices;
 mod properties;
 
-use super::write::Write;
+use super::write::{Write, put};
 use super::{Cgroup, Plan};
 use crate::{Context, Error, Result, debug};
 use dbus::{Bus, Value, Writer};
@@ -103,9 +105,9 @@ fn yes() -> Value {
     Value::Bool(true)
 }
 
-/// Starts the scope around `pid`.
-pub fn start(unit: &Unit, writes: &[Write], pid: i32, rootless: bool) -> Result<()> {
-    let mut bus = Bus::connect(rootless).context("ask systemd for a cgroup")?;
+/// Starts the scope of `plan` around `pid`.
+pub fn start(unit: &Unit, plan: &Plan, pid: i32) -> Result<()> {
+    let mut bus = Bus::connect(plan.rootless).context("ask systemd for a cgroup")?;
     let mut list = vec![
         (
             "Description",
@@ -116,11 +118,14 @@ pub fn start(unit: &Unit, writes: &[Write], pid: i32, rootless: bool) -> Result<
         ("PIDs", Value::U32s(vec![pid.unsigned_abs()])),
         ("MemoryAccounting", yes()),
         ("CPUAccounting", yes()),
-        ("IOAccounting", yes()),
+        (io_accounting(plan), yes()),
         ("TasksAccounting", yes()),
         ("DefaultDependencies", Value::Bool(false)),
     ];
-    list.extend(properties::of(writes));
+    list.extend(properties::of(&plan.writes));
+    if let Some(policy) = plan.devices.as_ref().filter(|_| !plan.legacy.is_empty()) {
+        list.extend(devices::of(policy));
+    }
     for (name, value) in &unit.properties {
         list.retain(|(known, _)| known != name);
         list.push((name, value.clone()));
@@ -150,6 +155,15 @@ pub fn start(unit: &Unit, writes: &[Write], pid: i32, rootless: bool) -> Result<
         )
         .into(),
     ))
+}
+
+/// The block device controllers of v1 and v2 are told apart by systemd too.
+fn io_accounting(plan: &Plan) -> &'static str {
+    if plan.legacy.is_empty() {
+        "IOAccounting"
+    } else {
+        "BlockIOAccounting"
+    }
 }
 
 fn subscribe(bus: &mut Bus) -> Result<()> {
@@ -226,22 +240,42 @@ impl Plan {
 impl Cgroup {
     /// The scope around `pid`, with its directory.
     pub(super) fn complete_systemd(&mut self, plan: &Plan, pid: i32) -> Result<()> {
-        let (Some(unit), Some(unified)) = (&plan.unit, &plan.unified) else {
+        let Some(unit) = &plan.unit else {
             return Ok(());
         };
-        start(unit, &plan.writes, pid, plan.rootless)?;
-        self.unified = Some(unified.dir.clone());
+        start(unit, plan, pid)?;
+        let unified = plan.unified.as_ref();
+        self.unified = unified.map(|u| u.dir.clone());
         // It may have been asked for before there was a directory.
         self.fd = std::cell::OnceCell::new();
-        plan.enable(unified)
+        match unified {
+            Some(unified) if plan.legacy.is_empty() => plan.enable(unified),
+            // A hybrid machine's empty hierarchy is one that systemd need not use.
+            _ => {
+                self.unified = self.unified.take().filter(|dir| dir.is_dir());
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves `pid` to the scope's path in the v1 hierarchies that systemd does not manage, and so
+    /// to all: which ones it manages depends on its version and on the unit.
+    pub(super) fn enter_legacy(&self, pid: i32) -> Result<()> {
+        for dir in &self.legacy {
+            put(&dir.path, "cgroup.procs", &pid.to_string())
+                .map_err(|e| Error::file("write", dir.path.join("cgroup.procs"), e))
+                .context("join the scope's cgroup")?;
+        }
+        Ok(())
     }
 
     /// The name of its scope, and whether it is the user's systemd that has it.
     pub(super) fn scope(&self) -> Option<(&str, bool)> {
-        let dir = self
-            .unified
-            .as_ref()
-            .filter(|_| self.manager == super::Manager::Systemd)?;
+        if self.manager != super::Manager::Systemd {
+            return None;
+        }
+        // Of the same name in every hierarchy.
+        let dir = self.unified.as_deref().or_else(|| self.list_dir())?;
         Some((dir.file_name()?.to_str()?, !rrun_sys::cred::is_root()))
     }
 }

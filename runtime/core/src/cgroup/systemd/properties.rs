@@ -1,4 +1,4 @@
-//! v2's files as properties of a systemd unit (systemd.resource-control(5)).
+//! The files of limits as properties of a systemd unit (systemd.resource-control(5)).
 
 use super::dbus::Value;
 use crate::cgroup::write::Write;
@@ -9,7 +9,7 @@ const PERCENT: u64 = 10_000;
 /// The properties for `writes`; of a file that is written twice (`unified` after
 /// the rest) the last counts, as it does in the kernel.
 pub fn of(writes: &[Write]) -> Vec<(&'static str, Value)> {
-    let mut list: Vec<(&'static str, Value)> = Vec::new();
+    let mut list = legacy_quota(writes);
     for write in writes {
         for (name, value) in one(&write.file, write.value.trim()) {
             list.retain(|(known, _)| *known != name);
@@ -19,9 +19,28 @@ pub fn of(writes: &[Write]) -> Vec<(&'static str, Value)> {
     list
 }
 
+/// v1 has quota and period in two files.
+fn legacy_quota(writes: &[Write]) -> Vec<(&'static str, Value)> {
+    let value = |file: &str| {
+        let write = writes.iter().rfind(|w| w.file == file);
+        write.and_then(|w| w.value.parse::<i64>().ok())
+    };
+    let (limit, period) = (value("cpu.cfs_quota_us"), value("cpu.cfs_period_us"));
+    if limit.is_none() && period.is_none() {
+        return Vec::new();
+    }
+    let limit = limit.filter(|q| *q > 0);
+    let limit = limit.map_or("max".to_owned(), |q| q.to_string());
+    let mut list = quota(&format!("{limit} {}", period.unwrap_or(100_000)));
+    if period.is_none() {
+        list.retain(|(name, _)| *name != "CPUQuotaPeriodUSec");
+    }
+    list
+}
+
 fn one(file: &str, value: &str) -> Vec<(&'static str, Value)> {
     let number = || match value {
-        "max" => Some(u64::MAX),
+        "max" | "-1" => Some(u64::MAX),
         text => text.parse().ok(),
     };
     let single = |name, value: Option<Value>| value.map(|v| (name, v)).into_iter().collect();
@@ -34,6 +53,9 @@ fn one(file: &str, value: &str) -> Vec<(&'static str, Value)> {
         "pids.max" => single("TasksMax", number().map(|n| Value::U64(n.max(1)))),
         "cpu.weight" => single("CPUWeight", number().map(Value::U64)),
         "cpu.max" => quota(value),
+        "memory.limit_in_bytes" => single("MemoryLimit", number().map(Value::U64)),
+        "cpu.shares" => single("CPUShares", number().map(Value::U64)),
+        "blkio.weight" => single("BlockIOWeight", number().map(Value::U64)),
         "cpuset.cpus" => single("AllowedCPUs", bits(value).map(Value::Bytes)),
         "cpuset.mems" => single("AllowedMemoryNodes", bits(value).map(Value::Bytes)),
         // systemd knows nothing of the rest; the file is written.
@@ -105,6 +127,23 @@ mod tests {
         assert_eq!(per_second("50000 100000"), Value::U64(500_000));
         assert_eq!(per_second("50001 100000"), Value::U64(510_000));
         assert_eq!(per_second("max 100000"), Value::U64(u64::MAX));
+    }
+
+    #[test]
+    fn files_of_v1() {
+        let writes = [
+            Write::new("memory.limit_in_bytes", -1),
+            Write::new("cpu.cfs_period_us", 50_000),
+            Write::new("cpu.cfs_quota_us", 25_000),
+        ];
+        let expected = [
+            ("CPUQuotaPeriodUSec", Value::U64(50_000)),
+            ("CPUQuotaPerSecUSec", Value::U64(500_000)),
+            ("MemoryLimit", Value::U64(u64::MAX)),
+        ];
+        assert_eq!(of(&writes), expected);
+        let quota = of(&[Write::new("cpu.cfs_quota_us", -1)]);
+        assert_eq!(quota, [("CPUQuotaPerSecUSec", Value::U64(u64::MAX))]);
     }
 
     #[test]
