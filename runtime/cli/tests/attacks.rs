@@ -47,14 +47,23 @@ fn cve_2019_5736_own_binary_cannot_be_written() {
     fs::copy(env!("CARGO_BIN_EXE_rrun"), &program).unwrap();
     let bundle = Bundle::new(&["sleep", "1000"]);
     let id = rrun.id();
-    let status = std::process::Command::new(&program)
+    let mut command = std::process::Command::new(&program);
+    command
         .arg("--root")
         .arg(rrun.root())
         .args(["create", "--bundle", bundle.write().to_str().unwrap(), &id])
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .status();
+        .stderr(std::process::Stdio::null());
+    // Another test's child may hold the copy's writable descriptor until it executes its program.
+    let status = loop {
+        match command.status() {
+            Err(e) if e.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            status => break status,
+        }
+    };
     assert!(status.unwrap().success());
     let pid = rrun.state(&id)["pid"].as_i64().unwrap();
     // Even the host's root cannot by this way, so the container's cannot either.
