@@ -121,7 +121,12 @@ impl Load {
                 namespace: "load".into(),
                 attempt: 0,
             }),
-            hostname: name.into(),
+            // As a kubelet: a pod in the machine's network has the machine's name.
+            hostname: if self.host {
+                String::new()
+            } else {
+                name.into()
+            },
             linux: Some(v1::LinuxPodSandboxConfig {
                 cgroup_parent: format!("{}/{name}", self.cgroup),
                 security_context: Some(v1::LinuxSandboxSecurityContext {

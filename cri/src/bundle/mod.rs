@@ -57,6 +57,8 @@ pub struct Facts {
     pub seccomp_profile: Option<(String, String)>,
     /// The kernel has seccomp filters.
     pub seccomp: bool,
+    /// SELinux is there. Labels mean nothing elsewhere, and are no reason to refuse a pod.
+    pub selinux: bool,
     /// The kernel enforces AppArmor profiles.
     pub apparmor: bool,
     /// It has the default profile; not looked at unless it is asked for.

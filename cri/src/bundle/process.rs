@@ -41,7 +41,7 @@ pub(super) fn process(input: &Input<'_>, user: &User) -> Result<(Value, Sets)> {
     if let Some(label) = security
         .selinux_options
         .as_ref()
-        .filter(|s| !s.r#type.is_empty())
+        .filter(|s| input.facts.selinux && !s.r#type.is_empty())
     {
         let user = if label.user.is_empty() {
             "system_u"

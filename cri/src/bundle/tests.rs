@@ -313,3 +313,20 @@ fn limits_of_huge_pages_are_left_out_without_the_controller() {
     assert_eq!(limits(true)["hugepageLimits"][0]["pageSize"], "2MB");
     assert!(limits(false).get("hugepageLimits").is_none());
 }
+
+#[test]
+fn a_label_is_left_out_where_there_is_no_selinux() {
+    let config = security(|s| {
+        s.selinux_options = Some(v1::SeLinuxOption {
+            r#type: "container_t".into(),
+            level: "s0:c1,c2".into(),
+            ..Default::default()
+        });
+    });
+    let label = |selinux| {
+        let facts = Facts { selinux, ..facts() };
+        make(config.clone(), &facts).unwrap()["process"]["selinuxLabel"].clone()
+    };
+    assert_eq!(label(true), "system_u:system_r:container_t:s0:c1,c2");
+    assert_eq!(label(false), Value::Null);
+}
