@@ -72,14 +72,18 @@ impl Bridge {
         if !state.made {
             self.make_bridge(&settings).await?;
         }
-        if !state.made || !lease.ports.is_empty() {
-            self.write_rules(&state, &settings).await?;
+        let plug = self.plug(&lease, settings.clone(), request.netns.clone());
+        if state.made && lease.ports.is_empty() {
+            // The lease keeps the bridge; other pods need not wait for this one's interfaces.
+            drop(state);
+            return plug.await;
         }
+        // nft takes longer than all the interfaces do.
+        let (written, plugged) = tokio::join!(self.write_rules(&state, &settings), plug);
+        written?;
         state.made = true;
         forget(taken(&lease, &settings)).await;
-        // The lease keeps the bridge; other pods need not wait for this one's interfaces.
-        drop(state);
-        self.plug(&lease, settings, request.netns.clone()).await
+        plugged
     }
 
     /// Undoes setup.
