@@ -4,7 +4,7 @@ want 'condition met' wait --for=condition=Ready pod/box --timeout=20s
 since_minor 23 want 'condition met' wait --for=jsonpath='{.status.phase}'=Running pod/box --timeout=20s
 want 'started as me' logs box
 want 'oops' logs pod/box -c box
-want '^tick\n$|^tick$' logs box --tail=1
+want '^tick$' logs box --tail=1
 want '^\d{4}-\d\d-\d\dT.*Z tick' logs box --tail=1 --timestamps
 want tick logs box --since=5s --limit-bytes=100
 want tick logs box --since-time="$(date -u -d '5 sec ago' +%Y-%m-%dT%H:%M:%SZ)"
@@ -37,7 +37,7 @@ that 'kubectl attach -i sends lines and gets them' bash -c "printf 'one\nbye\n' 
 soon 'talk +0/1 +Error' get pod talk
 want '(?s)Exit Code: +3' describe pod talk
 want 'hi there' run once --image="$image:v1" --restart=Never --rm -i --quiet --command -- echo hi there
-soon '^\s*$' get pod once --ignore-not-found
+soon '^$' get pod once --ignore-not-found
 want created run web --image="$image:v1" --expose --port=8080
 want 'condition met' wait --for=condition=Ready pod/web --timeout=20s
 forward() { # RESOURCE REMOTE

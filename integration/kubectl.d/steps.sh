@@ -23,12 +23,14 @@ said=
 name_of() { local text="kubectl $*"; text=${text//$'\n'/ }; printf '%s' "${text:0:150}"; }
 run() { said=$(timeout $((60 * ${RRUN_TIME_SCALE:-1})) "$kubectl" "$@" 2>&1); }
 
+says() { grep -qzP -- "$1" < <(printf '%s' "$said"); }
+
 # want PATTERN WORDS...: kubectl WORDS succeeds and says PATTERN (extended, over all lines; - for anything).
 want() {
     local pattern=$1 status=0
     shift
     run "$@" || status=$?
-    if [ $status = 0 ] && { [ "$pattern" = - ] || grep -qzP -- "$pattern" <<< "$said"; }; then
+    if [ $status = 0 ] && { [ "$pattern" = - ] || says "$pattern"; }; then
         pass "$(name_of "$@")"
     else
         fail "$(name_of "$@")" "(status $status, wanted: $pattern) $said"
@@ -40,7 +42,7 @@ refused() {
     local pattern=$1 status=0
     shift
     run "$@" || status=$?
-    if [ $status != 0 ] && grep -qzP -- "$pattern" <<< "$said"; then
+    if [ $status != 0 ] && says "$pattern"; then
         pass "$(name_of "$@"): refused"
     else
         fail "$(name_of "$@")" "(status $status, a refusal was wanted: $pattern) $said"
@@ -51,7 +53,7 @@ refused() {
 soon() {
     local pattern=$1 limit=$((SECONDS + 20 * ${RRUN_TIME_SCALE:-1}))
     shift
-    until run "$@" && grep -qzP -- "$pattern" <<< "$said"; do
+    until run "$@" && says "$pattern"; do
         [ $SECONDS -lt $limit ] || { fail "$(name_of "$@")" "(wanted within 20 s: $pattern) $said"; return 0; }
         sleep 0.1
     done

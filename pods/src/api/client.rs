@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::auth::Tokens;
+use super::custom;
 use super::kinds::{self, Typed};
 use super::pipeline::{Api, Config};
 use super::resource::Res;
@@ -201,7 +202,8 @@ impl Client {
 
     /// Events after a resource version, as [`List::resource_version`] gives it.
     pub fn watch(&self, res: Res, ns: &str, selector: Selector, after: u64) -> Result<Watch> {
-        self.api.watch(res, ns, selector, after).map(Watch)
+        let events = self.api.watch(res, ns, selector, after)?;
+        Ok(Watch { events, res })
     }
 
     /// Everything there is, then everything that changes, without end: what a controller's queue is
@@ -297,7 +299,49 @@ impl Client {
 
     /// The kind that an object's `apiVersion` and `kind` name.
     pub fn kind_of(&self, object: &Value) -> Option<Res> {
-        kinds::find_kind(object["apiVersion"].as_str()?, object["kind"].as_str()?)
+        let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
+        let custom = || {
+            let all = self.custom_kinds();
+            let mut all = all.iter().copied();
+            all.find(|r| r.kind == kind && r.api_version() == version)
+        };
+        kinds::find_kind(version, kind).or_else(custom)
+    }
+
+    /// The kinds that CustomResourceDefinitions declare, each in every version that is served.
+    pub fn custom_kinds(&self) -> Arc<[Res]> {
+        self.api.customs()
+    }
+
+    /// One kind for each set of objects that is kept: the built-in ones, and a version of each
+    /// custom one.
+    pub fn every_kind(&self) -> Vec<Res> {
+        let mut all: Vec<Res> = kinds::ALL.to_vec();
+        for res in self.custom_kinds().iter().copied() {
+            if all
+                .iter()
+                .all(|r| (r.group, r.plural) != (res.group, res.plural))
+            {
+                all.push(res);
+            }
+        }
+        all
+    }
+
+    /// Everything that has a path.
+    pub fn served(&self) -> Vec<Res> {
+        let customs = self.custom_kinds();
+        kinds::served().chain(customs.iter().copied()).collect()
+    }
+
+    /// The kind that a path names.
+    pub fn find_kind(&self, group: &str, version: &str, plural: &str) -> Option<Res> {
+        let custom = || {
+            let all = self.custom_kinds();
+            let mut all = all.iter().copied();
+            all.find(|r| (r.group, r.version, r.plural) == (group, version, plural))
+        };
+        kinds::find(group, version, plural).or_else(custom)
     }
 }
 
@@ -332,21 +376,22 @@ impl From<Event> for WatchEvent {
 }
 
 /// Events of a kind.
-pub struct Watch(crate::store::Watch);
+pub struct Watch {
+    events: crate::store::Watch,
+    res: Res,
+}
 
 impl Watch {
     /// Waits for the next event; 410 when events were missed. Cancel safe.
     pub async fn next(&mut self) -> Result<WatchEvent> {
-        self.0
-            .next()
-            .await
-            .map(WatchEvent::from)
-            .map_err(watch_status)
+        let event = self.events.next().await.map_err(watch_status)?;
+        let after = custom::shown(self.res, event.after);
+        Ok(WatchEvent::from(Event { after, ..event }))
     }
 
     /// The version up to which everything was told, for a bookmark.
     pub fn position(&self) -> u64 {
-        self.0.position()
+        self.events.position()
     }
 }
 

@@ -6,9 +6,15 @@ use super::client::{Validation, WriteOptions};
 use super::resource::Res;
 use super::schema::{self, Schema};
 use super::status::{Result, Status};
+use super::{custom, kinds};
 
 /// Drops what the kind does not have, or refuses it; refuses values of the wrong type.
 pub(super) fn object(res: Res, object: &mut Value, options: &WriteOptions) -> Result<()> {
+    if let Some(custom) = res.custom {
+        options.warn(custom.warning().into_iter().map(str::to_owned));
+        let unknown = custom.prune(object).map_err(|fault| refused(res, &fault))?;
+        return tell(res, &unknown, options);
+    }
     let Some(id) = Schema::get().kind(res.group, res.version, res.kind) else {
         return Ok(());
     };
@@ -16,15 +22,24 @@ pub(super) fn object(res: Res, object: &mut Value, options: &WriteOptions) -> Re
     if let Some(fault) = found.fault {
         return Err(refused(res, &fault));
     }
-    if options.validation == Validation::Strict && !found.unknown.is_empty() {
-        let all: Vec<String> = found.unknown.iter().map(|p| unknown(p)).collect();
-        return Err(refused(
-            res,
-            &format!("strict decoding error: {}", all.join(", ")),
-        ));
+    if *res == kinds::CUSTOM_RESOURCE_DEFINITION && custom::has_cel(object) {
+        let text =
+            "spec.versions[*].schema: x-kubernetes-validations rules are kept but not evaluated";
+        options.warn(std::iter::once(text.to_owned()));
+    }
+    tell(res, &found.unknown, options)
+}
+
+/// Refuses unknown fields, or warns of them, as the request wants it.
+fn tell(res: Res, fields: &[String], options: &WriteOptions) -> Result<()> {
+    let all = || fields.iter().map(|p| unknown(p));
+    if options.validation == Validation::Strict && !fields.is_empty() {
+        let all: Vec<String> = all().collect();
+        let why = format!("strict decoding error: {}", all.join(", "));
+        return Err(refused(res, &why));
     }
     if options.validation == Validation::Warn {
-        options.warn(found.unknown.iter().map(|p| unknown(p)));
+        options.warn(all());
     }
     Ok(())
 }

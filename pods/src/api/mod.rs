@@ -5,6 +5,7 @@ pub mod allocate;
 pub mod auth;
 pub mod bootstrap;
 mod client;
+pub mod custom;
 mod decode;
 pub mod delete;
 mod eviction;

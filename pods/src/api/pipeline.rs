@@ -8,6 +8,7 @@ use super::admission;
 use super::allocate::{self, Cidr};
 use super::auth::Tokens;
 use super::client::{Patch, WriteOptions, watch_status};
+use super::custom;
 use super::decode;
 use super::delete;
 use super::fields::{self, Applied};
@@ -27,6 +28,7 @@ pub(super) const RETRIES: usize = 8;
 pub(super) struct Api {
     store: Store,
     config: Config,
+    customs: custom::Registry,
     /// Held around writes that must not be made at once: addresses, quotas.
     one_at_a_time: tokio::sync::Mutex<()>,
 }
@@ -51,6 +53,7 @@ impl Api {
         Self {
             store,
             config,
+            customs: custom::Registry::default(),
             one_at_a_time: tokio::sync::Mutex::default(),
         }
     }
@@ -64,13 +67,24 @@ impl Api {
     }
 
     pub fn get(&self, res: Res, ns: &str, name: &str) -> Result<Arc<Object>> {
-        self.store
-            .get(&key(res, ns, name))
+        let found = self.store.get(&key(res, ns, name));
+        found
+            .map(|o| custom::shown(res, o))
             .ok_or_else(|| Status::not_found(res, name))
     }
 
     pub fn list(&self, res: Res, ns: &str, selector: &Selector) -> List {
-        self.store.list(&res.qualified(), ns, selector)
+        let mut list = self.store.list(&res.qualified(), ns, selector);
+        if res.custom.is_some() {
+            let all = list.items.into_iter();
+            list.items = all.map(|o| custom::shown(res, o)).collect();
+        }
+        list
+    }
+
+    /// The kinds that CustomResourceDefinitions declare.
+    pub fn customs(&self) -> Arc<[Res]> {
+        self.customs.all(&self.store)
     }
 
     pub fn watch(&self, res: Res, ns: &str, selector: Selector, after: u64) -> Result<Watch> {
@@ -100,6 +114,7 @@ impl Api {
     ) -> Result<Arc<Object>> {
         let name = key.path.rsplit('/').next().unwrap_or_default().to_owned();
         let durable = res.durable;
+        let value = value.map(|v| custom::kept(res, v));
         self.store
             .write(Write {
                 key,
@@ -108,6 +123,7 @@ impl Api {
                 durable,
             })
             .await
+            .map(|o| custom::shown(res, o))
             .map_err(|e| match e {
                 WriteError::Exists => Status::already_exists(res, &name),
                 WriteError::Missing => Status::not_found(res, &name),
@@ -134,8 +150,9 @@ impl Api {
         }
         let (ns, name) = admit_new(res, ns, &mut object)?;
         self.check_namespace(res, &ns, &name)?;
+        self.check_definition(res)?;
         (res.prepare)(&mut object);
-        (res.defaults)(&mut object);
+        res.fill(&mut object);
         let request = admission::Request {
             api: self,
             res,
@@ -143,7 +160,7 @@ impl Api {
             old: None,
         };
         admission::mutate(&request, &mut object)?;
-        (res.defaults)(&mut object);
+        res.fill(&mut object);
         let _alone = self.lock(res, &ns).await;
         let mut faults = Faults::default();
         if *res == kinds::SERVICE {
@@ -157,7 +174,7 @@ impl Api {
             );
         }
         validate::meta::check(&object, res.name_rule, &mut faults);
-        (res.validate)(&object, &mut faults);
+        res.check(&object, &mut faults);
         if *res == kinds::POD && !object["spec"]["ephemeralContainers"].is_null() {
             faults.forbidden("spec.ephemeralContainers", "cannot be set on create");
         }
@@ -205,6 +222,20 @@ impl Api {
             });
         }
         Err(status)
+    }
+
+    /// Nothing is added to a kind whose definition is going.
+    fn check_definition(&self, res: Res) -> Result<()> {
+        let definition = &kinds::CUSTOM_RESOURCE_DEFINITION;
+        let going = res.custom.is_some()
+            && self
+                .get(definition, "", &res.qualified())
+                .is_ok_and(|d| d.is_deleting());
+        if going {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::new(405, "MethodNotAllowed", why));
+        }
+        Ok(())
     }
 
     pub async fn update(
@@ -387,7 +418,16 @@ impl Api {
         let was = old.value();
         decode::object(res, &mut new, options)?;
         if sub == "status" {
-            return Ok(with_status(was, new, options.applies));
+            let mut new = with_status(was, new, options.applies);
+            if res.custom.is_some() {
+                res.fill(&mut new);
+                let mut faults = Faults::default();
+                res.check(&new, &mut faults);
+                if !faults.is_empty() {
+                    return Err(Status::invalid(res, old.name(), faults.into_causes()));
+                }
+            }
+            return Ok(new);
         }
         let part = podparts::is_part(sub);
         if part {
@@ -410,7 +450,7 @@ impl Api {
         if *res == kinds::NAMESPACE && sub != "finalize" {
             keep(&mut new, was, "spec");
         }
-        (res.defaults)(&mut new);
+        res.fill(&mut new);
         let request = admission::Request {
             api: self,
             res,
@@ -423,12 +463,12 @@ impl Api {
             let cidr = self.config.service_cidr;
             allocate::service(cidr, &others, Some(was), &mut new, &mut faults);
         }
-        if res.generation && changed_beside_meta(was, &new) {
+        if res.generation && changed_beside_meta(res, was, &new) {
             let generation = old.int_at("/metadata/generation").unwrap_or(0) + 1;
             new["metadata"]["generation"] = json!(generation);
         }
         validate::meta::check(&new, res.name_rule, &mut faults);
-        (res.validate)(&new, &mut faults);
+        res.check(&new, &mut faults);
         if part {
             podparts::check(sub, was, &new, &mut faults);
         } else {
@@ -562,11 +602,13 @@ fn keep(new: &mut Value, was: &Value, field: &str) {
     }
 }
 
-fn changed_beside_meta(was: &Value, new: &Value) -> bool {
+fn changed_beside_meta(res: Res, was: &Value, new: &Value) -> bool {
+    // Without a status of its own, a custom resource's is a field as any other.
+    let whole = res.custom.is_some_and(|c| !c.has_status());
     let rest = |v: &Value| -> Map<String, Value> {
         let fields = v.as_object().into_iter().flatten();
         fields
-            .filter(|(k, _)| *k != "metadata" && *k != "status")
+            .filter(|(k, _)| *k != "metadata" && (whole || *k != "status"))
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect()
     };

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::auth::User;
 use super::client::Client;
+use super::custom::Custom;
 use super::status::Result;
 use super::table::{self, Column};
 use super::validate::{
@@ -126,6 +127,8 @@ pub struct Resource {
     pub row: fn(&Object) -> Vec<Value>,
     /// For a kind that is asked and not kept: fills in the answer.
     pub answer: Option<Answer>,
+    /// For a kind that a CustomResourceDefinition declares: what it says.
+    pub custom: Option<&'static Custom>,
     /// Measured when asked for: there is nothing to write or to watch.
     pub measured: bool,
     /// Whether `metadata.generation` counts the changes of what is wanted.
@@ -165,6 +168,7 @@ impl Resource {
         columns: table::NAME_AGE,
         row: table::name_age,
         answer: None,
+        custom: None,
         measured: false,
         generation: false,
         name_rule: names::subdomain,
@@ -180,6 +184,30 @@ impl Resource {
             self.plural.into()
         } else {
             format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    /// Fills in what the user left out.
+    pub(super) fn fill(&self, object: &mut Value) {
+        match self.custom {
+            Some(custom) => custom.default(object),
+            None => (self.defaults)(object),
+        }
+    }
+
+    /// Finds the faults of an object.
+    pub(super) fn check(&self, object: &Value, faults: &mut Faults) {
+        match self.custom {
+            Some(custom) => custom.validate(object, faults),
+            None => (self.validate)(object, faults),
+        }
+    }
+
+    /// Cells of a row of `kubectl get`.
+    pub fn cells(&self, object: &Object) -> Vec<Value> {
+        match self.custom {
+            Some(custom) => custom.row(object),
+            None => (self.row)(object),
         }
     }
 

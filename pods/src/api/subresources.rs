@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::client::{Patch, WriteOptions};
+use super::custom;
 use super::kinds;
 use super::meta;
 use super::patch;
@@ -14,6 +15,9 @@ use crate::store::{Object, Selector};
 
 /// The `autoscaling/v1` Scale of a workload.
 pub(super) fn scale(res: Res, o: &Object) -> Value {
+    if let Some(paths) = res.custom.and_then(|c| c.scale()) {
+        return custom_scale(paths, o);
+    }
     let pairs = *res == kinds::REPLICATION_CONTROLLER;
     let selector = match o.at("/spec/selector") {
         map if pairs => Selector::from_map(map),
@@ -26,6 +30,37 @@ pub(super) fn scale(res: Res, o: &Object) -> Value {
         "spec": {"replicas": o.int_at("/spec/replicas").unwrap_or(0)},
         "status": {"replicas": o.int_at("/status/replicas").unwrap_or(0),
                    "selector": selector.map_or_else(String::new, |s| s.label_string())}})
+}
+
+fn custom_scale(paths: &custom::Scale, o: &Object) -> Value {
+    let mut meta = json!({"name": o.name(), "uid": o.uid(),
+        "resourceVersion": o.resource_version().to_string()});
+    if !o.namespace().is_empty() {
+        meta["namespace"] = json!(o.namespace());
+    }
+    meta["creationTimestamp"] = o.at("/metadata/creationTimestamp").clone();
+    let mut status = json!({"replicas": o.int_at(&paths.status).unwrap_or(0)});
+    if let Some(selector) = paths.selector.as_ref().map(|p| o.str_at(p)) {
+        status["selector"] = json!(selector);
+    }
+    json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
+        "spec": {"replicas": o.int_at(&paths.spec).unwrap_or(0)}, "status": status})
+}
+
+/// Sets the number that a kind's Scale is about.
+fn set_replicas(res: Res, object: &mut Value, replicas: i64) {
+    let Some(paths) = res.custom.and_then(|c| c.scale()) else {
+        object["spec"]["replicas"] = json!(replicas);
+        return;
+    };
+    let mut at = object;
+    for step in paths.spec.split('/').filter(|s| !s.is_empty()) {
+        if !at[step].is_object() && !at[step].is_number() {
+            at[step] = json!({});
+        }
+        at = &mut at[step];
+    }
+    *at = json!(replicas);
 }
 
 impl Api {
@@ -55,7 +90,7 @@ impl Api {
                 }
                 let replicas = replicas(res, name, &new)?;
                 let mut object = old.value().clone();
-                object["spec"]["replicas"] = json!(replicas);
+                set_replicas(res, &mut object, replicas);
                 Ok(object)
             })
             .await?;

@@ -86,7 +86,7 @@ pub(super) fn table(res: Res, objects: &[&Object], meta: &str, include: Include)
             out.push(',');
         }
         out.push_str(r#"{"cells":"#);
-        out.push_str(&Value::Array((res.row)(o)).to_string());
+        out.push_str(&Value::Array(res.cells(o)).to_string());
         match include {
             Include::None => {}
             Include::Metadata => {

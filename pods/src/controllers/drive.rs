@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::queue::Queue;
-use crate::api::{Client, Res, Status};
+use crate::api::{Client, Res, Status, kinds};
 use crate::store::{Object, Selector};
 
 /// `(namespace, name)` of the object that a controller looks after.
@@ -23,6 +23,11 @@ pub trait Controller: Send + Sync + 'static {
 
     /// The kinds whose changes concern it.
     fn watches(&self) -> Vec<(Res, Mapper)>;
+
+    /// What a change of a custom resource means, of whatever kind, to a controller of all kinds.
+    fn watches_customs(&self) -> Option<Mapper> {
+        None
+    }
 
     /// Compares and writes. `Some` asks to be called again after that time.
     fn reconcile(&self, key: &Key)
@@ -57,7 +62,24 @@ pub fn spawn<C: Controller>(client: &Client, controller: C) -> JoinHandle<()> {
     for (res, mapper) in controller.watches() {
         tokio::spawn(feed(client.clone(), res, mapper, sender.clone()));
     }
+    if let Some(mapper) = controller.watches_customs() {
+        tokio::spawn(feed_customs(client.clone(), mapper, sender));
+    }
     tokio::spawn(work(controller, keys))
+}
+
+/// Feeds from every custom kind, those that come later too.
+async fn feed_customs(client: Client, mapper: Mapper, out: mpsc::UnboundedSender<Key>) {
+    let mut fed: Vec<String> = Vec::new();
+    let mut changes = client.changes(&kinds::CUSTOM_RESOURCE_DEFINITION, "", Selector::all());
+    while changes.next().await.is_some() {
+        for res in client.custom_kinds().iter().copied() {
+            if !fed.contains(&res.qualified()) {
+                fed.push(res.qualified());
+                tokio::spawn(feed(client.clone(), res, mapper, out.clone()));
+            }
+        }
+    }
 }
 
 async fn feed(client: Client, res: Res, mapper: Mapper, out: mpsc::UnboundedSender<Key>) {

@@ -29,9 +29,10 @@ fn key_of(res: Res, ns: &str, name: &str) -> Key {
     (ns.to_owned(), format!("{}/{name}", res.qualified()))
 }
 
-fn parse(key: &Key) -> Option<(Res, &str, &str)> {
+fn parse<'a>(client: &Client, key: &'a Key) -> Option<(Res, &'a str, &'a str)> {
     let (kind, name) = key.1.split_once('/')?;
-    let res = kinds::ALL.iter().copied().find(|r| r.qualified() == kind)?;
+    let mut all = client.every_kind().into_iter();
+    let res = all.find(|r| r.qualified() == kind)?;
     Some((res, &key.0, name))
 }
 
@@ -49,7 +50,7 @@ fn depends_on(object: &Object, uid: &str) -> bool {
 /// costs less than keeping an index would at rest.
 fn dependents(client: &Client, owner: &Object) -> Vec<(Res, Arc<Object>)> {
     let mut out = Vec::new();
-    for res in kinds::ALL.iter().copied() {
+    for res in client.every_kind() {
         let ns = if res.namespaced {
             owner.namespace()
         } else {
@@ -66,16 +67,14 @@ fn dependents(client: &Client, owner: &Object) -> Vec<(Res, Arc<Object>)> {
 }
 
 /// The kind of the owner that a reference names, and the namespace to look for it in.
-fn owner_of<'a>(reference: &Value, ns: &'a str) -> Option<(Res, &'a str)> {
+fn owner_of<'a>(client: &Client, reference: &Value, ns: &'a str) -> Option<(Res, &'a str)> {
     let (version, kind) = (
         reference["apiVersion"].as_str()?,
         reference["kind"].as_str()?,
     );
     let group = version.rsplit_once('/').map_or("", |(g, _)| g);
-    let res = kinds::ALL
-        .iter()
-        .copied()
-        .find(|r| r.group == group && r.kind == kind)?;
+    let mut all = client.every_kind().into_iter();
+    let res = all.find(|r| r.group == group && r.kind == kind)?;
     Some((res, if res.namespaced { ns } else { "" }))
 }
 
@@ -97,7 +96,7 @@ fn affected(client: &Client, object: &Object) -> Vec<Key> {
     let down = dependents(client, object);
     let down = down.iter().map(|(r, o)| key_of(r, o.namespace(), o.name()));
     let up = references(object.value()).iter().filter_map(|r| {
-        let (res, ns) = owner_of(r, object.namespace())?;
+        let (res, ns) = owner_of(client, r, object.namespace())?;
         Some(key_of(res, ns, r["name"].as_str()?))
     });
     down.chain(up).collect()
@@ -112,8 +111,12 @@ impl Controller for GarbageCollector {
         all.map(|r| (r, affected as Mapper)).collect()
     }
 
+    fn watches_customs(&self) -> Option<Mapper> {
+        Some(affected)
+    }
+
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Status> {
-        let Some((res, ns, name)) = parse(key) else {
+        let Some((res, ns, name)) = parse(&self.client, key) else {
             return Ok(None);
         };
         let Some(object) = self.client.find(res, ns, name) else {
@@ -130,7 +133,7 @@ impl Controller for GarbageCollector {
 
 impl GarbageCollector {
     fn owner_state(&self, object: &Object, reference: &Value) -> Owner {
-        let Some((res, ns)) = owner_of(reference, object.namespace()) else {
+        let Some((res, ns)) = owner_of(&self.client, reference, object.namespace()) else {
             return Owner::Unknown;
         };
         if res.namespaced && ns.is_empty() {

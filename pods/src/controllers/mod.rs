@@ -8,6 +8,8 @@ pub mod cronjob;
 mod cronjob_run;
 pub mod daemonset;
 mod daemonset_run;
+pub mod definitions;
+mod definitions_run;
 pub mod deployment;
 mod deployment_run;
 pub mod disruption;
@@ -46,6 +48,7 @@ pub fn start(client: &Client, events: &Recorder, place: &Place) -> Vec<JoinHandl
         drive::spawn(client, deployment_run::Deployments::new(client, events)),
         drive::spawn(client, endpoints_run::EndpointSlices::new(client)),
         drive::spawn(client, gc_run::GarbageCollector::new(client)),
+        drive::spawn(client, definitions_run::Definitions::new(client)),
         drive::spawn(client, namespaces::Namespaces::new(client)),
         drive::spawn(client, statefulset_run::StatefulSets::new(client, events)),
         drive::spawn(client, daemonset_run::DaemonSets::new(client, events)),

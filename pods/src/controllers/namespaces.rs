@@ -78,7 +78,8 @@ impl Namespaces {
             ..DeleteOptions::default()
         };
         let mut left = 0;
-        for res in kinds::ALL.iter().copied().filter(|r| r.namespaced) {
+        let all = self.client.every_kind();
+        for res in all.into_iter().filter(|r| r.namespaced) {
             for o in self.client.list(res, name, &Selector::all()).items {
                 if !o.is_deleting() {
                     match self.client.delete(res, name, o.name(), &options).await {
@@ -125,6 +126,10 @@ impl Controller for Namespaces {
             all.push((res, if account { accounts } else { going }));
         }
         all
+    }
+
+    fn watches_customs(&self) -> Option<Mapper> {
+        Some(going)
     }
 
     async fn reconcile(&self, key: &Key) -> Result<Option<Duration>, Status> {

@@ -192,6 +192,11 @@ impl Store {
         self.shared.published.load(Ordering::Acquire)
     }
 
+    /// The version of the newest change of a resource's objects.
+    pub fn newest(&self, resource: &str) -> u64 {
+        self.shared.shard(resource).newest()
+    }
+
     /// Makes a change; returns when it is on disk and visible, with the new object, or for a
     /// deletion with the last one at the version of its deletion.
     pub async fn write(&self, write: Write) -> Result<Arc<Object>, WriteError> {

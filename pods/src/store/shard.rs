@@ -138,6 +138,10 @@ impl Shard {
         Ok(state.history.range(from..).take(max).cloned().collect())
     }
 
+    pub fn newest(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
     }

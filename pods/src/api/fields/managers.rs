@@ -44,6 +44,9 @@ pub(super) struct Entry {
 
 /// The type of a kind, if its shape is known.
 pub(super) fn type_of(res: Res) -> Option<Type> {
+    if let Some(custom) = res.custom {
+        return Some(custom.ty());
+    }
     Schema::get()
         .kind(res.group, res.version, res.kind)
         .map(Type::Struct)

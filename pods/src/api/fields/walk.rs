@@ -26,6 +26,7 @@ impl<'a> Shape<'a> {
     pub fn of(ty: &'a Type) -> Self {
         match ty {
             Type::Struct(id) => Self::Struct(&Schema::get().of(*id).fields),
+            Type::Inline(of) => Self::Struct(&of.fields),
             Type::Map(inner) => Self::Map(inner),
             _ => Self::Atom,
         }
@@ -58,8 +59,12 @@ fn key_step(element: &Value, ty: &Type, keys: &[&str]) -> String {
     let mut own = Map::new();
     for key in keys {
         let value = element.get(*key).cloned().or_else(|| {
-            let Type::Struct(id) = ty else { return None };
-            let default = Schema::get().of(*id).field(key)?.default?;
+            let of = match ty {
+                Type::Struct(id) => Schema::get().of(*id),
+                Type::Inline(of) => of,
+                _ => return None,
+            };
+            let default = of.field(key)?.default?;
             serde_json::from_str(default).ok()
         });
         own.extend(value.map(|v| ((*key).to_owned(), v)));

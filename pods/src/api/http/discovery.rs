@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::Context;
 use super::body::{Answer, Body, answer, json as json_answer};
 use super::read::unknown_path;
+use crate::api::openapi;
 use crate::api::resource::Res;
 use crate::api::status::Result;
-use crate::api::{kinds, openapi};
 
 /// Version of Kubernetes whose API this is.
 pub(crate) const KUBERNETES: (&str, &str) = ("1", "36");
@@ -14,9 +15,14 @@ pub(crate) const KUBERNETES: (&str, &str) = ("1", "36");
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Groups other than the core one, each with its versions, in order.
-fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+fn groups(cx: &Context) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut out: Vec<(&str, Vec<&str>)> = Vec::new();
-    for r in kinds::served().filter(|r| !r.group.is_empty()) {
+    for r in cx
+        .client
+        .served()
+        .into_iter()
+        .filter(|r| !r.group.is_empty())
+    {
         match out.iter_mut().find(|(g, _)| *g == r.group) {
             Some((_, versions)) if versions.contains(&r.version) => {}
             Some((_, versions)) => versions.push(r.version),
@@ -40,9 +46,9 @@ fn aggregated(items: &[Value]) -> Answer {
 }
 
 /// `/api`.
-pub(super) fn core(accept: &str) -> Answer {
+pub(super) fn core(cx: &Context, accept: &str) -> Answer {
     if wants_aggregated(accept) {
-        return aggregated(&[group_discovery("", &["v1"])]);
+        return aggregated(&[group_discovery(cx, "", &["v1"])]);
     }
     json_answer(
         200,
@@ -51,10 +57,13 @@ pub(super) fn core(accept: &str) -> Answer {
 }
 
 /// `/apis`.
-pub(super) fn all_groups(accept: &str) -> Answer {
-    let groups = groups();
+pub(super) fn all_groups(cx: &Context, accept: &str) -> Answer {
+    let groups = groups(cx);
     if wants_aggregated(accept) {
-        let items: Vec<Value> = groups.iter().map(|(g, v)| group_discovery(g, v)).collect();
+        let items: Vec<Value> = groups
+            .iter()
+            .map(|(g, v)| group_discovery(cx, g, v))
+            .collect();
         return aggregated(&items);
     }
     let groups: Vec<Value> = groups.iter().map(|(g, v)| group_value(g, v)).collect();
@@ -65,8 +74,8 @@ pub(super) fn all_groups(accept: &str) -> Answer {
 }
 
 /// `/apis/{group}`.
-pub(super) fn group(name: &str) -> Result<Answer> {
-    let groups = groups();
+pub(super) fn group(cx: &Context, name: &str) -> Result<Answer> {
+    let groups = groups(cx);
     let (g, versions) = groups
         .iter()
         .find(|(g, _)| *g == name)
@@ -83,13 +92,18 @@ fn group_value(group: &str, versions: &[&str]) -> Value {
            "preferredVersion": versions.first().map(version)})
 }
 
-fn of_version<'a>(group: &'a str, version: &'a str) -> impl Iterator<Item = Res> + 'a {
-    kinds::served().filter(move |r| r.group == group && r.version == version)
+fn of_version(cx: &Context, group: &str, version: &str) -> Vec<Res> {
+    let mut all = cx.client.served();
+    all.retain(|r| r.group == group && r.version == version);
+    all
 }
 
-fn group_discovery(group: &str, versions: &[&str]) -> Value {
+fn group_discovery(cx: &Context, group: &str, versions: &[&str]) -> Value {
     let version = |v: &&str| {
-        let resources: Vec<Value> = of_version(group, v).map(resource_discovery).collect();
+        let resources: Vec<Value> = {
+            let all = of_version(cx, group, v).into_iter();
+            all.map(resource_discovery).collect()
+        };
         json!({"version": v, "freshness": "Current", "resources": resources})
     };
     let mut meta = json!({"creationTimestamp": null});
@@ -130,9 +144,9 @@ fn resource_discovery(r: Res) -> Value {
 }
 
 /// `/api/v1`, `/apis/{group}/{version}`.
-pub(super) fn resources(group: &str, version: &str) -> Result<Answer> {
+pub(super) fn resources(cx: &Context, group: &str, version: &str) -> Result<Answer> {
     let mut all = Vec::new();
-    for r in of_version(group, version) {
+    for r in of_version(cx, group, version) {
         let mut entry = json!({"name": r.plural, "singularName": r.singular, "kind": r.kind,
                                "namespaced": r.namespaced, "verbs": r.verbs()});
         if !r.short_names.is_empty() {
@@ -182,8 +196,8 @@ pub(super) fn version() -> Answer {
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// `/openapi/v2`.
-pub(super) fn openapi2(accept: &str) -> Answer {
-    let doc = openapi::v2();
+pub(super) fn openapi2(cx: &Context, accept: &str) -> Answer {
+    let doc = openapi::v2(&cx.client.custom_kinds());
     if accept.contains("proto-openapi.spec.v2") {
         return answer(200, GNOSTIC, Body::Full(openapi::to_protobuf(&doc).into()));
     }
@@ -191,11 +205,12 @@ pub(super) fn openapi2(accept: &str) -> Answer {
 }
 
 /// `/openapi/v3` and what is below it.
-pub(super) fn openapi3(path: &str) -> Result<Answer> {
+pub(super) fn openapi3(cx: &Context, path: &str) -> Result<Answer> {
+    let customs = cx.client.custom_kinds();
     if path.is_empty() {
-        return Ok(json_answer(200, &openapi::v3_index()));
+        return Ok(json_answer(200, &openapi::v3_index(&customs)));
     }
-    let doc = openapi::v3(path).ok_or_else(unknown_path)?;
+    let doc = openapi::v3(path, &customs).ok_or_else(unknown_path)?;
     Ok(json_answer(200, &doc))
 }
 

@@ -65,7 +65,8 @@ async fn handle(
     let line = tracing::enabled!(tracing::Level::DEBUG)
         .then(|| format!("{} {}", request.method(), request.uri()));
     let verb = request.method().clone();
-    let resource = match route::parse(request.uri().path()) {
+    let find = |g: &str, v: &str, p: &str| cx.client.find_kind(g, v, p);
+    let resource = match route::parse(request.uri().path(), &find) {
         Some(Route::Resource(t)) => t.res.plural,
         _ => "",
     };
@@ -88,7 +89,8 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 
 async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<Answer> {
     let path = request.uri().path();
-    let route = route::parse(path);
+    let find = |g: &str, v: &str, p: &str| cx.client.find_kind(g, v, p);
+    let route = route::parse(path, &find);
     let user = authn::caller(cx, who.as_deref(), request.headers())?;
     let public = matches!(route, Some(Route::Health | Route::Version));
     let user = match user {
@@ -106,10 +108,10 @@ async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<A
     match route {
         Route::Resource(target) => resource(cx, &user, request, target).await,
         _ if !get => Err(not_allowed()),
-        Route::CoreVersions => Ok(discovery::core(&accept)),
-        Route::Groups => Ok(discovery::all_groups(&accept)),
-        Route::Group(g) => discovery::group(&g),
-        Route::GroupVersion(g, v) => discovery::resources(&g, &v),
+        Route::CoreVersions => Ok(discovery::core(cx, &accept)),
+        Route::Groups => Ok(discovery::all_groups(cx, &accept)),
+        Route::Group(g) => discovery::group(cx, &g),
+        Route::GroupVersion(g, v) => discovery::resources(cx, &g, &v),
         Route::Version => Ok(discovery::version()),
         Route::Health => Ok(body::text(200, "ok")),
         Route::Root => Ok(body::json(
@@ -117,8 +119,8 @@ async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<A
             &serde_json::json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez",
                 "/openapi/v2", "/openapi/v3", "/readyz", "/version"]}),
         )),
-        Route::OpenApi2 => Ok(discovery::openapi2(&accept)),
-        Route::OpenApi3(path) => discovery::openapi3(&path),
+        Route::OpenApi2 => Ok(discovery::openapi2(cx, &accept)),
+        Route::OpenApi3(path) => discovery::openapi3(cx, &path),
         Route::OpenId(keys) => openid(cx, keys),
         Route::Metrics => Ok(prometheus::metrics(cx)),
     }

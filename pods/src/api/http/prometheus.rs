@@ -8,7 +8,6 @@ use hyper::Method;
 
 use super::Context;
 use super::body::{Answer, Body, answer};
-use crate::api::kinds;
 use crate::store::Selector;
 
 /// Requests by verb, resource and code.
@@ -45,7 +44,7 @@ pub(super) fn metrics(cx: &Context) -> Answer {
         "gauge",
         "Objects kept.",
     );
-    for res in kinds::ALL {
+    for res in cx.client.every_kind() {
         let count = cx.client.list(res, "", &Selector::all()).items.len();
         let _ = writeln!(
             out,

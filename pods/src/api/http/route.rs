@@ -1,6 +1,5 @@
 //! What a path means.
 
-use super::super::kinds;
 use super::super::resource::Res;
 
 /// A path of the API.
@@ -46,8 +45,11 @@ pub(crate) struct Target {
     pub watch: bool,
 }
 
+/// Finds the kind of a group, a version and a plural.
+pub(crate) type Find<'a> = &'a dyn Fn(&str, &str, &str) -> Option<Res>;
+
 /// Reads a path; `None` is a 404.
-pub(crate) fn parse(path: &str) -> Option<Route> {
+pub(crate) fn parse(path: &str, find: Find<'_>) -> Option<Route> {
     let decoded: Vec<String> = path
         .split('/')
         .filter(|s| !s.is_empty())
@@ -65,22 +67,24 @@ pub(crate) fn parse(path: &str) -> Option<Route> {
         ["openapi", "v3", rest @ ..] => Some(Route::OpenApi3(rest.join("/"))),
         ["api"] => Some(Route::CoreVersions),
         ["api", version] => Some(Route::GroupVersion(String::new(), (*version).into())),
-        ["api", version, rest @ ..] => target("", version, rest).map(Route::Resource),
+        ["api", version, rest @ ..] => target("", version, rest, find).map(Route::Resource),
         ["apis"] => Some(Route::Groups),
         ["apis", group] => Some(Route::Group((*group).into())),
         ["apis", group, version] => Some(Route::GroupVersion((*group).into(), (*version).into())),
-        ["apis", group, version, rest @ ..] => target(group, version, rest).map(Route::Resource),
+        ["apis", group, version, rest @ ..] => {
+            target(group, version, rest, find).map(Route::Resource)
+        }
         _ => None,
     }
 }
 
-fn target(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
+fn target(group: &str, version: &str, rest: &[&str], find: Find<'_>) -> Option<Target> {
     let (watch, rest) = match rest {
         ["watch", rest @ ..] => (true, rest),
         rest => (false, rest),
     };
     let make = |plural: &str, ns: &str, name: &str, sub: &[&str]| {
-        let res = kinds::find(group, version, plural)?;
+        let res = find(group, version, plural)?;
         let (ns, name, sub) = (ns.to_owned(), name.to_owned(), sub.join("/"));
         Some(Target {
             res,
@@ -108,9 +112,10 @@ fn target(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::kinds;
 
     fn of(path: &str) -> Option<(String, String, String, String)> {
-        match parse(path)? {
+        match parse(path, &kinds::find)? {
             Route::Resource(t) => Some((t.res.plural.into(), t.ns, t.name, t.sub)),
             _ => None,
         }
@@ -144,6 +149,9 @@ mod tests {
         ] {
             assert_eq!(of(bad), None, "{bad}");
         }
-        assert_eq!(parse("/apis/apps"), Some(Route::Group("apps".into())));
+        assert_eq!(
+            parse("/apis/apps", &kinds::find),
+            Some(Route::Group("apps".into()))
+        );
     }
 }

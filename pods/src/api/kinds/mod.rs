@@ -8,6 +8,7 @@ mod clusterrolebinding;
 mod configmap;
 mod controllerrevision;
 mod cronjob;
+mod customresourcedefinition;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -38,6 +39,7 @@ mod statefulset;
 mod storageclass;
 mod workload;
 
+pub use customresourcedefinition::CLEANUP;
 pub use metrics::{NODE_METRICS, POD_METRICS};
 pub use reviews::{
     LOCAL_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW,
@@ -96,6 +98,7 @@ kinds! {
     rolebinding::ROLE_BINDING: api::rbac::v1::RoleBinding,
     clusterrole::CLUSTER_ROLE: api::rbac::v1::ClusterRole,
     clusterrolebinding::CLUSTER_ROLE_BINDING: api::rbac::v1::ClusterRoleBinding,
+    customresourcedefinition::CUSTOM_RESOURCE_DEFINITION: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 }
 
 /// Kinds that are asked and not kept.

@@ -3,12 +3,14 @@
 //! Version 3 is JSON, one document a group version. Version 2 is one document for all, JSON or the
 //! protobuf form of gnostic, which is all that kubectl before 1.27 reads.
 
+mod custom;
 mod proto;
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
+use super::custom::fingerprint;
 use super::kinds;
 use super::resource::Res;
 use super::schema::{Field, Merge, Owner, Scalar, Schema, Type, TypeId};
@@ -24,12 +26,17 @@ enum Form {
 
 impl Form {
     fn reference(self, name: &str) -> Value {
+        self.pointer(&model(name))
+    }
+
+    /// To a model by the name that it has in the document.
+    fn pointer(self, name: &str) -> Value {
         let place = if self == Self::V2 {
             "definitions"
         } else {
             "components/schemas"
         };
-        json!({"$ref": format!("#/{place}/{}", model(name))})
+        json!({"$ref": format!("#/{place}/{name}")})
     }
 }
 
@@ -62,6 +69,7 @@ fn type_value(ty: &Type, form: Form) -> Value {
     match ty {
         Type::Scalar(s) => scalar(*s),
         Type::Struct(id) => form.reference(Schema::get().of(*id).name),
+        Type::Inline(_) => json!({"type": "object"}),
         Type::List(inner) => json!({"type": "array", "items": type_value(inner, form)}),
         Type::Map(inner) => {
             json!({"type": "object", "additionalProperties": type_value(inner, form)})
@@ -151,8 +159,11 @@ fn models(kinds: &[Res], form: Form) -> Map<String, Value> {
             closure(id, &mut found);
         }
     }
-    if let Some(id) = Schema::get().named("meta/v1.DeleteOptions") {
-        closure(id, &mut found);
+    // Custom resources refer to metadata, whatever else is in the document.
+    for name in ["meta/v1.DeleteOptions", "meta/v1.ObjectMeta"] {
+        if let Some(id) = Schema::get().named(name) {
+            closure(id, &mut found);
+        }
     }
     let all = found.into_iter().map(TypeId::from_index);
     all.map(|id| (model(Schema::get().of(id).name), struct_value(id, form)))
@@ -177,12 +188,18 @@ fn path_parameter(name: &str, form: Form) -> Value {
     }
 }
 
+fn reference_of(r: Res, form: Form) -> Option<Value> {
+    if r.custom.is_some() {
+        return Some(form.pointer(&custom::name(r)));
+    }
+    let id = Schema::get().kind(r.group, r.version, r.kind)?;
+    Some(form.reference(Schema::get().of(id).name))
+}
+
 fn operation(r: Res, action: &str, query: &[(&str, &str)], form: Form) -> Value {
     let parameters: Vec<Value> = query.iter().map(|(n, k)| parameter(n, k, form)).collect();
-    let name = Schema::get().kind(r.group, r.version, r.kind);
     let mut ok = json!({"description": "OK"});
-    if let Some(id) = name {
-        let reference = form.reference(Schema::get().of(id).name);
+    if let Some(reference) = reference_of(r, form) {
         match form {
             Form::V2 => ok["schema"] = reference,
             Form::V3 => ok["content"] = json!({"application/json": {"schema": reference}}),
@@ -251,12 +268,14 @@ fn info() -> Value {
 }
 
 /// Version 2, everything.
-pub fn v2() -> Value {
+pub fn v2(customs: &[Res]) -> Value {
     let mut all = Map::new();
-    for r in kinds::ALL {
+    for r in kinds::ALL.iter().chain(customs) {
         paths(r, Form::V2, &mut all);
     }
-    json!({"swagger": "2.0", "info": info(), "paths": all, "definitions": models(kinds::ALL, Form::V2)})
+    let mut models = models(kinds::ALL, Form::V2);
+    models.extend(customs.iter().copied().map(|r| custom::model(r, Form::V2)));
+    json!({"swagger": "2.0", "info": info(), "paths": all, "definitions": models})
 }
 
 fn path_of(group: &str, version: &str) -> String {
@@ -268,25 +287,29 @@ fn path_of(group: &str, version: &str) -> String {
 }
 
 /// Version 3: which documents there are.
-pub fn v3_index() -> Value {
+pub fn v3_index(customs: &[Res]) -> Value {
     let mut out = Map::new();
-    for r in kinds::ALL {
+    for r in kinds::ALL.iter().chain(customs) {
         let path = path_of(r.group, r.version);
+        let own: Vec<Res> = of_path(&path, customs);
         // Clients keep a document as long as its address stays.
-        let url = format!("/openapi/v3/{path}?hash={}", env!("CARGO_PKG_VERSION"));
+        let (version, print) = (env!("CARGO_PKG_VERSION"), fingerprint(&own));
+        let url = format!("/openapi/v3/{path}?hash={version}-{print}");
         out.entry(path)
             .or_insert_with(|| json!({"serverRelativeURL": url}));
     }
     json!({"paths": out})
 }
 
+fn of_path(path: &str, customs: &[Res]) -> Vec<Res> {
+    let all = kinds::ALL.iter().chain(customs).copied();
+    all.filter(|r| path_of(r.group, r.version) == path)
+        .collect()
+}
+
 /// Version 3 of a group version (`apis/apps/v1`).
-pub fn v3(path: &str) -> Option<Value> {
-    let own: Vec<Res> = kinds::ALL
-        .iter()
-        .copied()
-        .filter(|r| path_of(r.group, r.version) == path)
-        .collect();
+pub fn v3(path: &str, customs: &[Res]) -> Option<Value> {
+    let own = of_path(path, customs);
     if own.is_empty() {
         return None;
     }
@@ -294,8 +317,11 @@ pub fn v3(path: &str) -> Option<Value> {
     for r in &own {
         paths(r, Form::V3, &mut all);
     }
+    let mut schemas = models(&own, Form::V3);
+    let customs = own.iter().filter(|r| r.custom.is_some());
+    schemas.extend(customs.copied().map(|r| custom::model(r, Form::V3)));
     Some(json!({"openapi": "3.0.0", "info": info(), "paths": all,
-                "components": {"schemas": models(&own, Form::V3)}}))
+                "components": {"schemas": schemas}}))
 }
 
 #[cfg(test)]
@@ -317,10 +343,10 @@ mod tests {
                 _ => {}
             }
         }
-        let doc = v2();
+        let doc = v2(&[]);
         check(&doc, &doc["definitions"]);
-        for path in v3_index()["paths"].as_object().unwrap().keys() {
-            let doc = v3(path).unwrap();
+        for path in v3_index(&[])["paths"].as_object().unwrap().keys() {
+            let doc = v3(path, &[]).unwrap();
             check(&doc, &doc["components"]["schemas"]);
         }
         let pod = &doc["definitions"]["io.k8s.api.core.v1.Pod"];

@@ -86,6 +86,8 @@ impl Decoder {
     fn value(&mut self, value: &mut Value, ty: &Type) {
         match ty {
             Type::Struct(id) => self.object(value, *id),
+            // A custom resource's own schema says what fits.
+            Type::Inline(_) => {}
             Type::Scalar(s) => self.scalar(value, *s),
             Type::List(inner) => self.list(value, inner),
             Type::Map(inner) => self.map(value, inner),

@@ -40,6 +40,8 @@ pub enum Type {
     Scalar(Scalar),
     /// An object with known fields.
     Struct(TypeId),
+    /// The same, of a type that is not in the table: a custom resource's.
+    Inline(&'static Struct),
     /// An array.
     List(Box<Type>),
     /// An object with any keys.
@@ -100,7 +102,7 @@ pub enum Owner {
 }
 
 /// A field of a structure.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Field {
     /// Name in JSON.
     pub name: &'static str,
@@ -121,7 +123,7 @@ pub struct Field {
 }
 
 /// An object type.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Struct {
     /// `core/v1.Pod`.
     pub name: &'static str,
@@ -139,6 +141,12 @@ impl Struct {
     }
 }
 
+/// What is generated, and what is written by hand (without numbers: it is served as JSON only).
+const TYPES: &str = concat!(
+    include_str!("../../../schema/types.txt"),
+    include_str!("../../../schema/apiextensions.txt")
+);
+
 /// All types.
 #[derive(Debug)]
 pub struct Schema {
@@ -150,7 +158,7 @@ impl Schema {
     /// The table, read on first use.
     pub fn get() -> &'static Self {
         static TABLE: OnceLock<Schema> = OnceLock::new();
-        TABLE.get_or_init(|| parse::parse(include_str!("../../../schema/types.txt")))
+        TABLE.get_or_init(|| parse::parse(TYPES))
     }
 
     /// The structure behind an index.

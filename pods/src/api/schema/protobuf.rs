@@ -41,6 +41,12 @@ pub fn decode(body: &[u8]) -> Result<Value> {
         .kind(group, short, &kind)
         .or_else(|| schema.named(&format!("meta/v1.{kind}")))
         .ok_or_else(|| format!("no kind \"{kind}\" in version \"{version}\""))?;
+    let has_form = schema.of(id).fields.iter().any(|f| !f.number.is_empty());
+    if !has_form {
+        return Err(format!(
+            "\"{kind}\" in version \"{version}\" is served as JSON only"
+        ));
+    }
     let mut object = message(raw, id, 0)?;
     object["apiVersion"] = json!(version);
     object["kind"] = json!(kind);

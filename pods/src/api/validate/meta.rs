@@ -28,7 +28,8 @@ pub fn check(object: &Value, name: fn(&str) -> Wrong, faults: &mut Faults) {
         for w in names::qualified(f) {
             faults.invalid_str(&path, f, w);
         }
-        if !f.contains('/') && !matches!(f, "orphan" | "foregroundDeletion" | "kubernetes") {
+        // Operators have long named theirs by a domain alone.
+        if !f.contains(['/', '.']) && !matches!(f, "orphan" | "foregroundDeletion" | "kubernetes") {
             faults.invalid_str(
                 &path,
                 f,

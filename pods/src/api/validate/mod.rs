@@ -107,6 +107,18 @@ impl Faults {
         self.add("FieldValueTooMany", field, message);
     }
 
+    /// A fault whose message is made already.
+    pub fn said(&mut self, field: impl Into<String>, message: String) {
+        let reason = match message.split(':').next() {
+            Some("Required value") => "FieldValueRequired",
+            Some("Forbidden") => "FieldValueForbidden",
+            Some("Unsupported value") => "FieldValueNotSupported",
+            Some("Too many") => "FieldValueTooMany",
+            _ => "FieldValueInvalid",
+        };
+        self.add(reason, field, message);
+    }
+
     /// Takes over what was found elsewhere.
     pub fn join(&mut self, other: Self) {
         self.0.extend(other.0);
