@@ -118,7 +118,10 @@ refused 'immutable|may not change|field is immutable' patch service web --type=m
 mkdir -p kustom/base kustom/over
 cp web.yaml kustom/base/
 printf 'resources: [web.yaml]\n' > kustom/base/kustomization.yaml
-printf 'namePrefix: k-\nresources: [../base]\nconfigMapGenerator: [{name: gen, literals: [x=y]}]\ncommonLabels: {by: kustomize}\n' > kustom/over/kustomization.yaml
+# kustomize before 3 has another word for a directory.
+base=resources
+[ "$minor" -ge 21 ] || base=bases
+printf "namePrefix: k-\n$base: [../base]\nconfigMapGenerator: [{name: gen, literals: [x=y]}]\ncommonLabels: {by: kustomize}\n" > kustom/over/kustomization.yaml
 want '(?s)configmap/k-gen-\w+ created.*deployment.apps/k-web created' apply -k kustom/over
 want 'k-web' kustomize kustom/over
 want '(?s)k-web' get -k kustom/over

@@ -40,6 +40,7 @@ mod storageclass;
 mod workload;
 
 pub use customresourcedefinition::CLEANUP;
+pub use job::duration as job_duration;
 pub use metrics::{NODE_METRICS, POD_METRICS};
 pub use reviews::{
     LOCAL_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW,

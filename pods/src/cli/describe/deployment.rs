@@ -109,7 +109,8 @@ pub fn describe_set(page: &mut Page, set: &Value) {
     template(page, &spec["template"]);
 }
 
-fn template(page: &mut Page, template: &Value) {
+/// Adds the lines of a pod template.
+pub fn template(page: &mut Page, template: &Value) {
     page.line(0, "Pod Template:");
     page.list(2, "Labels", &pairs(&template["metadata"]["labels"], "="));
     page.line(2, "Containers:");
@@ -128,7 +129,8 @@ fn template(page: &mut Page, template: &Value) {
     }
 }
 
-fn conditions(page: &mut Page, conditions: &Value) {
+/// Adds the table of conditions.
+pub fn conditions(page: &mut Page, conditions: &Value) {
     page.line(0, "Conditions:");
     let mut rows = vec![["Type", "Status", "Reason"].map(str::to_owned).to_vec()];
     for condition in conditions.as_array().into_iter().flatten() {

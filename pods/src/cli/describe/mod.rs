@@ -1,9 +1,13 @@
 //! `describe`: an object with all that belongs to it, and its events.
 
 mod deployment;
+mod job;
 mod node;
 mod pod;
+mod policy;
 mod service;
+mod sets;
+mod storage;
 
 use clap::Args;
 use serde_json::Value;
@@ -73,6 +77,18 @@ async fn describe(api: &Api, res: Res, object: &Value) -> anyhow::Result<String>
         "replicasets" => deployment::describe_set(&mut page, object),
         "services" => service::describe(api, &mut page, object).await?,
         "nodes" => node::describe(api, &mut page, object).await?,
+        "jobs" => job::describe(&mut page, object),
+        "cronjobs" => job::describe_cron(&mut page, object),
+        "statefulsets" => sets::stateful(&mut page, object),
+        "daemonsets" => sets::daemon(&mut page, object),
+        "replicationcontrollers" => sets::replication(&mut page, object),
+        "persistentvolumeclaims" => storage::claim(api, &mut page, object).await?,
+        "persistentvolumes" => storage::volume(&mut page, object),
+        "storageclasses" => storage::class(&mut page, object),
+        "poddisruptionbudgets" => policy::budget(&mut page, object),
+        "resourcequotas" => policy::quota(&mut page, object),
+        "limitranges" => policy::limits(&mut page, object),
+        "priorityclasses" => policy::priority(&mut page, object),
         "secrets" => data(&mut page, object, true),
         "configmaps" => data(&mut page, object, false),
         _ => {
