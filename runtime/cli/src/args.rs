@@ -2,10 +2,11 @@
 
 use lexopt::{Arg, Parser};
 use rrun_core::cgroup::Manager;
-use rrun_core::log::{Level, Sink};
+use rrun_core::log::daemon::Daemon;
+use rrun_core::log::{Level, Output, Sink};
 use rrun_core::{Error, Result};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Options before the command.
 #[derive(Debug, Clone)]
@@ -54,22 +55,30 @@ impl Global {
 
     /// The log sink that these options ask for.
     pub fn sink(&self) -> Result<Sink> {
-        let file = match &self.log {
-            None => None,
-            Some(path) => Some(
-                std::fs::OpenOptions::new()
-                    .create(true)
-                    .append(true)
-                    .open(path)
-                    .map_err(|e| Error::file("open", path, e))?,
-            ),
-        };
+        let output = self.log.as_deref().map(log_output).transpose()?;
         Ok(Sink {
-            file,
+            output,
             json: self.log_json,
             level: self.level,
         })
     }
+}
+
+/// A destination as crun has them: `BACKEND:SPECIFIER`, or a file alone.
+fn log_output(destination: &Path) -> Result<Output> {
+    let text = destination.to_str().unwrap_or_default();
+    let path = match text.split_once(':') {
+        Some(("journald", identifier)) => return Daemon::journal(identifier).map(Output::Daemon),
+        Some(("syslog", identifier)) => return Daemon::syslog(identifier).map(Output::Daemon),
+        Some(("file", path)) => Path::new(path),
+        _ => destination,
+    };
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map(Output::File)
+        .map_err(|e| Error::file("open", path, e))
 }
 
 /// A usage error from lexopt's.

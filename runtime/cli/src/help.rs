@@ -39,7 +39,8 @@ COMMANDS:
 GLOBAL OPTIONS:
     --root DIR               where the state of containers is kept
                              [/run/rrun, rootless: $XDG_RUNTIME_DIR/rrun]
-    --log FILE               write the log to FILE instead of standard error
+    --log DESTINATION        write the log elsewhere than to standard error: FILE,
+                             file:FILE, journald:IDENTIFIER or syslog:IDENTIFIER
     --log-format FORMAT      text or json [text]
     --log-level LEVEL        error, warn, info or debug [info]
     --debug                  the same as --log-level debug

@@ -91,3 +91,21 @@ fn a_hook_that_takes_too_long_is_killed() {
     let error = rrun.run(&bundle).fails();
     assert!(error.contains("timed out after 1 s"), "{error}");
 }
+
+#[test]
+fn output_goes_to_the_files_of_cruns_annotations() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let mut bundle = Bundle::new(&["true"]);
+    bundle.config["annotations"] =
+        json!({"run.oci.hooks.stdout": file("out"), "run.oci.hooks.stderr": file("err")});
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-c", "echo one; echo two >&2"]}]);
+    bundle.config["hooks"] = json!({"createRuntime": hook, "createContainer": hook,
+        "startContainer": hook, "poststop": hook});
+    rrun.run(&bundle).ok();
+    // Not of the hook in the container, which has the host's files out of reach.
+    assert_eq!(fs::read_to_string(file("out")).unwrap(), "one\n".repeat(3));
+    assert_eq!(fs::read_to_string(file("err")).unwrap(), "two\n".repeat(3));
+}

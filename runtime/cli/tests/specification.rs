@@ -189,3 +189,37 @@ fn scheduler_options_of_another_policy_are_refused() {
         );
     }
 }
+
+#[test]
+fn groups_are_kept_for_cruns_annotation() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let mut bundle = shell("grep Groups /proc/self/status");
+    bundle.config["process"]["user"] = json!({"uid": 0, "gid": 0, "additionalGids": [7]});
+    assert_eq!(
+        rrun.run(&bundle)
+            .ok()
+            .split_whitespace()
+            .collect::<Vec<_>>(),
+        ["Groups:", "7"]
+    );
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own
+        .lines()
+        .find(|l| l.starts_with("Groups:"))
+        .unwrap()
+        .trim();
+    bundle.config["annotations"] = json!({"run.oci.keep_original_groups": "1"});
+    assert_eq!(rrun.run(&bundle).ok().trim(), own);
+}
+
+#[test]
+fn log_goes_to_a_file_named_with_its_backend() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("log");
+    let log = format!("file:{}", file.display());
+    rrun.rrun(&["--log", &log, "state", "nobody"]).fails();
+    assert!(fs::read_to_string(file).unwrap().contains("does not exist"));
+}

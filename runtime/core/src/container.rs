@@ -290,7 +290,7 @@ impl Container {
         let Some(hooks) = self.hooks()? else {
             return Ok(());
         };
-        let state = self.state(Status::Running).to_json();
+        let state = self.state(Status::Running);
         crate::hooks::run("poststart", hooks.poststart().as_ref(), &state).inspect_err(|_| {
             let _ = self.kill_all();
         })
@@ -393,7 +393,7 @@ impl Container {
             .map_or(Ok(()), crate::rdt::Group::remove);
         cgroup.and(rdt).and(remove(&self.dir))?;
         if let Some(Some(hooks)) = self.hooks.get() {
-            crate::hooks::run_poststop(hooks, &self.state(Status::Stopped).to_json());
+            crate::hooks::run_poststop(hooks, &self.state(Status::Stopped));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::explain::trace::{Key, span};
 use crate::init::{Gate, Inherited};
 use crate::plan::{Plan, namespaces};
 use crate::sync::{self, Channel, Message};
-use crate::{Context, Error, Result, hooks, rlimits, rootfs, seccomp};
+use crate::{Context, Error, Result, annotations, hooks, rlimits, rootfs, seccomp};
 use rrun_sys::process;
 use rrun_sys::{cred, path};
 use std::os::fd::{AsFd, OwnedFd};
@@ -78,7 +78,7 @@ impl Drop for Undo<'_> {
             .and_then(|p| Some((p, p.spec.hooks().as_ref()?)))
         {
             // Its lifecycle goes on at step 12 (runtime-spec, runtime.md#lifecycle).
-            hooks::run_poststop(hooks, &state(plan, Status::Stopped, None).to_json());
+            hooks::run_poststop(hooks, &state(plan, Status::Stopped, None));
         }
     }
 }
@@ -109,6 +109,9 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
     }
     let state = dir.join(container::STATE);
     std::fs::rename(&creating, &state).map_err(|e| Error::file("rename", &creating, e))?;
+    if let (Some(path), Some((_, pidfd))) = (annotations::pidfd_receiver(&plan.spec), &undo.init) {
+        send_pidfd(path, pidfd)?;
+    }
     let (_, pidfd) = undo.init.take().expect("launch set it");
     undo.disarm();
     let container = Container::created(dir, record, plan.spec.hooks().clone());
@@ -458,7 +461,7 @@ pub(crate) fn run_runtime_hooks(plan: &Plan, pid: i32) -> Result<()> {
     let Some(all) = plan.spec.hooks() else {
         return Ok(());
     };
-    let state = creating(plan, pid).to_json();
+    let state = creating(plan, pid);
     #[allow(
         deprecated,
         reason = "the field is deprecated in the specification, but in use"

@@ -1,6 +1,7 @@
 //! Hooks: programs run at six points of a container's life, with its state on
 //! standard input (runtime-spec, config.md#posix-platform-hooks).
 
+use crate::annotations::HookFiles;
 use crate::{Context, Error, Result};
 use oci_spec::runtime::{Hook, Hooks};
 use std::ffi::{CString, OsStr};
@@ -14,53 +15,54 @@ use std::time::Duration;
 /// Runs `hooks` in order, each with `state` (JSON) on standard input. The first
 /// failure ends it. `kind` is as "prestart", for messages.
 /// Those that name no environment get the caller's.
-pub fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &str) -> Result<()> {
-    run_with(kind, hooks, state, None)
+pub fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &State<'_>) -> Result<()> {
+    run_with(kind, hooks, state, None, HookFiles::new(state.annotations))
 }
 
 /// Runs poststop hooks, every one: a failure is a warning (runtime-spec, runtime.md#lifecycle, 13).
-pub fn run_poststop(hooks: &Hooks, state: &str) {
+pub fn run_poststop(hooks: &Hooks, state: &State<'_>) {
     for (index, hook) in hooks.poststop().iter().flatten().enumerate() {
-        if let Err(e) = run_one(hook, state, None) {
+        if let Err(e) = run_one(hook, state, None, HookFiles::new(state.annotations)) {
             crate::warning!("error running poststop hook #{index}: {}", e.chain());
         }
     }
 }
 
-/// [`run`], with an environment for hooks that name none of their own; `None` for the caller's.
+/// [`run`], with an environment for hooks that name none of their own; `None` for the caller's;
+/// and with the files that take their output.
 pub fn run_with(
     kind: &str,
     hooks: Option<&Vec<Hook>>,
-    state: &str,
+    state: &State<'_>,
     environment: Option<&[CString]>,
+    files: HookFiles<'_>,
 ) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
-        run_one(hook, state, environment)
+        run_one(hook, state, environment, files)
             .with_context(|| format!("error running {kind} hook #{index}"))?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &str, environment: Option<&[CString]>) -> Result<()> {
+fn run_one(
+    hook: &Hook,
+    state: &State<'_>,
+    environment: Option<&[CString]>,
+    files: HookFiles<'_>,
+) -> Result<()> {
     let path = hook.path();
     let mut output = rrun_sys::fd::memory_file("hook-output")?;
-    let handle = |file: &std::fs::File| {
-        file.try_clone()
-            .map_err(|e| Error::file("dup", "hook-output", e))
-    };
+    let [out, err] = files.open(&output)?;
     let mut command = Command::new(path);
     if let Some((name, args)) = hook.args().as_deref().and_then(<[String]>::split_first) {
         command.arg0(name).args(args);
     }
     set_environment(&mut command, hook, environment);
-    command
-        .stdin(Stdio::piped())
-        .stdout(handle(&output)?)
-        .stderr(handle(&output)?);
+    command.stdin(Stdio::piped()).stdout(out).stderr(err);
     let mut child = command.spawn().map_err(|e| Error::file("exec", path, e))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook need not read its input: a broken pipe is no failure.
-        let _ = stdin.write_all(state.as_bytes());
+        let _ = stdin.write_all(state.to_json().as_bytes());
     }
     let status = wait(&mut child, hook.timeout())?;
     if status.success() {

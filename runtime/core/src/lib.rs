@@ -7,6 +7,7 @@
 //! `start` in [`init`].
 #![forbid(unsafe_code)]
 
+pub mod annotations;
 pub mod capabilities;
 pub mod cgroup;
 pub mod console;

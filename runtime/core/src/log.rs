@@ -1,6 +1,9 @@
 //! Warnings and debug lines of the library, to wherever the program's
 //! `--log` points, in runc's text or JSON format (logrus).
 
+pub mod daemon;
+
+use daemon::Daemon;
 use std::fmt;
 use std::io::Write as _;
 use std::sync::OnceLock;
@@ -22,11 +25,20 @@ pub enum Level {
 #[derive(Debug)]
 pub struct Sink {
     /// `--log`; standard error when none.
-    pub file: Option<std::fs::File>,
+    pub output: Option<Output>,
     /// `--log-format json`.
     pub json: bool,
     /// Lines above it are dropped.
     pub level: Level,
+}
+
+/// Where `--log` points.
+#[derive(Debug)]
+pub enum Output {
+    /// A file, appended to.
+    File(std::fs::File),
+    /// journald or syslog.
+    Daemon(Daemon),
 }
 
 static SINK: OnceLock<Sink> = OnceLock::new();
@@ -48,6 +60,10 @@ pub fn line(level: Level, message: fmt::Arguments<'_>) {
         Level::Info => "info",
         Level::Debug => "debug",
     };
+    let output = sink.and_then(|s| s.output.as_ref());
+    if let Some(Output::Daemon(daemon)) = output {
+        return daemon.send(level, &message.to_string());
+    }
     let message = serde_json::Value::from(message.to_string());
     let time = rrun_sys::process::utc_now(0);
     let text = if sink.is_some_and(|s| s.json) {
@@ -55,9 +71,9 @@ pub fn line(level: Level, message: fmt::Arguments<'_>) {
     } else {
         format!("time=\"{time}\" level={name} msg={message}\n")
     };
-    let _ = match sink.and_then(|s| s.file.as_ref()) {
-        Some(mut file) => file.write_all(text.as_bytes()),
-        None => std::io::stderr().write_all(text.as_bytes()),
+    let _ = match output {
+        Some(Output::File(file)) => (&mut &*file).write_all(text.as_bytes()),
+        _ => std::io::stderr().write_all(text.as_bytes()),
     };
 }
 
@@ -73,19 +89,20 @@ macro_rules! debug {
     ($($arg:tt)*) => { $crate::log::line($crate::log::Level::Debug, format_args!($($arg)*)) };
 }
 
-/// The descriptor of the log file, if there is one.
+/// The descriptor of the log, if it has one of its own.
 pub fn descriptor() -> Option<std::os::fd::BorrowedFd<'static>> {
-    SINK.get()
-        .and_then(|s| s.file.as_ref())
-        .map(std::os::fd::AsFd::as_fd)
+    SINK.get()?.output.as_ref().map(|output| match output {
+        Output::File(file) => std::os::fd::AsFd::as_fd(file),
+        Output::Daemon(daemon) => daemon.descriptor(),
+    })
 }
 
-/// The error that ends the command: to the log and, where that is a file, to
-/// standard error as well, as callers of runc expect.
+/// The error that ends the command: to the log and, where that is not standard error, there
+/// as well, as callers of runc expect.
 pub fn fatal(error: &crate::Error) {
     let chain = error.chain();
     line(Level::Error, format_args!("{chain}"));
-    if SINK.get().is_some_and(|s| s.file.is_some()) {
+    if SINK.get().is_some_and(|s| s.output.is_some()) {
         eprintln!("{chain}");
     }
 }

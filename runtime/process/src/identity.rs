@@ -14,8 +14,8 @@ pub struct Identity<'a> {
     pub gid: u32,
     /// `process.user.umask`; 022 where it is not given.
     pub umask: Option<u32>,
-    /// `process.user.additionalGids`.
-    pub groups: &'a [u32],
+    /// `process.user.additionalGids`; `None` to keep the caller's.
+    pub groups: Option<&'a [u32]>,
     /// `process.cwd`.
     pub cwd: &'a Path,
     /// `process.capabilities`. None named means none, as with runc and crun.
@@ -58,14 +58,8 @@ impl Identity<'_> {
         self.sets.drop_bounding()?;
         cred::set_keepcaps(true).told("keep capabilities")?;
         cred::umask(self.umask.unwrap_or(0o022));
-        match cred::set_groups(self.groups) {
-            Err(e) if e.is(path::EPERM) && setgroups_denied() => {
-                if !self.groups.is_empty() {
-                    let why = "cannot be set: setgroups is denied in this user namespace";
-                    return Err(Error::of("process.user.additionalGids", &why));
-                }
-            }
-            result => result.told("process.user.additionalGids")?,
+        if let Some(groups) = self.groups {
+            set_groups(groups)?;
         }
         // Some directories are open to root only, others to the user only.
         let early = enter_directory(self.cwd);
@@ -75,6 +69,19 @@ impl Identity<'_> {
             enter_directory(self.cwd)?;
         }
         self.sets.apply(warn).told("apply capabilities")
+    }
+}
+
+fn set_groups(groups: &[u32]) -> Result<()> {
+    match cred::set_groups(groups) {
+        Err(e) if e.is(path::EPERM) && setgroups_denied() => {
+            if groups.is_empty() {
+                return Ok(());
+            }
+            let why = "cannot be set: setgroups is denied in this user namespace";
+            Err(Error::of("process.user.additionalGids", &why))
+        }
+        result => result.told("process.user.additionalGids"),
     }
 }
 

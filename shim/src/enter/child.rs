@@ -56,7 +56,7 @@ fn run(
         uid: user.uid,
         gid: user.gid,
         umask: user.umask,
-        groups: user.additional_gids.as_deref().unwrap_or_default(),
+        groups: Some(user.additional_gids.as_deref().unwrap_or_default()),
         cwd: &process.cwd,
         sets: plan.sets,
         no_new_privileges: process.no_new_privileges,

@@ -155,7 +155,11 @@ const MEMORY_FLAGS: [&str; 3] = [
     "MPOL_F_STATIC_NODES",
 ];
 /// Annotations that change what the runtime does on the host.
-const UNSAFE: [&str; 2] = ["org.criu.config", "org.systemd.property."];
+const UNSAFE: [&str; 3] = [
+    "org.criu.config",
+    "org.systemd.property.",
+    rrun_core::annotations::PREFIX,
+];
 
 fn seccomp() -> Seccomp {
     use LinuxSeccompFilterFlag as F;
@@ -178,7 +182,6 @@ fn seccomp() -> Seccomp {
 
 fn features() -> Features {
     let yes = || Enabled { enabled: true };
-    let unified = rrun_core::cgroup::hierarchy::is_unified();
     let mut annotations = BTreeMap::from([
         (
             "io.github.seccomp.libseccomp.version",
@@ -200,9 +203,8 @@ fn features() -> Features {
             cgroup: Cgroup {
                 v1: true,
                 v2: true,
-                // On v1 and hybrid machines this build does not ask systemd.
-                systemd: rrun_core::cgroup::SYSTEMD && unified,
-                systemd_user: rrun_core::cgroup::SYSTEMD && unified,
+                systemd: true,
+                systemd_user: true,
                 rdma: true,
             },
             seccomp: seccomp(),

@@ -55,9 +55,6 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-/// Whether this build can ask systemd for cgroups.
-pub const SYSTEMD: bool = true;
-
 /// Who makes cgroups (`--cgroup-manager`, `--systemd-cgroup`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

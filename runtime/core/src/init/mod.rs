@@ -315,7 +315,8 @@ fn run_create_hooks(plan: &Plan, channel: &Channel) -> Result<()> {
         let _began = span(Key::ContainerHooks);
         let state = hook_state(plan, crate::container::Status::Creating);
         let list = all.create_container().as_ref();
-        hooks::run_with("createContainer", list, &state, Some(&[]))?;
+        let files = crate::annotations::HookFiles::new(state.annotations);
+        hooks::run_with("createContainer", list, &state, Some(&[]), files)?;
     }
     Ok(())
 }
@@ -334,11 +335,13 @@ fn start_container_hooks(plan: &Plan, environment: &[CString]) -> Result<()> {
         all.start_container().as_ref(),
         &state,
         Some(environment),
+        // The host's files are out of reach by now.
+        crate::annotations::HookFiles::default(),
     )
 }
 
 /// The state as hooks inside the container see it: with the pid in its own namespace.
-fn hook_state(plan: &Plan, status: crate::container::Status) -> String {
+fn hook_state(plan: &Plan, status: crate::container::Status) -> hooks::State<'_> {
     hooks::State {
         oci_version: crate::SPEC_VERSION,
         id: &plan.id,
@@ -347,7 +350,6 @@ fn hook_state(plan: &Plan, status: crate::container::Status) -> String {
         bundle: &plan.bundle,
         annotations: plan.spec.annotations().as_ref(),
     }
-    .to_json()
 }
 
 pub use console::set_up as set_up_console;

@@ -23,6 +23,8 @@ pub struct Prepared<'a> {
     /// Whether the parent must set limits: here the right to raise them is gone.
     by_parent: bool,
     linux: Option<&'a oci_spec::runtime::Linux>,
+    /// Whether the process has the caller's supplementary groups.
+    keep_groups: bool,
 }
 
 /// Writes sysctls below `procfs`, before parts of it are made read-only.
@@ -118,6 +120,7 @@ impl<'a> Prepared<'a> {
             keyring: (!plan.options.no_new_keyring).then(|| format!("_ses.{}", plan.id)),
             by_parent: plan.namespaces.user(),
             linux: plan.spec.linux().as_ref(),
+            keep_groups: crate::annotations::keeps_groups(&plan.spec),
         })
     }
 
@@ -136,6 +139,7 @@ impl<'a> Prepared<'a> {
             keyring: None,
             by_parent,
             linux,
+            keep_groups: false,
         }
     }
 
@@ -161,7 +165,8 @@ impl<'a> Prepared<'a> {
             uid: user.uid(),
             gid: user.gid(),
             umask: user.umask(),
-            groups: user.additional_gids().as_deref().unwrap_or_default(),
+            groups: (!self.keep_groups)
+                .then(|| user.additional_gids().as_deref().unwrap_or_default()),
             cwd: process.cwd(),
             sets: capabilities
                 .map(capabilities::from_spec)

@@ -1,6 +1,6 @@
 //! Mount options as data: attributes, propagation, what goes to the file system.
 
-use crate::{Error, Result};
+use crate::{Error, Result, annotations};
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use rrun_sys::mount::{MountAttr, attr};
 use std::path::{Component, Path, PathBuf};
@@ -186,12 +186,13 @@ pub fn from_spec(spec: &Spec, bundle: &Path) -> Result<Vec<Mount>> {
         .as_ref()
         .and_then(|l| l.mount_label().as_deref());
     let label = label.filter(|l| !l.is_empty());
+    let kind = annotations::context_type(spec)?;
     let mounts = spec.mounts().iter().flatten().enumerate();
     mounts
         .map(|(index, mount)| {
             let mut planned = plan(index, mount, bundle)?;
             if let Some(label) = label {
-                add_label(&mut planned, label);
+                add_label(&mut planned, kind, label);
             }
             Ok(planned)
         })
@@ -200,14 +201,13 @@ pub fn from_spec(spec: &Spec, bundle: &Path) -> Result<Vec<Mount>> {
 
 /// `linux.mountLabel`, for file systems that take a SELinux context when they are mounted
 /// and that the mount's own options give none.
-fn add_label(mount: &mut Mount, label: &str) {
+fn add_label(mount: &mut Mount, key: &str, label: &str) {
     const OWN: [&str; 3] = ["proc", "sysfs", "mqueue"];
-    const KEYS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
     if let Source::Filesystem { kind, data, .. } = &mut mount.source
         && !OWN.contains(&kind.as_str())
-        && data.iter().all(|(key, _)| !KEYS.contains(&key.as_str()))
+        && data.iter().all(|(key, _)| !annotations::is_context(key))
     {
-        data.push(("context".to_owned(), Some(label.to_owned())));
+        data.push((key.to_owned(), Some(label.to_owned())));
     }
 }
 
@@ -497,7 +497,7 @@ mod tests {
     fn label_goes_to_file_systems_that_take_one() {
         let labelled = |json: &str| {
             let mut m = planned(json).unwrap();
-            add_label(&mut m, "u:r:t:s0");
+            add_label(&mut m, "context", "u:r:t:s0");
             m.data("context").map(str::to_owned)
         };
         let tmpfs = r#"{"destination":"/x","type":"tmpfs"}"#;
