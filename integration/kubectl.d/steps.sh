@@ -23,7 +23,7 @@ said=
 name_of() { local text="kubectl $*"; text=${text//$'\n'/ }; printf '%s' "${text:0:150}"; }
 run() { said=$(timeout $((60 * ${RRUN_TIME_SCALE:-1})) "$kubectl" "$@" 2>&1); }
 
-says() { grep -qzP -- "$1" < <(printf '%s' "$said"); }
+says() { grep -qzP -- "$1" < <(printf '%s\0' "$said"); }
 
 # want PATTERN WORDS...: kubectl WORDS succeeds and says PATTERN (extended, over all lines; - for anything).
 want() {
