@@ -3,7 +3,7 @@
 
 mod kit;
 
-use kit::Runtime;
+use kit::{Runtime, add_mount, shell};
 use rrun_tests::{Bundle, Need, require, wait_until};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -312,4 +312,25 @@ fn exec_joins_a_cgroup_below_the_container_s() {
         let error = exec(wrong).fails();
         assert!(error.contains(why), "{wrong}: {error}");
     }
+}
+
+#[test]
+fn writable_cgroup_belongs_to_the_user_of_the_container() {
+    require!(Need::Root, Need::CgroupV2);
+    let rrun = Runtime::new();
+    let mut bundle = shell(
+        "stat -c %u /sys/fs/cgroup /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids.max; mkdir /sys/fs/cgroup/own",
+    );
+    let mounts = bundle.config["mounts"].as_array_mut().unwrap();
+    mounts.retain(|m| m["type"] != "cgroup");
+    add_mount(
+        &mut bundle,
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}),
+    );
+    let namespaces = bundle.config["linux"]["namespaces"].as_array_mut().unwrap();
+    if !namespaces.iter().any(|n| n["type"] == "cgroup") {
+        namespaces.push(json!({"type": "cgroup"}));
+    }
+    bundle.config["process"]["user"] = json!({"uid": 5, "gid": 5});
+    assert_eq!(rrun.run(&bundle).ok(), "5\n5\n0\n");
 }

@@ -254,6 +254,7 @@ fn launch(plan: &Plan, dir: &Path, fifo: bool, undo: &mut Undo<'_>) -> Result<(i
     drop(began);
     let began = span(Key::Limits);
     cgroup.limit(&plan.cgroup).context("set cgroup limits")?;
+    cgroup.give(&plan.cgroup).context("give the cgroup away")?;
     drop(began);
     if let Some(rdt) = &plan.rdt {
         let _began = span(Key::Rdt);

@@ -31,6 +31,7 @@ mod kill;
 mod memory;
 mod net;
 pub mod oom;
+mod owner;
 mod path;
 mod pids;
 mod plan;

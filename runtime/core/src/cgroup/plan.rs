@@ -55,6 +55,8 @@ pub struct Plan {
     pub devices: Option<Policy>,
     /// The device rules need not be enforced where they cannot be.
     pub(super) lax: bool,
+    /// Whose the v2 cgroup becomes: an id of the host's.
+    pub owner: Option<u32>,
     /// Limits to hold against what is in use (`checkBeforeUpdate`, v2).
     pub(super) check: Option<LinuxMemory>,
 }
@@ -135,6 +137,7 @@ impl Plan {
             writes: Vec::new(),
             devices: None,
             lax: true,
+            owner: None,
             check: None,
         }
     }

@@ -150,6 +150,7 @@ impl Plan {
         if let Some(annotations) = spec.annotations() {
             cgroup.annotate(annotations)?;
         }
+        cgroup.owner = cgroup_owner(&spec, &namespaces, &mounts);
         let sysctls = sysctls(&spec, &namespaces)?;
         let net_devices = crate::netdev::from_spec(&spec, namespaces.has(namespaces::NET))?;
         Ok(Self {
@@ -185,6 +186,29 @@ impl Plan {
             .and_then(oci_spec::runtime::Root::readonly)
             .unwrap_or(false)
     }
+}
+
+/// The user of the process, as the host's id, where the cgroups are mounted writable in a cgroup
+/// namespace of the container's own (runtime-spec, config-linux.md#cgroup-ownership).
+fn cgroup_owner(spec: &Spec, namespaces: &Namespaces, mounts: &[Mount]) -> Option<u32> {
+    let writable = mounts.iter().any(|m| {
+        matches!(m.source, Source::Cgroup { .. })
+            && m.destination == Path::new("/sys/fs/cgroup")
+            && m.attr.set & rrun_sys::mount::attr::RDONLY == 0
+    });
+    if !writable || namespaces.new & namespaces::CGROUP == 0 {
+        return None;
+    }
+    let user = spec.process().as_ref()?.user().uid();
+    if !namespaces.user() {
+        return Some(user).filter(|user| *user != 0);
+    }
+    // Of a namespace that is joined the map is not known.
+    let maps = spec.linux().as_ref()?.uid_mappings().as_ref()?;
+    maps.iter().find_map(|map| {
+        let offset = user.checked_sub(map.container_id())?;
+        (offset < map.size()).then(|| map.host_id().checked_add(offset))?
+    })
 }
 
 /// Takes the mount whose destination is "/" out of the list.
@@ -363,6 +387,27 @@ fn sysctl_namespace(path: &str) -> Option<(i32, &'static str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cgroup_belongs_to_the_user_who_may_write_it() {
+        let owner = |options: &str, namespaces: &str| {
+            let text = format!(
+                r#"{{"ociVersion":"1.0.2","process":{{"user":{{"uid":5,"gid":0}},"cwd":"/"}},
+                "mounts":[{{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup",
+                "options":[{options}]}}],"linux":{{"namespaces":[{namespaces}],"uidMappings":
+                [{{"containerID":0,"hostID":1000,"size":1}},{{"containerID":1,"hostID":2000,"size":9}}]}}}}"#
+            );
+            let spec: Spec = serde_json::from_str(&text).unwrap();
+            let namespaces = Namespaces::from_spec(&spec).unwrap();
+            let mounts = mounts::from_spec(&spec, Path::new("/b")).unwrap();
+            cgroup_owner(&spec, &namespaces, &mounts)
+        };
+        let (cgroup, user) = (r#"{"type":"cgroup"}"#, r#"{"type":"user"}"#);
+        assert_eq!(owner("", cgroup), Some(5));
+        assert_eq!(owner("", &format!("{cgroup},{user}")), Some(2004));
+        assert_eq!(owner("", user), None);
+        assert_eq!(owner("\"ro\"", cgroup), None);
+    }
 
     #[test]
     fn sysctl_names() {
