@@ -1,4 +1,4 @@
-//! Where the linked program begins.
+//! Where the linked program begins, and in which order its functions are.
 #![forbid(unsafe_code)]
 
 use std::env::var;
@@ -7,10 +7,13 @@ use std::env::var;
 /// is compiled without optimization may call functions of libc where none was written.
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=order.ld");
     let is = |name: &str, value: &str| var(name).is_ok_and(|found| found == value);
     let has_static =
         var("CARGO_CFG_TARGET_FEATURE").is_ok_and(|all| all.split(',').any(|f| f == "crt-static"));
     if has_static && is("CARGO_CFG_TARGET_ARCH", "x86_64") && !is("OPT_LEVEL", "0") {
         println!("cargo:rustc-link-arg-bins=-Wl,-e,rrun_entry");
+        let folder = var("CARGO_MANIFEST_DIR").expect("cargo sets it");
+        println!("cargo:rustc-link-arg-bins=-Wl,-T,{folder}/order.ld");
     }
 }

@@ -46,8 +46,18 @@ mod x86_64 {
     unsafe extern "C" fn before_libc(stack: *const usize) {
         // SAFETY: the first word is argc, and that many pointers to C strings follow it.
         let (argc, argv) = unsafe { (*stack, stack.add(1).cast::<*const u8>()) };
-        // SAFETY: see above; index 0 is the program's name.
-        if !(1..argc).any(|index| unsafe { enters_container(*argv.add(index)) }) {
+        let mut index = 1;
+        let enters = loop {
+            if index >= argc {
+                return;
+            }
+            // SAFETY: see above; index 0 is the program's name.
+            if let Some(enters) = unsafe { enters_container(*argv.add(index)) } {
+                break enters;
+            }
+            index += 1;
+        };
+        if !enters {
             return;
         }
         // Not zeroed, for which the compiler might call memset.
@@ -72,23 +82,32 @@ mod x86_64 {
         unsafe { execute_sealed(argv, argv.add(argc + 1)) };
     }
 
-    /// Whether the argument is a command of which a process enters a container: `run`, `exec`,
-    /// `create`, `restore`. That it could be something else that is named so only costs time.
+    /// Whether a process of the command enters a container, as of `run`, `exec`, `create`,
+    /// `restore`; not so where another program takes over, which is looked for beside this one's
+    /// file. `None` for any other word: an option's value, or a command that costs no second start.
     ///
     /// # Safety
     ///
     /// `argument` is one of argv, above which the kernel leaves 8 bytes more.
-    unsafe fn enters_container(argument: *const u8) -> bool {
+    unsafe fn enters_container(argument: *const u8) -> Option<bool> {
         const fn word(name: [u8; 8]) -> u64 {
             u64::from_le_bytes(name)
         }
         // SAFETY: strings of arguments and environment are one block, which ends with the
         // program's path and 8 zero bytes: 8 bytes can be read from the start of each.
         let text = unsafe { argument.cast::<u64>().read_unaligned() };
-        text << 32 == word(*b"\0\0\0\0run\0")
-            || text << 24 == word(*b"\0\0\0exec\0")
-            || text << 8 == word(*b"\0create\0")
+        let (three, four, five, six) = (text << 32, text << 24, text << 16, text << 8);
+        if three == word(*b"\0\0\0\0run\0")
+            || four == word(*b"\0\0\0exec\0")
+            || six == word(*b"\0create\0")
             || text == word(*b"restore\0")
+        {
+            return Some(true);
+        }
+        let other = three == word(*b"\0\0\0\0cri\0")
+            || four == word(*b"\0\0\0pods\0")
+            || five == word(*b"\0\0image\0");
+        other.then_some(false)
     }
 
     /// Returns when it failed.
@@ -171,12 +190,15 @@ mod x86_64 {
                 unsafe { enters_container(padded.as_ptr()) }
             };
             for name in ["run", "exec", "create", "restore"] {
-                assert!(enters(name.as_bytes()), "{name}");
+                assert_eq!(enters(name.as_bytes()), Some(true), "{name}");
+            }
+            for name in ["image", "cri", "pods"] {
+                assert_eq!(enters(name.as_bytes()), Some(false), "{name}");
             }
             for name in [
                 "", "r", "ru", "runs", "runrun", "state", "exec2", "restored", "creat", "kill",
             ] {
-                assert!(!enters(name.as_bytes()), "{name}");
+                assert_eq!(enters(name.as_bytes()), None, "{name}");
             }
         }
 
