@@ -236,85 +236,112 @@ pub fn mount(
         Source::Cgroup { .. } => {
             super::cgroupfs::mount(plan, root, mount, &mut open.used).map(|()| None)
         }
-        Source::Bind {
-            path,
-            recursive,
-            nofollow,
-        } => {
-            let clone = || clone_host(path, *recursive, *nofollow);
-            let tree = match trees.remove(&mount.index) {
-                // In this mount namespace attributes of the host's mounts are locked, as they should be
-                // for a user namespace; the parent's copy is for what may not be opened from here.
-                Some(tree) if mount.idmap.is_none() => clone().unwrap_or(tree),
-                Some(tree) => tree,
-                None => {
-                    let tree = clone()?;
-                    super::map_in_turn(mount, &tree)?;
-                    tree
+        Source::Bind { .. } => bind(plan, root, mount, trees, open).map(|()| None),
+        Source::Filesystem { kind, .. } => match (trees.remove(&mount.index), open.in_dev(mount)) {
+            (None, Some(name)) => in_dev(plan, mount, name, open).map(|()| None),
+            (made, _) => {
+                let tree = filesystem(plan, root, mount, made, &mut open.used)?;
+                if kind == "proc" && mount.destination == Path::new("/proc") {
+                    return Ok(Some(tree));
                 }
-            };
-            if mount.copy_symlink && path::stat(tree.as_fd())?.kind == Kind::Symlink {
-                return copy_symlink(root, path, &mount.destination).map(|()| None);
+                open.put(mount, kind, tree);
+                Ok(None)
             }
-            place(plan, root, mount, &tree)?;
-            open.used.put(tree);
-            Ok(None)
-        }
-        Source::Filesystem { kind, .. } => {
-            let made = trees.remove(&mount.index);
-            if made.is_none()
-                && let Some(name) = open.in_dev(mount)
-            {
-                let tree = make_using(mount, &plan.rootfs, &mut open.used)?;
-                attributes(mount, tree.as_fd(), false)?;
-                let dev = open.dev.as_ref().expect("a mount point was made in it");
-                mount::attach_at(tree.as_fd(), dev.as_fd(), name)?;
-                propagate(mount, tree.as_fd())?;
-                open.used.put(tree);
-                return Ok(None);
-            }
-            let (target, existed) = destination(root, mount, kind)?;
-            let inherited;
-            let mount = if existed && kind == "tmpfs" && mount.data("mode").is_none() {
-                inherited = with_mode(mount, path::stat(target.as_fd())?.mode);
-                &inherited
-            } else {
-                mount
-            };
-            if let Some(tree) = made {
-                // Made by the parent, with its attributes.
-                mount::attach(tree.as_fd(), target.as_fd())?;
-                propagate(mount, tree.as_fd())?;
-                return Ok(None);
-            }
-            let copyup = mount.tmpcopyup && kind == "tmpfs";
-            let tree = if copyup {
-                let set = mount.attr.set & !attr::RDONLY;
-                let writable = MountAttr { set, ..mount.attr };
-                let tree = make_using(
-                    &Mount {
-                        attr: writable,
-                        ..mount.clone()
-                    },
-                    &plan.rootfs,
-                    &mut open.used,
-                )?;
-                super::copyup::copy(target.as_fd(), tree.as_fd()).context("tmpcopyup")?;
-                tree
-            } else {
-                make_using(mount, &plan.rootfs, &mut open.used)?
-            };
-            attributes(mount, tree.as_fd(), copyup)?;
-            mount::attach(tree.as_fd(), target.as_fd())?;
-            propagate(mount, tree.as_fd())?;
-            open.used.put(target);
-            if kind == "proc" && mount.destination == Path::new("/proc") {
-                return Ok(Some(tree));
-            }
-            open.put(mount, kind, tree);
-            Ok(None)
-        }
+        },
     }
+}
+
+fn bind(
+    plan: &Plan,
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    trees: &mut Trees,
+    open: &mut Open,
+) -> Result<()> {
+    let Source::Bind {
+        path,
+        recursive,
+        nofollow,
+    } = &mount.source
+    else {
+        return Ok(());
+    };
+    let clone = || clone_host(path, *recursive, *nofollow);
+    let tree = match trees.remove(&mount.index) {
+        // In this mount namespace attributes of the host's mounts are locked, as they should be
+        // for a user namespace; the parent's copy is for what may not be opened from here.
+        Some(tree) if mount.idmap.is_none() => clone().unwrap_or(tree),
+        Some(tree) => tree,
+        None => {
+            let tree = clone()?;
+            super::map_in_turn(mount, &tree)?;
+            tree
+        }
+    };
+    if mount.copy_symlink && path::stat(tree.as_fd())?.kind == Kind::Symlink {
+        return copy_symlink(root, path, &mount.destination);
+    }
+    place(plan, root, mount, &tree)?;
+    open.used.put(tree);
+    Ok(())
+}
+
+/// A new file system at the mount point `name`, just made in the new /dev.
+fn in_dev(plan: &Plan, mount: &Mount, name: &Path, open: &mut Open) -> Result<()> {
+    let tree = make_using(mount, &plan.rootfs, &mut open.used)?;
+    attributes(mount, tree.as_fd(), false)?;
+    let dev = open.dev.as_ref().expect("a mount point was made in it");
+    mount::attach_at(tree.as_fd(), dev.as_fd(), name)?;
+    propagate(mount, tree.as_fd())?;
+    open.used.put(tree);
+    Ok(())
+}
+
+/// A new file system, or the one that the parent `made`, anywhere else.
+fn filesystem(
+    plan: &Plan,
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    made: Option<OwnedFd>,
+    used: &mut Used,
+) -> Result<OwnedFd> {
+    let kind = match &mount.source {
+        Source::Filesystem { kind, .. } => kind.as_str(),
+        _ => "",
+    };
+    let (target, existed) = destination(root, mount, kind)?;
+    if let Some(tree) = made {
+        // With its attributes.
+        mount::attach(tree.as_fd(), target.as_fd())?;
+        propagate(mount, tree.as_fd())?;
+        return Ok(tree);
+    }
+    let inherited;
+    let mount = if existed && kind == "tmpfs" && mount.data("mode").is_none() {
+        inherited = with_mode(mount, path::stat(target.as_fd())?.mode);
+        &inherited
+    } else {
+        mount
+    };
+    let copyup = mount.tmpcopyup && kind == "tmpfs";
+    let tree = if copyup {
+        let set = mount.attr.set & !attr::RDONLY;
+        let attr = MountAttr { set, ..mount.attr };
+        let writable = Mount {
+            attr,
+            ..mount.clone()
+        };
+        let tree = make_using(&writable, &plan.rootfs, used)?;
+        super::copyup::copy(target.as_fd(), tree.as_fd()).context("tmpcopyup")?;
+        tree
+    } else {
+        make_using(mount, &plan.rootfs, used)?
+    };
+    attributes(mount, tree.as_fd(), copyup)?;
+    mount::attach(tree.as_fd(), target.as_fd())?;
+    propagate(mount, tree.as_fd())?;
+    used.put(target);
+    Ok(tree)
 }
 
 /// Makes the symbolic link `source` of the host at `destination`, where nothing may be yet but the same.
