@@ -222,13 +222,13 @@ fn copy_up(from: &OwnedFd, dir: impl AsFd, name: &[u8]) -> io::Result<()> {
         &file,
         &times((stat.st_mtime as i64, stat.st_mtime_nsec as u32)),
     )?;
-    Ok(())
+    file.sync_all()
 }
 
-/// Waits until every file and directory of a tree is on the disk, and counts them.
-pub(super) fn sync_tree(path: &Path) -> io::Result<crate::Usage> {
+/// Waits until every directory of a tree is on the disk, and counts what is in it. The files
+/// have been synced where they were written.
+pub(super) fn sync_directories(path: &Path) -> io::Result<crate::Usage> {
     let mut directories = vec![path.to_owned()];
-    let mut files = Vec::new();
     let mut seen = std::collections::HashSet::new();
     let mut usage = crate::Usage::default();
     let mut at = 0;
@@ -244,8 +244,7 @@ pub(super) fn sync_tree(path: &Path) -> io::Result<crate::Usage> {
                 continue;
             }
             let stat = statat(&fd, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            let kind = FileType::from_raw_mode(stat.st_mode);
-            if kind == FileType::Directory {
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
                 directories.push(child(&directories[at], name));
                 continue;
             }
@@ -254,13 +253,10 @@ pub(super) fn sync_tree(path: &Path) -> io::Result<crate::Usage> {
             }
             usage.inodes += 1;
             usage.bytes += stat.st_blocks as u64 * 512;
-            if kind == FileType::RegularFile {
-                files.push((at, name.to_owned()));
-            }
         }
         at += 1;
     }
-    sync_all(&directories, &files)?;
+    sync_all(&directories)?;
     Ok(usage)
 }
 
@@ -269,27 +265,15 @@ fn child(dir: &Path, name: &std::ffi::CStr) -> PathBuf {
     dir.join(std::ffi::OsStr::from_bytes(name.to_bytes()))
 }
 
-fn sync_all(directories: &[PathBuf], files: &[(usize, std::ffi::CString)]) -> io::Result<()> {
+fn sync_all(directories: &[PathBuf]) -> io::Result<()> {
     let next = AtomicUsize::new(0);
     let work = || -> io::Result<()> {
-        loop {
-            let i = next.fetch_add(1, Ordering::Relaxed);
-            let fd = if let Some((dir, name)) = files.get(i) {
-                let path = child(&directories[*dir], name);
-                rustix::fs::open(
-                    &path,
-                    OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                    Mode::empty(),
-                )?
-            } else if let Some(dir) = directories.get(i - files.len()) {
-                open_root(dir)?
-            } else {
-                return Ok(());
-            };
-            rustix::fs::fsync(&fd)?;
+        while let Some(dir) = directories.get(next.fetch_add(1, Ordering::Relaxed)) {
+            rustix::fs::fsync(open_root(dir)?)?;
         }
+        Ok(())
     };
-    let threads = SYNC_THREADS.min(files.len() / 8 + 1);
+    let threads = SYNC_THREADS.min(directories.len() / 8 + 1);
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| {

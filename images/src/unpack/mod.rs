@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! chunks ─▶ hash, keep ─▶ inflate ─┬─▶ hash
-//!                                  └─▶ read tar, write files ─▶ finish ─▶ sync
+//!                                  └─▶ read tar, write files ─▶ finish ─▶ sync directories
+//!                                                          └─▶ sync files
 //! ```
 //!
 //! Each arrow is a bounded channel between threads: the layer is never whole in memory.
@@ -13,6 +14,7 @@ mod finish;
 mod path;
 mod pipeline;
 mod stream;
+mod sync;
 mod write;
 
 use std::io::Read;
@@ -81,12 +83,16 @@ impl Written {
     }
 
     /// Does what needs the layers below (topmost first), and waits for the disk.
-    pub fn finish(self, lower: &[PathBuf]) -> Result<Usage> {
+    pub fn finish(mut self, lower: &[PathBuf]) -> Result<Usage> {
+        let files = std::mem::take(&mut self.left.files);
         let refused = |refused: entry::Refused| layer_error(&self.layer, &refused);
         let open = finish::open_root(&self.fs);
         let root = open.map_err(|source| file_error("open", &self.fs, source))?;
         finish::finish(root, self.left, lower, self.mode).map_err(refused)?;
-        finish::sync_tree(&self.fs).map_err(|source| file_error("sync", &self.fs, source))
+        files
+            .finish()
+            .and_then(|()| finish::sync_directories(&self.fs))
+            .map_err(|source| file_error("sync", &self.fs, source))
     }
 }
 

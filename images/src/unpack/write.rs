@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::dirs::Dirs;
 use super::entry::{Entries, Entry, Kind, Refused};
 use super::path::{self, Components, Target};
+use super::sync::Syncer;
 use super::{Limits, Mode as UnpackMode};
 
 /// More extended attributes than any file system keeps on one file.
@@ -41,6 +42,8 @@ pub(super) struct PendingLink {
 pub(super) struct Unfinished {
     pub directories: HashMap<Components, Directory>,
     pub links: Vec<PendingLink>,
+    /// Files on their way to the disk.
+    pub files: Syncer,
 }
 
 /// Writes the entries of one layer below a directory.
@@ -149,7 +152,9 @@ impl<'a> Writer<'a> {
                 .map_err(refuse)?;
             entries.consume(n);
         }
-        self.file_attributes(&file, entry).map_err(refuse)
+        self.file_attributes(&file, entry).map_err(refuse)?;
+        let synced = self.left.files.add(file);
+        synced.map_err(|error| refuse(format!("sync it: {error}")))
     }
 
     fn file_attributes(&self, file: &OwnedFd, entry: &Entry) -> Outcome {
