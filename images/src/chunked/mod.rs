@@ -29,10 +29,15 @@ pub(crate) use toc::Toc;
 use crate::registry::{BlobStream, Remote};
 use crate::{Digest, Error, Layer, Result};
 
-/// Position of the table of contents of zstd:chunked: `offset:length:unpacked length:1`.
-const POSITION: &str = "io.github.containers.zstd-chunked.manifest-position";
+/// What annotations of zstd:chunked start with; the second is that of tools before 2023.
+const PREFIXES: [&str; 2] = [
+    "io.github.containers.zstd-chunked.",
+    "io.containers.zstd-chunked.",
+];
+/// Position of the table of contents: `offset:length:unpacked length:1`.
+const POSITION: &str = "manifest-position";
 /// Digest of those compressed bytes.
-const CHECKSUM: &str = "io.github.containers.zstd-chunked.manifest-checksum";
+const CHECKSUM: &str = "manifest-checksum";
 /// Digest of the unpacked table of contents of eStargz.
 const STARGZ: &str = "containerd.io/snapshot/stargz/toc.digest";
 /// The end of an eStargz blob: an empty gzip member that tells where the table begins.
@@ -58,7 +63,12 @@ pub(crate) enum Place {
 impl Place {
     /// `None` for a layer without a table of contents, or with annotations that make no sense.
     pub fn of(notes: &BTreeMap<String, String>, size: u64) -> Option<Self> {
-        if let (Some(position), Some(digest)) = (notes.get(POSITION), notes.get(CHECKSUM)) {
+        let note = |name: &str| {
+            PREFIXES
+                .iter()
+                .find_map(|prefix| notes.get(&format!("{prefix}{name}")))
+        };
+        if let (Some(position), Some(digest)) = (note(POSITION), note(CHECKSUM)) {
             let numbers: Vec<u64> = position
                 .split(':')
                 .map(str::parse)
@@ -173,11 +183,14 @@ mod tests {
     #[test]
     fn annotations_beyond_the_blob_are_no_place() {
         let digest = Digest::of(b"");
-        let of = |position: &str| {
-            let notes = notes(&[(POSITION, position), (CHECKSUM, digest.as_str())]);
+        let with = |prefix: &str, position: &str| {
+            let (at, of) = (format!("{prefix}{POSITION}"), format!("{prefix}{CHECKSUM}"));
+            let notes = notes(&[(&at, position), (&of, digest.as_str())]);
             Place::of(&notes, 1000)
         };
+        let of = |position: &str| with(PREFIXES[0], position);
         assert!(of("100:50:500:1").is_some());
+        assert_eq!(with(PREFIXES[1], "100:50:500:1"), of("100:50:500:1"));
         for bad in [
             "",
             "1",
