@@ -2,8 +2,8 @@
 
 use super::write::{Rule, Write};
 use super::{cpu, cpuset, hugetlb, io, memory, net, pids, rdma, unified};
-use crate::{Result, warning};
-use oci_spec::runtime::LinuxResources;
+use crate::{Error, Result};
+use oci_spec::runtime::{LinuxBlockIo, LinuxNetwork, LinuxResources};
 
 /// Writes for v1 hierarchies.
 pub fn legacy(resources: &LinuxResources) -> Result<Vec<Write>> {
@@ -38,6 +38,7 @@ pub fn legacy(resources: &LinuxResources) -> Result<Vec<Write>> {
 
 /// Writes for the v2 hierarchy.
 pub fn unified(resources: &LinuxResources) -> Result<Vec<Write>> {
+    refuse_legacy(resources)?;
     let mut writes = Vec::new();
     if let Some(pids) = resources.pids() {
         pids::writes(*pids, &mut writes);
@@ -58,17 +59,56 @@ pub fn unified(resources: &LinuxResources) -> Result<Vec<Write>> {
     if let Some(devices) = resources.rdma() {
         rdma::writes(devices, &mut writes);
     }
-    if resources
-        .network()
-        .as_ref()
-        .is_some_and(|n| n.class_id().is_some_and(|c| c != 0))
-    {
-        warning!("linux.resources.network.classID needs cgroup v1 and is left out");
-    }
     if let Some(map) = resources.unified() {
         unified::writes(map, &mut writes)?;
     }
     Ok(writes)
+}
+
+/// What v1 alone has, and v2 nothing to convert it to, is an error (runtime-spec,
+/// config-linux.md#unified); kernel memory is none, which no kernel limits any more.
+fn refuse_legacy(resources: &LinuxResources) -> Result<()> {
+    let memory = resources.memory().unwrap_or_default();
+    let cpu = resources.cpu().as_ref();
+    let io = resources.block_io().as_ref();
+    let network = resources.network().as_ref();
+    let leaf = |io: &LinuxBlockIo| {
+        let mut devices = io.weight_device().iter().flatten();
+        io.leaf_weight().is_some_and(|w| w != 0)
+            || devices.any(|d| d.leaf_weight().is_some_and(|w| w != 0))
+    };
+    let names = |n: &LinuxNetwork| n.priorities().as_ref().is_some_and(|p| !p.is_empty());
+    let asked = [
+        (
+            "memory.swappiness",
+            memory.swappiness().is_some_and(|s| s != u64::MAX),
+        ),
+        (
+            "memory.disableOOMKiller",
+            memory.disable_oom_killer() == Some(true),
+        ),
+        (
+            "cpu.realtimeRuntime",
+            cpu.is_some_and(|c| c.realtime_runtime().is_some_and(|r| r != 0)),
+        ),
+        (
+            "cpu.realtimePeriod",
+            cpu.is_some_and(|c| c.realtime_period().is_some_and(|p| p != 0)),
+        ),
+        ("blockIO.leafWeight", io.is_some_and(leaf)),
+        (
+            "network.classID",
+            network.is_some_and(|n| n.class_id().is_some_and(|c| c != 0)),
+        ),
+        ("network.priorities", network.is_some_and(names)),
+    ];
+    match asked.iter().find(|(_, asked)| *asked) {
+        Some((name, _)) => {
+            let why = "needs cgroup v1: v2 has nothing of the kind; remove it";
+            Err(Error::config(format!("linux.resources.{name}"), why))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Whether any of the writes needs a controller that a threaded cgroup cannot have.
@@ -142,6 +182,32 @@ mod tests {
                 "hugetlb.2MB.rsvd.max=0",
             ]
         );
+    }
+
+    #[test]
+    fn what_v1_alone_has_is_refused_on_v2() {
+        let refused = |json: &str| {
+            let resources: LinuxResources = serde_json::from_str(json).unwrap();
+            unified(&resources).map_err(|e| e.chain()).unwrap_err()
+        };
+        for (json, field) in [
+            (r#"{"memory":{"swappiness":10}}"#, "memory.swappiness"),
+            (
+                r#"{"memory":{"disableOOMKiller":true}}"#,
+                "memory.disableOOMKiller",
+            ),
+            (r#"{"cpu":{"realtimeRuntime":1}}"#, "cpu.realtimeRuntime"),
+            (r#"{"blockIO":{"leafWeight":10}}"#, "blockIO.leafWeight"),
+            (r#"{"network":{"classID":7}}"#, "network.classID"),
+            (
+                r#"{"network":{"priorities":[{"name":"lo","priority":1}]}}"#,
+                "network.priorities",
+            ),
+        ] {
+            assert!(refused(json).contains(field), "{json}");
+        }
+        let none = r#"{"memory":{"disableOOMKiller":false},"network":{"classID":0}}"#;
+        assert_eq!(names(none, true), Vec::<String>::new());
     }
 
     #[test]
