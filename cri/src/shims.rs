@@ -1,9 +1,9 @@
 //! Shims: starting one, finding it again, and the connections to them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -23,7 +23,12 @@ const START: Duration = Duration::from_secs(30);
 
 /// Connections by container id. A connection that broke is made anew when it is next asked for.
 #[derive(Default)]
-pub struct Shims(Mutex<HashMap<String, Client>>);
+pub struct Shims {
+    clients: Mutex<HashMap<String, Client>>,
+    /// Containers that exist, whose shim this process has ended with everything that it had. Another
+    /// daemon does not know, and lets the shim program clean up once more.
+    ended: Mutex<HashSet<String>>,
+}
 
 impl Shims {
     /// The connection to a container's shim.
@@ -45,8 +50,28 @@ impl Shims {
         self.lock().remove(id);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Client>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Nothing is left of a container's shim.
+    pub fn set_ended(&self, id: &str) {
+        self.ended().insert(id.to_owned());
+    }
+
+    /// Whether there is nothing to end any more.
+    pub fn has_ended(&self, id: &str) -> bool {
+        self.ended().contains(id)
+    }
+
+    /// The container is gone.
+    pub fn remove(&self, id: &str) {
+        self.forget(id);
+        self.ended().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

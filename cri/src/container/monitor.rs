@@ -116,10 +116,13 @@ pub fn exited(record: &mut ContainerRecord, exit: Option<&Exit>) {
 
 /// Deletes the container at the runtime and ends the shim; a shim that is gone is cleaned up after.
 pub async fn end_shim(daemon: &Arc<Daemon>, record: &ContainerRecord) -> Result<()> {
-    if record.shim_address.is_empty() || !daemon.config.bundle_dir(&record.id).exists() {
+    let id = record.id.clone();
+    if record.shim_address.is_empty()
+        || daemon.shims.has_ended(&id)
+        || !daemon.config.bundle_dir(&id).exists()
+    {
         return Ok(());
     }
-    let id = record.id.clone();
     let ended = match daemon.shims.get(&id, &record.shim_address).await {
         Ok(client) => {
             let delete = task::DeleteRequest {
@@ -127,8 +130,10 @@ pub async fn end_shim(daemon: &Arc<Daemon>, record: &ContainerRecord) -> Result<
                 ..Default::default()
             };
             let deleted = match client.delete(&delete).await {
+                Ok(_) => Ok(true),
                 Err(error) if !error.is_not_found() && !error.is_gone() => Err(error),
-                _ => Ok(()),
+                // It may not have come to the end of it.
+                Err(_) => Ok(false),
             };
             let now = task::ShutdownRequest {
                 id: id.clone(),
@@ -138,10 +143,15 @@ pub async fn end_shim(daemon: &Arc<Daemon>, record: &ContainerRecord) -> Result<
             let _ = client.shutdown(&now).await;
             deleted.map_err(anyhow::Error::from)
         }
-        Err(_) => shims::delete(&daemon.config, &daemon.runtime_of(record)?, &id).await,
+        Err(_) => shims::delete(&daemon.config, &daemon.runtime_of(record)?, &id)
+            .await
+            .map(|()| true),
     };
     daemon.shims.forget(&id);
-    ended
+    if ended? {
+        daemon.shims.set_ended(&id);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ async fn signal(daemon: &Daemon, record: &ContainerRecord, signal: u32, all: boo
 /// Ends whatever a container has: its processes, its shim. The caller holds the lock, so nobody
 /// else waits for the exit.
 pub async fn kill(daemon: &Arc<Daemon>, record: &ContainerRecord) -> Result<()> {
-    if record.shim_address.is_empty() {
+    if record.shim_address.is_empty() || daemon.shims.has_ended(&record.id) {
         return Ok(());
     }
     signal(daemon, record, SIGKILL, true).await?;
