@@ -265,6 +265,11 @@ fn an_eviction_waits_for_its_budget() {
             json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
         s.call("POST", &format!("{PODS}/{name}/eviction"), Some(&body))
     };
+    // `kubectl drain --dry-run=server` puts it there.
+    let dry = json!({"metadata": {"name": "a"}, "deleteOptions": {"dryRun": ["All"]}});
+    let (code, _) = s.call("POST", &format!("{PODS}/a/eviction"), Some(&dry));
+    let stays = s.get(&format!("{PODS}/a"));
+    assert!(code == 201 && stays["metadata"]["deletionTimestamp"].is_null());
     assert_eq!(evict("a").0, 201);
     wait(&s, &format!("{budgets}/x"), "none may go", allowed(0));
     let (code, refusal) = evict("b");

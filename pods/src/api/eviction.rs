@@ -69,6 +69,8 @@ impl Api {
     /// Deletes a pod by its `eviction`.
     pub async fn evict(&self, ns: &str, name: &str, eviction: &Value, dry_run: bool) -> Result<()> {
         let body = &eviction["deleteOptions"];
+        // `kubectl drain --dry-run=server` says so here, and not in the query.
+        let dry_run = dry_run || body["dryRun"].as_array().is_some_and(|a| !a.is_empty());
         let options = DeleteOptions {
             grace_period_seconds: body["gracePeriodSeconds"].as_i64(),
             uid: body["preconditions"]["uid"].as_str().map(str::to_owned),
