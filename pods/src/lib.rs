@@ -16,10 +16,12 @@
 )]
 
 pub mod api;
+pub mod backup;
 pub mod cli;
 pub mod controllers;
 pub mod dns;
 pub mod events;
+pub mod ingress;
 pub mod jsonpath;
 pub mod node;
 pub mod proxy;

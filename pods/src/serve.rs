@@ -11,11 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::api::allocate::Cidr;
 use crate::api::auth::Tokens;
 use crate::api::http::tls::Authority;
+use crate::api::node::NodeAgent;
 use crate::api::{Client, Config, bootstrap, http};
 use crate::events::Recorder;
+use crate::proxy::policy::{Gate, Guard};
 use crate::proxy::{NameServer, Own, Proxy};
 use crate::store::Store;
-use crate::{controllers, dns, node, scheduler};
+use crate::{controllers, dns, ingress, node, scheduler};
 
 /// Options of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -55,6 +57,15 @@ pub struct Options {
     /// How many pods this node takes.
     #[arg(long, default_value_t = 110)]
     pub max_pods: u32,
+    /// When less than this is left, pods are evicted; `none` for never.
+    #[arg(
+        long,
+        default_value = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%"
+    )]
+    pub eviction_hard: node::Thresholds,
+    /// Directory of manifests of static pods, with the ConfigMaps and Secrets that they use.
+    #[arg(long)]
+    pub static_pods: Option<PathBuf>,
     /// Name server of pods, may be repeated; without one, the built-in server answers at the tenth
     /// address of the Services.
     #[arg(long)]
@@ -62,6 +73,13 @@ pub struct Options {
     /// Domain of Services.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
+    /// Where Ingresses are served over HTTP, while there is one: a port, an address and a port, or
+    /// none.
+    #[arg(long, default_value = "80")]
+    pub ingress_http: ingress::Port,
+    /// The same over HTTPS.
+    #[arg(long, default_value = "443")]
+    pub ingress_https: ingress::Port,
     /// Say what is done: error, warn, info, debug or trace.
     #[arg(long, default_value = "info")]
     pub log_level: tracing::Level,
@@ -107,6 +125,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         service_cidr: options.service_cidr,
         tokens: Some(Arc::new(tokens)),
         authority: authority.pem().to_owned(),
+        tls: Some(options.root.join("tls")),
     };
     let client = Client::with(store.clone(), config);
     bootstrap::objects(&client)
@@ -115,8 +134,11 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let node_name = node_name(options);
     let events = Recorder::start(client.clone(), "rrun-pods", &node_name);
     let dns = name_server(options, &client).await?;
+    let (guard, gate) = guard(options, &client);
     let agent = node::Agent::new(client.clone(), agent_config(options, &node_name, dns))?;
-    let context = http::Context::new(client.clone(), Some(Arc::new(agent.answers())));
+    let agent = agent.guarded(gate);
+    let answers: Arc<dyn NodeAgent> = Arc::new(agent.answers());
+    let context = http::Context::new(client.clone(), Some(answers.clone()));
     let _unix = http::unix(context.clone(), &options.socket)
         .with_context(|| format!("listening on {}", options.socket.display()))?;
     tracing::info!("serving on unix://{}", options.socket.display());
@@ -128,14 +150,26 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let place = controllers::Place {
         root: std::path::absolute(&options.root)?.join("volumes"),
         node: node_name.clone(),
+        reserved: reserved(options),
     };
-    let mut tasks = controllers::start(&client, &events, &place);
-    tasks.push(tokio::spawn(scheduler::run(client.clone(), events)));
+    let mut tasks = controllers::start(&client, &events, &place, answers);
+    tasks.push(tokio::spawn(scheduler::run(client.clone(), events.clone())));
+    tasks.push(tokio::spawn(agent.evictor(options.eviction_hard).run()));
     tasks.push(tokio::spawn(agent.run()));
+    tasks.extend(guard.map(|g| tokio::spawn(g.run())));
     let own = dns.map(Own::from).into_iter().chain(api).collect();
-    let proxy =
-        (options.service_table != "none").then(|| Proxy::new(&client, &options.service_table, own));
+    let table = &options.service_table;
+    let proxy = (table != "none").then(|| Proxy::new(&client, table, own, &node_name));
     tasks.extend(proxy.clone().map(|p| tokio::spawn(p.run())));
+    let statics = options.static_pods.as_deref();
+    let statics = statics.map(|dir| node::Statics::new(&client, dir, &node_name));
+    tasks.extend(statics.map(|s| tokio::spawn(s.run())));
+    let ports = ingress::Ports {
+        plain: options.ingress_http,
+        tls: options.ingress_https,
+    };
+    let ingresses = ingress::Ingresses::new(&client, &events, ports);
+    tasks.extend(ingresses.map(|i| tokio::spawn(i.run())));
     stop_signal().await?;
     tracing::info!("stopping");
     for task in tasks {
@@ -147,6 +181,24 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(&options.socket);
     store.close();
     Ok(())
+}
+
+/// Ports of the node that are this process's.
+fn reserved(options: &Options) -> Vec<u16> {
+    let Listen(api) = options.listen;
+    let ingress = [options.ingress_http, options.ingress_https];
+    let all = ingress.iter().filter_map(|port| port.0).chain(api);
+    all.map(|address| address.port()).collect()
+}
+
+/// What keeps network policies, where there are tables.
+fn guard(options: &Options, client: &Client) -> (Option<Guard>, Option<Gate>) {
+    if options.service_table == "none" {
+        return (None, None);
+    }
+    let table = format!("{}-policy", options.service_table);
+    let (guard, gate) = Guard::new(client, &table);
+    (Some(guard), Some(gate))
 }
 
 /// Starts the built-in name server, unless pods are told of others.

@@ -3,12 +3,14 @@
 #![forbid(unsafe_code)]
 
 mod bundle;
+mod line;
 mod need;
 mod programs;
 mod registry;
 mod wait;
 
 pub use bundle::{Bundle, busybox_rootfs};
+pub use line::{Line, PATIENCE};
 pub use need::{Need, missing, report_skip};
 pub use programs::{find_program, program};
 pub use registry::Registry;

@@ -297,6 +297,19 @@ impl Client {
         self.api.delete(res, ns, name, options).await
     }
 
+    /// The whole state as the text of a file: see [`crate::backup`].
+    pub async fn backup(&self) -> Result<String> {
+        let why = "this server has no keys to save: it makes no backups";
+        let tls = self.api.config().tls.as_deref();
+        let tls = tls.ok_or_else(|| Status::new(503, "ServiceUnavailable", why))?;
+        let files = crate::backup::files(tls).map_err(Status::internal)?;
+        let snapshot = self.api.snapshot().await?;
+        Ok(crate::backup::encode(&crate::backup::Backup {
+            snapshot,
+            files,
+        }))
+    }
+
     /// The kind that an object's `apiVersion` and `kind` name.
     pub fn kind_of(&self, object: &Value) -> Option<Res> {
         let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);

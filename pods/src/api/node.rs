@@ -101,4 +101,7 @@ pub trait NodeAgent: Send + Sync {
 
     /// What containers and the machine use now.
     fn usage(&self) -> Pending<'_, Usage>;
+
+    /// What containers that failed left, the newest first.
+    fn capsules(&self) -> Pending<'_, Vec<serde_json::Value>>;
 }

@@ -42,6 +42,8 @@ pub struct Config {
     pub tokens: Option<Arc<Tokens>>,
     /// The certificate of the authority, PEM, for pods.
     pub authority: String,
+    /// The directory of keys and certificates, for a backup; without it there is none.
+    pub tls: Option<std::path::PathBuf>,
 }
 
 fn key(res: Res, ns: &str, name: &str) -> Key {
@@ -60,6 +62,12 @@ impl Api {
 
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Everything that survives a restart, at one instant.
+    pub async fn snapshot(&self) -> Result<crate::store::Snapshot> {
+        let taken = self.store.snapshot().await;
+        taken.map_err(|e| Status::internal(format!("store: {e}")))
     }
 
     pub fn resource_version(&self) -> u64 {

@@ -196,6 +196,13 @@ impl Api {
         self.call("GET", path, None).await
     }
 
+    /// GET as text.
+    pub async fn get_text(&self, path: &str) -> anyhow::Result<String> {
+        let body = self.open("GET", path, "*/*", None).await?;
+        let bytes = body.collect().await?.to_bytes();
+        String::from_utf8(bytes.to_vec()).with_context(|| format!("the answer to GET {path}"))
+    }
+
     /// GET as JSON; `None` where there is no such object.
     pub async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
         match self.get(path).await {

@@ -10,7 +10,9 @@ pub fn find(name: &str) -> anyhow::Result<Res> {
     let lower = name.to_lowercase();
     let plain = lower.split('.').next().unwrap_or_default();
     let group = lower.split_once('.').map(|(_, rest)| rest);
-    let found = kinds::ALL.iter().copied().find(|res| {
+    // Of what is measured, only capsules have a name of their own.
+    let own: Res = &kinds::CAPSULE;
+    let found = kinds::ALL.iter().copied().chain([own]).find(|res| {
         let named = res.plural == plain
             || res.singular == plain
             || res.kind.to_lowercase() == plain

@@ -3,6 +3,9 @@
 //! Every command but `serve` is a client of the API, over its unix socket or `--server`.
 
 mod apply;
+mod autoscale;
+mod backup;
+mod capsule;
 mod delete;
 mod describe;
 mod exec;
@@ -10,7 +13,7 @@ mod get;
 mod http;
 mod kinds;
 mod logs;
-mod manifest;
+pub(crate) mod manifest;
 mod output;
 mod port_forward;
 mod rollout;
@@ -70,6 +73,10 @@ enum Command {
     Up(Box<up::Options>),
     /// Remove every workload and Service.
     Down(up::DownOptions),
+    /// Save the whole state in one file, while it is in use.
+    Backup(backup::Options),
+    /// Put a saved state where the next start finds it.
+    Restore(backup::RestoreOptions),
     /// Create or change what manifests say.
     Apply(apply::Options),
     /// List objects, or show some.
@@ -78,6 +85,8 @@ enum Command {
     Describe(describe::Options),
     /// Show the log of a container.
     Logs(logs::Options),
+    /// Show what a container that failed left.
+    Capsule(capsule::Options),
     /// Run a command in a container.
     Exec(exec::Options),
     /// Connect to a running container.
@@ -86,6 +95,8 @@ enum Command {
     Delete(delete::Options),
     /// Set how many replicas run.
     Scale(scale::Options),
+    /// Let the number of replicas follow what their pods use.
+    Autoscale(autoscale::Options),
     /// Set an image of a Deployment, ReplicaSet or Pod.
     #[command(subcommand)]
     Set(set::Command),
@@ -108,6 +119,9 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Serve(mut options) => {
             options.socket = program.global.socket;
             serve::run(&options).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Restore(options) => {
+            backup::restore(&options, &program.global.socket).map(|()| ExitCode::SUCCESS)
         }
         Command::Up(options) => {
             up::run(*options, &program.global.socket).map(|()| ExitCode::SUCCESS)
@@ -133,16 +147,21 @@ fn client(global: Global, command: Command) -> anyhow::Result<ExitCode> {
 
 async fn dispatch(api: &Api, namespace: &str, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(_) | Command::Up(_) => unreachable!("served by the caller"),
+        Command::Serve(_) | Command::Up(_) | Command::Restore(_) => {
+            unreachable!("served by the caller")
+        }
+        Command::Backup(options) => backup::run(api, &options).await,
         Command::Down(options) => up::down(api, &options).await,
         Command::Exec(options) => return exec::exec(api, namespace, options).await,
         Command::Attach(options) => return exec::attach(api, namespace, options).await,
         Command::Apply(options) => apply::run(api, namespace, &options).await,
         Command::Get(options) => get::run(api, namespace, &options).await,
         Command::Describe(options) => describe::run(api, namespace, &options).await,
+        Command::Capsule(options) => capsule::run(api, namespace, &options).await,
         Command::Logs(options) => logs::run(api, namespace, &options).await,
         Command::Delete(options) => delete::run(api, namespace, &options).await,
         Command::Scale(options) => scale::run(api, namespace, &options).await,
+        Command::Autoscale(options) => autoscale::run(api, namespace, &options).await,
         Command::Set(command) => set::run(api, namespace, &command).await,
         Command::Rollout(command) => rollout::run(api, namespace, &command).await,
         Command::PortForward(options) => port_forward::run(api, namespace, &options).await,

@@ -4,6 +4,8 @@
 //! it out. Changes only wake: every look reads the world anew, so that a lost or repeated wake-up
 //! harms nothing, and a world that is as it should be is not written to.
 
+pub mod autoscaler;
+mod autoscaler_run;
 pub mod cronjob;
 mod cronjob_run;
 pub mod daemonset;
@@ -20,6 +22,8 @@ pub mod gc;
 mod gc_run;
 pub mod job;
 mod job_run;
+pub mod loadbalancer;
+mod loadbalancer_run;
 mod namespaces;
 pub mod objects;
 mod pods;
@@ -33,16 +37,28 @@ mod statefulset_run;
 pub mod volumes;
 mod volumes_run;
 
+use std::sync::Arc;
+
 use replicaset_run::{OfControllers, OfSets, ReplicaSets};
 use tokio::task::JoinHandle;
 pub use volumes_run::Place;
 
 use crate::api::Client;
+use crate::api::node::NodeAgent;
 use crate::events::Recorder;
 
 /// Starts every controller.
-pub fn start(client: &Client, events: &Recorder, place: &Place) -> Vec<JoinHandle<()>> {
+pub fn start(
+    client: &Client,
+    events: &Recorder,
+    place: &Place,
+    node: Arc<dyn NodeAgent>,
+) -> Vec<JoinHandle<()>> {
     vec![
+        drive::spawn(
+            client,
+            autoscaler_run::Autoscalers::new(client, events, node),
+        ),
         drive::spawn(client, ReplicaSets::<OfSets>::new(client, events)),
         drive::spawn(client, ReplicaSets::<OfControllers>::new(client, events)),
         drive::spawn(client, deployment_run::Deployments::new(client, events)),
@@ -54,6 +70,10 @@ pub fn start(client: &Client, events: &Recorder, place: &Place) -> Vec<JoinHandl
         drive::spawn(client, daemonset_run::DaemonSets::new(client, events)),
         drive::spawn(client, volumes_run::Claims::new(client, events, place)),
         drive::spawn(client, volumes_run::Volumes::new(client, events, place)),
+        drive::spawn(
+            client,
+            loadbalancer_run::LoadBalancers::new(client, events, &place.reserved),
+        ),
         drive::spawn(client, disruption::Disruption::new(client)),
         drive::spawn(client, job_run::Jobs::new(client, events)),
         drive::spawn(client, cronjob_run::CronJobs::new(client, events)),

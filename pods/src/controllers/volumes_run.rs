@@ -24,6 +24,8 @@ pub struct Place {
     pub root: PathBuf,
     /// Name of this node.
     pub node: String,
+    /// Ports of the node that no Service may have.
+    pub reserved: Vec<u16>,
 }
 
 /// Binds claims, and makes volumes for them.

@@ -11,6 +11,8 @@ use tokio::task::JoinSet;
 
 use super::cri::Cri;
 use super::dirs::Dirs;
+use super::eviction::{Evictions, Evictor, Parts, Thresholds};
+use super::history::History;
 use super::images::Images;
 use super::names::{POD_NAME, POD_NAMESPACE, POD_UID};
 use super::node_object::{self, NodeFacts};
@@ -21,6 +23,7 @@ use super::watch_file::Appearance;
 use super::worker::{Key, Wake, Worker};
 use crate::api::{Client, WatchEvent, kinds};
 use crate::events::Recorder;
+use crate::proxy::policy::Gate;
 use crate::store::{Object, Selector};
 
 /// Pauses between tries to reach the runtime, where nothing tells of its socket.
@@ -89,9 +92,13 @@ impl Agent {
         }
         let node = NodeFacts::gather(config.max_pods)?;
         let client = client.named("node-agent");
+        let dirs = Dirs::new(&config.root, config.log_dir.as_deref());
         let shared = Shared {
+            capsules: dirs.capsules(),
+            evictions: Evictions::default(),
+            history: History::default(),
             cri: Cri::new(&config.cri_socket)?,
-            dirs: Dirs::new(&config.root, config.log_dir.as_deref()),
+            dirs,
             events: Recorder::start(client.clone(), "kubelet", &config.node_name),
             client,
             images: Images::default(),
@@ -103,6 +110,7 @@ impl Agent {
             host_ip: node.address.clone(),
             allocatable: node.allocatable(),
             runtime_handler: String::new(),
+            gate: None,
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -112,6 +120,28 @@ impl Agent {
             tasks: JoinSet::new(),
             seen: HashMap::new(),
         })
+    }
+
+    /// No container starts before its pod's network policies hold.
+    #[must_use]
+    pub fn guarded(mut self, gate: Option<Gate>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.gate = gate;
+        }
+        self
+    }
+
+    /// What evicts this agent's pods when less than this is left.
+    pub fn evictor(&self, thresholds: Thresholds) -> Evictor {
+        let parts = Parts {
+            client: self.shared.client.clone(),
+            cri: self.shared.cri.clone(),
+            events: self.shared.events.clone(),
+            node: self.config.node_name.clone(),
+            root: self.config.root.clone(),
+            evictions: self.shared.evictions.clone(),
+        };
+        Evictor::new(parts, thresholds)
     }
 
     /// What answers to the API are made of.
@@ -155,6 +185,8 @@ impl Agent {
         self.tidy_files();
         let (sender, mut runtime) = mpsc::channel(256);
         let listener = tokio::spawn(listen(self.shared.cri.clone(), sender));
+        let history = self.shared.history.clone().run(self.shared.cri.clone());
+        let history = tokio::spawn(history);
         loop {
             tokio::select! {
                 event = pods.next() => match event {
@@ -168,6 +200,7 @@ impl Agent {
             }
         }
         listener.abort();
+        history.abort();
     }
 
     fn pod_event(&mut self, event: &WatchEvent) {

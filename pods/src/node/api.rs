@@ -9,6 +9,7 @@ use rrun_cri_api::v1 as cri;
 use tokio::sync::mpsc;
 
 use super::agent::Agent;
+use super::capsule::Capsules;
 use super::cri::Cri;
 use super::dirs::Dirs;
 use super::logs::{self, Reader};
@@ -31,6 +32,7 @@ pub struct Answers {
     cri: Cri,
     dirs: Dirs,
     reading: Arc<Mutex<Option<usage::Reading>>>,
+    capsules: Capsules,
 }
 
 impl Agent {
@@ -38,6 +40,7 @@ impl Agent {
     pub fn answers(&self) -> Answers {
         let (client, cri, dirs) = self.parts();
         Answers {
+            capsules: dirs.capsules(),
             client,
             cri,
             dirs,
@@ -358,6 +361,14 @@ impl NodeAgent for Answers {
         Box::pin(async move {
             let measured = usage::usage(&self.cri, &self.reading).await;
             measured.map_err(|s| unavailable(&s))
+        })
+    }
+
+    fn capsules(&self) -> Pending<'_, Vec<serde_json::Value>> {
+        let capsules = self.capsules.clone();
+        Box::pin(async move {
+            let read = tokio::task::spawn_blocking(move || capsules.all()).await;
+            read.map_err(Status::internal)
         })
     }
 }

@@ -160,6 +160,16 @@ impl Cri {
         }
     }
 
+    /// What the runtime tells of a container beside its status, in a form of its own.
+    pub async fn container_info(&self, id: &str) -> Result<String> {
+        let request = short(cri::ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: true,
+        });
+        let mut answer = self.runtime().container_status(request).await?.into_inner();
+        Ok(answer.info.remove("info").unwrap_or_default())
+    }
+
     /// Stops a container, killing it after `grace` seconds.
     pub async fn stop(&self, id: &str, grace: i64) -> Result<()> {
         let request = cri::StopContainerRequest {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
+use super::capsule::Capsules;
 use super::names;
 
 /// The node agent's directories.
@@ -47,6 +48,11 @@ impl Dirs {
     pub fn message(&self, uid: &str, container: &str, restarts: u32) -> PathBuf {
         let dir = self.pod(uid).join("containers").join(container);
         dir.join(restarts.to_string())
+    }
+
+    /// What containers that failed left.
+    pub fn capsules(&self) -> Capsules {
+        Capsules::new(&self.root)
     }
 
     /// All logs.

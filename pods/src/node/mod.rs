@@ -15,14 +15,17 @@
 mod agent;
 mod api;
 mod backoff;
+mod capsule;
 mod conditions;
 mod container;
 mod cri;
 mod dirs;
 mod env;
+mod eviction;
 mod exec;
 mod exec_grpc;
 mod exec_http;
+mod history;
 mod hooks;
 mod images;
 mod memory;
@@ -36,6 +39,7 @@ mod runtime;
 mod sandbox;
 mod security;
 mod sources;
+mod statics;
 mod status;
 mod termination;
 mod usage;
@@ -49,6 +53,8 @@ pub use agent::{Agent, Config};
 pub use api::Answers;
 pub use cri::Cri;
 pub use dirs::Dirs;
+pub use eviction::{Evictor, Thresholds};
+pub use statics::Statics;
 
 use jiff::Timestamp;
 

@@ -221,8 +221,8 @@ fn status(
             {"type": "Hostname", "address": facts.hostname},
         ],
         "conditions": [
-            condition(stored, "MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-            condition(stored, "DiskPressure", "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            pressure(stored, "MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            pressure(stored, "DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
             condition(stored, "PIDPressure", "False", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
             condition(stored, "Ready", ready.0, ready.1, &ready.2),
         ],
@@ -240,6 +240,17 @@ fn status(
             "architecture": arch(),
         },
     })
+}
+
+/// A pressure as the evictor told it last; none where it told nothing yet.
+fn pressure(stored: &Value, kind: &str, reason: &str, message: &str) -> Value {
+    let all = stored["conditions"].as_array();
+    let told = all
+        .into_iter()
+        .flatten()
+        .find(|c| c["type"] == kind && c["status"] == "True");
+    told.cloned()
+        .unwrap_or_else(|| condition(stored, kind, "False", reason, message))
 }
 
 /// A condition whose times stay while it does not turn: nothing is written while nothing changes.

@@ -1,14 +1,18 @@
 //! The steps that bring a sandbox or a container to life.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, ObjectReference, Pod, Secret, Service};
 use rrun_cri_api::v1 as cri;
 
+use super::capsule::Capsules;
 use super::cri::Cri;
 use super::dirs::Dirs;
+use super::eviction::Evictions;
 use super::exec::Place;
+use super::history::History;
 use super::images::{Found, Images};
 use super::memory::{Failure, every_container};
 use super::sandbox::Dns;
@@ -17,8 +21,12 @@ use super::{container, env, hooks, names, sandbox, volumes};
 use crate::api::Client;
 use crate::api::auth::token::Bound;
 use crate::events::Recorder;
+use crate::proxy::policy::Gate;
 use crate::resources::Resources;
 use crate::store::Selector;
+
+/// A pod whose network policies are not loaded by then is tried again later.
+const LONGEST_GUARD: Duration = Duration::from_secs(20);
 
 /// What every worker shares.
 pub struct Shared {
@@ -40,6 +48,14 @@ pub struct Shared {
     pub allocatable: Resources,
     /// Handler for pods that name none.
     pub runtime_handler: String,
+    /// Pods that are to go, and why.
+    pub evictions: Evictions,
+    /// What containers that failed left.
+    pub capsules: Capsules,
+    /// What containers used lately.
+    pub history: History,
+    /// Where a pod waits for its network policies.
+    pub gate: Option<Gate>,
 }
 
 /// The API as a source of ConfigMaps and Secrets.
@@ -200,7 +216,10 @@ impl Shared {
             .map_err(|(reason, message)| failure(reason, message))?;
         check_user(&pod, &container, &image)
             .map_err(|why| failure("CreateContainerConfigError", why))?;
+        self.image_volumes(&pod, &container, &sandbox_config, &note)
+            .await?;
         let ips = self.addresses(&pod, &sandbox_id).await?;
+        self.guarded(&pod, &ips).await?;
         let mut prepared = self
             .config(&pod, &container, restarts, &image, &ips)
             .map_err(|why| failure("CreateContainerConfigError", why))?;
@@ -335,6 +354,51 @@ impl Shared {
         // It runs without what its hook was to do: it is to start anew.
         let _ = self.cri.stop(&id, grace).await;
         Err(failure("PostStartHookError", why))
+    }
+
+    /// Pulls the images that are mounted as volumes.
+    async fn image_volumes(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        sandbox: &cri::PodSandboxConfig,
+        note: &(dyn Fn(&str, String) + Send + Sync),
+    ) -> Result<(), Failure> {
+        let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref());
+        for volume in volumes.unwrap_or_default() {
+            let mut mounts = container.volume_mounts.iter().flatten();
+            let Some(image) = volume
+                .image
+                .as_ref()
+                .filter(|_| mounts.any(|m| m.name == volume.name))
+            else {
+                continue;
+            };
+            let wanted = Container {
+                name: container.name.clone(),
+                image: image.reference.clone(),
+                image_pull_policy: image.pull_policy.clone(),
+                ..Container::default()
+            };
+            let sources = self.sources(pod);
+            let found = self
+                .images
+                .ensure(&self.cri, pod, &wanted, &sources, sandbox, note)
+                .await;
+            found.map_err(|(reason, message)| failure(reason, message))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the network policies of the pod's addresses hold.
+    async fn guarded(&self, pod: &Pod, ips: &[String]) -> Result<(), Failure> {
+        let host = pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
+        let Some(gate) = self.gate.as_ref().filter(|_| !host) else {
+            return Ok(());
+        };
+        let ips = ips.iter().filter_map(|ip| ip.parse().ok()).collect();
+        let passed = gate.pass(names::uid(pod), ips, LONGEST_GUARD).await;
+        passed.map_err(|why| failure("NetworkPolicyNotReady", why))
     }
 
     async fn addresses(&self, pod: &Pod, sandbox: &str) -> Result<Vec<String>, Failure> {

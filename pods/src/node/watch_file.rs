@@ -22,6 +22,21 @@ impl Watched {
         })
     }
 
+    /// Watches what is made, written, moved or removed in a directory from now on.
+    pub fn directory(path: &Path) -> io::Result<Self> {
+        let fd = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
+        let flags = WatchFlags::CLOSE_WRITE
+            | WatchFlags::MOVED_TO
+            | WatchFlags::MOVED_FROM
+            | WatchFlags::DELETE
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::ONLYDIR;
+        inotify::add_watch(&fd, path, flags)?;
+        Ok(Self {
+            events: pipe::Receiver::from_owned_fd_unchecked(fd)?,
+        })
+    }
+
     /// Waits for the next change. Cancel safe.
     pub async fn changed(&mut self) -> io::Result<()> {
         next(&self.events).await

@@ -11,7 +11,12 @@
 //! ```
 
 mod plan;
+pub mod policy;
 mod run;
+mod script;
+#[cfg(test)]
+mod tests;
 
-pub use plan::{Backend, NameServer, Own, Port, plan, ports, script};
+pub use plan::{Backend, NameServer, Own, Port, backends, plan, ports};
 pub use run::Proxy;
+pub use script::script;

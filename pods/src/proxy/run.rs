@@ -21,16 +21,18 @@ pub struct Proxy {
     client: Client,
     table: String,
     own: Vec<Own>,
+    node: String,
 }
 
 impl Proxy {
     /// A proxy that owns the table `inet <table>`, and leads to what this process answers
     /// itself.
-    pub fn new(client: &Client, table: &str, own: Vec<Own>) -> Self {
+    pub fn new(client: &Client, table: &str, own: Vec<Own>, node: &str) -> Self {
         Self {
             client: client.clone(),
             table: table.to_owned(),
             own,
+            node: node.to_owned(),
         }
     }
 
@@ -82,7 +84,7 @@ impl Proxy {
         let all = Selector::all();
         let services = self.client.list_as("", &all)?;
         let slices = self.client.list_as("", &all)?;
-        Ok(plan(&self.table, &services, &slices, &self.own))
+        Ok(plan(&self.table, &services, &slices, &self.own, &self.node))
     }
 
     async fn load(&self, text: Option<&str>) -> anyhow::Result<()> {
@@ -94,11 +96,7 @@ impl Proxy {
 
     /// Removes the table. No table is fine.
     pub async fn remove(&self) -> anyhow::Result<()> {
-        let table = &self.table;
-        nft(&format!(
-            "add table inet {table}\ndelete table inet {table}\n"
-        ))
-        .await
+        remove(&self.table).await
     }
 
     /// On a clean end: the table goes where no Service of anybody's is left to keep up.
@@ -119,7 +117,16 @@ impl Proxy {
     }
 }
 
-async fn nft(text: &str) -> anyhow::Result<()> {
+/// Removes a table. No table is fine.
+pub(super) async fn remove(table: &str) -> anyhow::Result<()> {
+    nft(&format!(
+        "add table inet {table}\ndelete table inet {table}\n"
+    ))
+    .await
+}
+
+/// Loads a text in one transaction.
+pub(super) async fn nft(text: &str) -> anyhow::Result<()> {
     let mut child = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())

@@ -4,6 +4,7 @@
 //! index, gives each the next resource version, commits them in one database transaction (one fsync
 //! for all), and only then shows them to readers and watchers. Readers never wait for the disk.
 
+mod backup;
 #[cfg(test)]
 mod crash;
 mod disk;
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+pub use backup::{Snapshot, restore_into};
 pub use disk::Error as DiskError;
 pub use object::Object;
 pub use selector::Selector;
@@ -202,7 +204,7 @@ impl Store {
     pub async fn write(&self, write: Write) -> Result<Arc<Object>, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.writes
-            .send(writer::Request { write, reply })
+            .send(writer::Request::Write(write, reply))
             .map_err(|_| WriteError::Closed)?;
         answer.await.map_err(|_| WriteError::Closed)?
     }
@@ -210,7 +212,7 @@ impl Store {
     /// Ends the writer once everything queued is done. Later writes get [`WriteError::Closed`].
     pub fn close(self) {
         let Self { writes, thread, .. } = self;
-        let _ = writes.send(writer::Request::stop());
+        let _ = writes.send(writer::Request::Stop);
         if let Some(t) = thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = t.join();
         }

@@ -9,34 +9,20 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::disk::{Disk, Record};
-use super::{Event, Expect, Key, Object, Shared, Write, WriteError};
+use super::{Event, Expect, Key, Object, Shared, Snapshot, Write, WriteError};
 
 /// Writes that share one transaction, at most.
 const MAX_BATCH: usize = 512;
 
-pub(super) struct Request {
-    pub write: Write,
-    pub reply: oneshot::Sender<Result<Arc<Object>, WriteError>>,
-}
+type Reply = oneshot::Sender<Result<Arc<Object>, WriteError>>;
 
-impl Request {
+pub(super) enum Request {
+    /// A change.
+    Write(Write, Reply),
+    /// Everything on disk, after the changes before it.
+    Snapshot(oneshot::Sender<Result<Snapshot, WriteError>>),
     /// Ends the thread.
-    pub fn stop() -> Self {
-        let write = Write {
-            key: Key::new("", "", ""),
-            expect: Expect::Absent,
-            value: None,
-            durable: false,
-        };
-        Self {
-            write,
-            reply: oneshot::channel().0,
-        }
-    }
-
-    fn is_stop(&self) -> bool {
-        self.write.key.resource.is_empty()
-    }
+    Stop,
 }
 
 pub(super) fn spawn(
@@ -72,31 +58,48 @@ struct Accepted {
     key: Key,
     event: Event,
     durable: bool,
-    reply: oneshot::Sender<Result<Arc<Object>, WriteError>>,
+    reply: Reply,
 }
 
 impl Writer {
     fn run(mut self, requests: &mpsc::Receiver<Request>) {
         while let Ok(first) = requests.recv() {
-            let mut batch = vec![first];
-            while batch.len() < MAX_BATCH {
-                let Ok(next) = requests.try_recv() else { break };
-                batch.push(next);
+            let (mut batch, mut other, mut next) = (Vec::new(), None, Some(first));
+            while let Some(request) = next {
+                match request {
+                    Request::Write(write, reply) => batch.push((write, reply)),
+                    request => {
+                        other = Some(request);
+                        break;
+                    }
+                }
+                let room = batch.len() < MAX_BATCH;
+                next = room.then(|| requests.try_recv().ok()).flatten();
             }
-            let stop = batch.iter().position(Request::is_stop);
-            batch.truncate(stop.unwrap_or(batch.len()));
             self.commit(batch);
-            if stop.is_some() {
-                return;
+            match other {
+                Some(Request::Snapshot(reply)) => drop(reply.send(self.snapshot())),
+                Some(Request::Stop) => return,
+                _ => {}
             }
         }
     }
 
-    fn commit(&mut self, batch: Vec<Request>) {
+    fn snapshot(&mut self) -> Result<Snapshot, WriteError> {
+        let failed = |e| WriteError::Disk(Arc::new(e));
+        let (stored, _) = self.disk.load().map_err(failed)?;
+        let objects = stored.into_iter().map(|(key, o)| (key, o.json().to_vec()));
+        Ok(Snapshot {
+            version: self.shared.published.load(Ordering::Relaxed),
+            objects: objects.collect(),
+        })
+    }
+
+    fn commit(&mut self, batch: Vec<(Write, Reply)>) {
         let mut rv = self.shared.published.load(Ordering::Relaxed);
         let mut pending: HashMap<Key, Option<Arc<Object>>> = HashMap::new();
         let mut accepted = Vec::with_capacity(batch.len());
-        for Request { write, reply } in batch {
+        for (write, reply) in batch {
             let before = match pending.get(&write.key) {
                 Some(state) => state.clone(),
                 None => self.shared.shard(&write.key.resource).get(&write.key.path),

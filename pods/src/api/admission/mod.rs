@@ -5,6 +5,7 @@
 //! all `check`. Both are pure reads of the store; [`guarded`] says which writes are made one at a
 //! time, so that what `check` saw is still so when the object is written.
 
+mod default_ingress_class;
 mod default_storage_class;
 mod limit_ranger;
 mod priority;
@@ -60,6 +61,7 @@ const PLUGINS: &[Plugin] = &[
     limit_ranger::PLUGIN,
     priority::PLUGIN,
     default_storage_class::PLUGIN,
+    default_ingress_class::PLUGIN,
     resource_quota::PLUGIN,
 ];
 

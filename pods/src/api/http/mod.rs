@@ -3,6 +3,7 @@
 mod accept;
 mod authn;
 mod body;
+mod capsules;
 mod discovery;
 mod listen;
 mod metrics;
@@ -21,12 +22,12 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::{HeaderMap, Method, Request};
 
-use super::Client;
 use super::auth::User;
 use super::node::NodeAgent;
 use super::podparts;
 use super::resource::Asker;
 use super::status::{Result, Status};
+use super::{Client, kinds};
 use body::Answer;
 pub(crate) use discovery::KUBERNETES;
 use query::Query;
@@ -122,6 +123,7 @@ async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<A
         Route::OpenApi2 => Ok(discovery::openapi2(cx, &accept)),
         Route::OpenApi3(path) => discovery::openapi3(cx, &path),
         Route::OpenId(keys) => openid(cx, keys),
+        Route::Backup => Ok(body::text(200, cx.client.backup().await?)),
         Route::Metrics => Ok(prometheus::metrics(cx)),
     }
 }
@@ -163,7 +165,9 @@ async fn resource(
     }
     if target.res.measured {
         let read = matches!(method, Method::GET | Method::HEAD) && target.sub.is_empty();
-        return if read {
+        return if read && *target.res == kinds::CAPSULE {
+            capsules::get(cx, &target, &query, accept).await
+        } else if read {
             metrics::get(cx, &target, &query).await
         } else {
             Err(not_allowed())

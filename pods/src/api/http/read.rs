@@ -77,7 +77,7 @@ pub(super) fn list(cx: &Context, t: &Target, query: &Query, accept: &str) -> Res
     ))
 }
 
-fn full(res: Res, objects: &[&Object], meta: &str) -> Vec<u8> {
+pub(super) fn full(res: Res, objects: &[&Object], meta: &str) -> Vec<u8> {
     let size: usize = objects.iter().map(|o| o.json().len() + 1).sum();
     let mut out = Vec::with_capacity(size + 160);
     let head = format!(

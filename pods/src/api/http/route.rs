@@ -27,6 +27,8 @@ pub(crate) enum Route {
     OpenId(bool),
     /// `/metrics`.
     Metrics,
+    /// `/backup`.
+    Backup,
     /// `/`.
     Root,
 }
@@ -62,6 +64,7 @@ pub(crate) fn parse(path: &str, find: Find<'_>) -> Option<Route> {
         ["healthz" | "livez" | "readyz", ..] => Some(Route::Health),
         [".well-known", "openid-configuration"] => Some(Route::OpenId(false)),
         ["openid", "v1", "jwks"] => Some(Route::OpenId(true)),
+        ["backup"] => Some(Route::Backup),
         ["metrics"] => Some(Route::Metrics),
         ["openapi", "v2"] => Some(Route::OpenApi2),
         ["openapi", "v3", rest @ ..] => Some(Route::OpenApi3(rest.join("/"))),

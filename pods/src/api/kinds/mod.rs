@@ -3,6 +3,7 @@
 //! Everything else (paths, discovery, OpenAPI, tables, selectors, garbage collection, the commands)
 //! follows from the row. The shape of a kind is in `pods/schema/types.txt`.
 
+mod capsule;
 mod clusterrole;
 mod clusterrolebinding;
 mod configmap;
@@ -14,11 +15,15 @@ mod deployment;
 mod endpoints;
 mod endpointslice;
 mod event;
+mod horizontalpodautoscaler;
+mod ingress;
+mod ingressclass;
 mod job;
 mod lease;
 mod limitrange;
 mod metrics;
 mod namespace;
+mod networkpolicy;
 mod node;
 mod persistentvolume;
 mod persistentvolumeclaim;
@@ -41,6 +46,7 @@ mod workload;
 
 pub use customresourcedefinition::CLEANUP;
 pub use job::duration as job_duration;
+pub use capsule::CAPSULE;
 pub use metrics::{NODE_METRICS, POD_METRICS};
 pub use reviews::{
     LOCAL_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW,
@@ -100,6 +106,10 @@ kinds! {
     clusterrole::CLUSTER_ROLE: api::rbac::v1::ClusterRole,
     clusterrolebinding::CLUSTER_ROLE_BINDING: api::rbac::v1::ClusterRoleBinding,
     customresourcedefinition::CUSTOM_RESOURCE_DEFINITION: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    networkpolicy::NETWORK_POLICY: api::networking::v1::NetworkPolicy,
+    ingress::INGRESS: api::networking::v1::Ingress,
+    ingressclass::INGRESS_CLASS: api::networking::v1::IngressClass,
+    horizontalpodautoscaler::HORIZONTAL_POD_AUTOSCALER: api::autoscaling::v2::HorizontalPodAutoscaler,
 }
 
 /// Kinds that are asked and not kept.
@@ -113,7 +123,7 @@ pub static REVIEWS: &[Res] = &[
 ];
 
 /// Kinds that are measured and not kept.
-pub static MEASURED: &[Res] = &[&NODE_METRICS, &POD_METRICS];
+pub static MEASURED: &[Res] = &[&NODE_METRICS, &POD_METRICS, &CAPSULE];
 
 /// Everything that has a path.
 pub fn served() -> impl Iterator<Item = Res> {

@@ -7,11 +7,12 @@
 //! ```
 
 mod act;
+mod capsules;
 mod end;
 mod results;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -74,6 +75,8 @@ pub struct Worker {
     probers: Probers,
     reports: mpsc::UnboundedReceiver<Report>,
     volumes_due: bool,
+    /// Containers that a capsule was made of.
+    kept: HashSet<String>,
     /// When a token of its volumes is to be replaced.
     tokens_until: Option<tokio::time::Instant>,
     runtime_name: String,
@@ -98,7 +101,7 @@ enum Aim {
     /// It runs.
     Run,
     /// It has ended, and stays for people to look at.
-    End(Option<(&'static str, &'static str)>),
+    End(Option<(&'static str, String)>),
     /// It goes, and nothing of it is left.
     Go,
 }
@@ -118,6 +121,7 @@ impl Worker {
             probers: Probers::new(sender),
             reports,
             volumes_due: false,
+            kept: HashSet::new(),
             tokens_until: None,
             runtime_name: String::new(),
             rest: None,
@@ -199,6 +203,7 @@ impl Worker {
             self.runtime_name = self.shared.cri.name().await;
         }
         self.memory.notice(&self.pod, &runtime);
+        self.keep_capsules(&runtime);
         let now = Timestamp::now();
         let mut plan = plan(&self.pod, &runtime, &self.memory, now);
         let aim = self.aim(exists, &plan);
@@ -215,7 +220,7 @@ impl Worker {
             }
         }
         let ending = match &aim {
-            Aim::End(reason) => *reason,
+            Aim::End(Some((reason, message))) => Some((*reason, message.as_str())),
             _ => None,
         };
         let status = self.status(&runtime, ending, now);
@@ -265,6 +270,9 @@ impl Worker {
         if !exists || pod.metadata.deletion_timestamp.is_some() {
             return Aim::Go;
         }
+        if let Some(why) = self.evicted() {
+            return Aim::End(Some(("Evicted", why)));
+        }
         if !plan.ended {
             return Aim::Run;
         }
@@ -275,9 +283,19 @@ impl Worker {
             .is_some_and(|at| Timestamp::now() >= at);
         if late && !super::plan::phase_is_final(pod) {
             let message = "Pod was active on the node longer than the specified deadline";
-            return Aim::End(Some(("DeadlineExceeded", message)));
+            return Aim::End(Some(("DeadlineExceeded", message.to_owned())));
         }
         Aim::End(None)
+    }
+
+    /// Why the pod is evicted, where it has not ended yet.
+    fn evicted(&self) -> Option<String> {
+        if super::plan::phase_is_final(&self.pod) {
+            return None;
+        }
+        let all = &self.shared.evictions;
+        let all = all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&self.key.uid).cloned()
     }
 
     /// The status that the pod should have.

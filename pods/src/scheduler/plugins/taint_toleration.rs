@@ -21,6 +21,11 @@ pub(super) const SCORE: Score = Score {
 /// Whether one of the pod's tolerations covers `taint`.
 pub fn tolerates(pod: &Pod, taint: &Taint) -> bool {
     let spec = pod.spec.as_ref();
+    // As admission gives every pod that asks for something a toleration of it.
+    let copes = || spec.is_some_and(|s| crate::resources::qos_class(s) != "BestEffort");
+    if taint.key == "node.kubernetes.io/memory-pressure" && copes() {
+        return true;
+    }
     let mut all = spec
         .and_then(|s| s.tolerations.as_ref())
         .into_iter()

@@ -1,0 +1,247 @@
+//! Eviction: what goes when the node runs out of memory or disk, before the kernel chooses.
+//!
+//! The plan is a pure function of what is left and of what pods use: pods that use more than they
+//! asked for go first, of these the ones of the least priority, of these the ones that are furthest
+//! above. Pods of the node itself (static ones, those of a system priority) stay.
+
+mod run;
+
+use std::str::FromStr;
+
+pub use run::{Evictions, Evictor, Parts};
+
+/// Priorities from here on are the system's.
+const SYSTEM: i32 = 2_000_000_000;
+
+/// A part of what there is, or an amount of bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Amount {
+    /// Percent.
+    Share(f64),
+    /// Bytes, or a number of inodes.
+    Of(u64),
+}
+
+impl Amount {
+    /// Of a total.
+    pub fn of(self, total: u64) -> u64 {
+        match self {
+            // Percentages of sizes below 2^52.
+            #[allow(clippy::cast_precision_loss)]
+            Self::Share(percent) => (total as f64 * percent / 100.0) as u64,
+            Self::Of(amount) => amount,
+        }
+    }
+}
+
+/// When less than this is left, pods go.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Thresholds {
+    /// `memory.available`.
+    pub memory: Option<Amount>,
+    /// `nodefs.available`.
+    pub disk: Option<Amount>,
+    /// `nodefs.inodesFree`.
+    pub inodes: Option<Amount>,
+}
+
+impl FromStr for Thresholds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut out = Self {
+            memory: None,
+            disk: None,
+            inodes: None,
+        };
+        for part in text.split(',').filter(|p| !p.is_empty() && *p != "none") {
+            let form = || format!("{part}: want a signal and an amount, as memory.available<100Mi");
+            let (signal, amount) = part.split_once('<').ok_or_else(form)?;
+            let amount = parse_amount(amount).ok_or_else(form)?;
+            match signal {
+                "memory.available" => out.memory = Some(amount),
+                "nodefs.available" | "imagefs.available" => out.disk = Some(amount),
+                "nodefs.inodesFree" => out.inodes = Some(amount),
+                _ => {
+                    return Err(format!(
+                        "{signal}: want memory.available, nodefs.available or nodefs.inodesFree"
+                    ));
+                }
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn parse_amount(text: &str) -> Option<Amount> {
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = percent.parse().ok()?;
+        return (0.0..=100.0)
+            .contains(&percent)
+            .then_some(Amount::Share(percent));
+    }
+    let nano = crate::quantity::parse_nano(text)?;
+    Some(Amount::Of(u64::try_from(nano / 1_000_000_000).ok()?))
+}
+
+/// What is left of what there is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Left {
+    /// What is left.
+    pub left: u64,
+    /// Of this.
+    pub total: u64,
+}
+
+/// What the machine says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Signals {
+    /// Bytes of memory.
+    pub memory: Left,
+    /// Bytes of the file system of pods.
+    pub disk: Left,
+    /// Its inodes; of no total where it does not count them.
+    pub inodes: Left,
+}
+
+/// What runs out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// Memory.
+    Memory,
+    /// The file system of pods.
+    Disk,
+}
+
+/// A threshold that is crossed: what is left, and the threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crossed {
+    /// Of what.
+    pub lack: Lack,
+    /// Is left.
+    pub left: u64,
+    /// Should be.
+    pub threshold: u64,
+}
+
+/// The thresholds that are crossed.
+pub fn crossed(signals: &Signals, thresholds: &Thresholds) -> Vec<Crossed> {
+    let check = |lack, left: Left, amount: Option<Amount>| {
+        let threshold = amount?.of(left.total);
+        let crossed = left.total > 0 && left.left < threshold;
+        crossed.then_some(Crossed {
+            lack,
+            left: left.left,
+            threshold,
+        })
+    };
+    let all = [
+        check(Lack::Memory, signals.memory, thresholds.memory),
+        check(Lack::Disk, signals.disk, thresholds.disk),
+        check(Lack::Disk, signals.inodes, thresholds.inodes),
+    ];
+    all.into_iter().flatten().collect()
+}
+
+/// A pod that runs.
+#[derive(Debug, Clone, Default)]
+pub struct Candidate {
+    /// Its uid.
+    pub uid: String,
+    /// `spec.priority`.
+    pub priority: i32,
+    /// Whether the node made it itself.
+    pub is_static: bool,
+    /// Bytes that it uses of what lacks.
+    pub used: u64,
+    /// Bytes that it asked for.
+    pub asked: u64,
+}
+
+/// Who goes first; `None` where nobody may.
+pub fn choose(candidates: &[Candidate]) -> Option<&Candidate> {
+    let may = candidates
+        .iter()
+        .filter(|c| !c.is_static && c.priority < SYSTEM);
+    may.max_by_key(|c| {
+        (
+            c.used > c.asked,
+            std::cmp::Reverse(c.priority),
+            c.used.saturating_sub(c.asked),
+            c.used,
+            std::cmp::Reverse(c.uid.clone()),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(uid: &str, priority: i32, used: u64, asked: u64) -> Candidate {
+        Candidate {
+            uid: uid.to_owned(),
+            priority,
+            used,
+            asked,
+            ..Candidate::default()
+        }
+    }
+
+    fn order(mut all: Vec<Candidate>) -> Vec<String> {
+        let mut out = Vec::new();
+        while let Some(next) = choose(&all).map(|c| c.uid.clone()) {
+            all.retain(|c| c.uid != next);
+            out.push(next);
+        }
+        out
+    }
+
+    #[test]
+    fn who_uses_more_than_asked_goes_first_then_the_least_priority_then_the_largest_excess() {
+        let mut of_node = candidate("static", 0, 999, 0);
+        of_node.is_static = true;
+        let all = vec![
+            candidate("modest", 0, 50, 100),
+            candidate("best-effort", 0, 60, 0),
+            candidate("burst", 0, 160, 50),
+            candidate("important", 1000, 500, 0),
+            candidate("system", SYSTEM, 900, 0),
+            of_node,
+        ];
+        assert_eq!(order(all), ["burst", "best-effort", "important", "modest"]);
+    }
+
+    #[test]
+    fn thresholds_are_amounts_or_shares() {
+        let all: Thresholds = "memory.available<100Mi,nodefs.available<10%"
+            .parse()
+            .unwrap();
+        assert_eq!(all.memory, Some(Amount::Of(100 << 20)));
+        let left = |left, total| Left { left, total };
+        let signals = Signals {
+            memory: left(50 << 20, 1 << 30),
+            disk: left(11, 100),
+            inodes: left(0, 0),
+        };
+        let found = crossed(&signals, &all);
+        assert_eq!(
+            found,
+            [Crossed {
+                lack: Lack::Memory,
+                left: 50 << 20,
+                threshold: 100 << 20
+            }]
+        );
+        let none: Thresholds = "none".parse().unwrap();
+        assert!(crossed(&signals, &none).is_empty());
+        for wrong in [
+            "memory",
+            "memory.available<x",
+            "pid.available<1",
+            "memory.available<101%",
+        ] {
+            assert!(wrong.parse::<Thresholds>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Looks at what is left, tells the node's conditions, and evicts.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Pod;
+use rrun_cri_api::v1 as cri;
+use serde_json::{Value, json};
+
+use super::{Candidate, Crossed, Lack, Left, Signals, Thresholds, choose, crossed};
+use crate::api::{Client, Patch, Status, kinds};
+use crate::events::Recorder;
+use crate::node::cri::Cri;
+use crate::node::names::POD_UID;
+use crate::node::run::reference;
+use crate::scheduler::snapshot::finished;
+use crate::store::Selector;
+
+/// How often: reading two numbers costs nothing that can be measured.
+const PERIOD: Duration = Duration::from_secs(10);
+/// A pod that goes frees what it held within this; until then no other has to.
+const SETTLE: Duration = Duration::from_secs(15);
+/// A pressure is told for so long after it was seen last.
+const LINGER: Duration = Duration::from_secs(300);
+
+/// Why pods are to go, by uid: read by their workers.
+pub type Evictions = Arc<Mutex<HashMap<String, String>>>;
+
+/// See the module.
+pub struct Evictor {
+    client: Client,
+    cri: Cri,
+    events: Recorder,
+    node: String,
+    root: PathBuf,
+    thresholds: Thresholds,
+    evictions: Evictions,
+    /// When each lack was seen last.
+    seen: [Option<Instant>; 2],
+    evicted: Option<Instant>,
+}
+
+/// What an evictor needs of the agent.
+pub struct Parts {
+    /// The API.
+    pub client: Client,
+    /// The runtime.
+    pub cri: Cri,
+    /// Events.
+    pub events: Recorder,
+    /// The node's name.
+    pub node: String,
+    /// A directory of the file system of pods.
+    pub root: PathBuf,
+    /// Where workers read.
+    pub evictions: Evictions,
+}
+
+impl Evictor {
+    /// One that does nothing before [`run`](Self::run).
+    pub fn new(parts: Parts, thresholds: Thresholds) -> Self {
+        Self {
+            client: parts.client,
+            cri: parts.cri,
+            events: parts.events,
+            node: parts.node,
+            root: parts.root,
+            evictions: parts.evictions,
+            thresholds,
+            seen: [None; 2],
+            evicted: None,
+        }
+    }
+
+    /// Works without end.
+    pub async fn run(mut self) {
+        loop {
+            let found = crossed(&self.signals(), &self.thresholds);
+            if let Err(status) = self.tell(&found).await {
+                tracing::debug!("pressure not told: {}", status.message);
+            }
+            let settled = self.evicted.is_none_or(|at| at.elapsed() > SETTLE);
+            if let Some(first) = found.first().filter(|_| settled)
+                && let Err(status) = self.relieve(*first).await
+            {
+                tracing::warn!("eviction: {}", status.message);
+            }
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+
+    fn signals(&self) -> Signals {
+        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        let field = |name: &str| -> u64 {
+            let line = meminfo.lines().find_map(|l| l.strip_prefix(name));
+            let kib = line.and_then(|l| l.trim().strip_suffix("kB"));
+            kib.and_then(|k| k.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+        };
+        let (mut disk, mut inodes) = (Left::default(), Left::default());
+        if let Ok(stat) = rustix::fs::statvfs(&self.root) {
+            disk = Left {
+                left: stat.f_bavail * stat.f_frsize,
+                total: stat.f_blocks * stat.f_frsize,
+            };
+            inodes = Left {
+                left: stat.f_favail,
+                total: stat.f_files,
+            };
+        }
+        Signals {
+            memory: Left {
+                left: field("MemAvailable:"),
+                total: field("MemTotal:"),
+            },
+            disk,
+            inodes,
+        }
+    }
+
+    /// Conditions and taints of the node; nothing is written while nothing changes.
+    async fn tell(&mut self, found: &[Crossed]) -> Result<(), Status> {
+        for (slot, lack) in [Lack::Memory, Lack::Disk].into_iter().enumerate() {
+            if found.iter().any(|c| c.lack == lack) {
+                self.seen[slot] = Some(Instant::now());
+            }
+        }
+        let pressed = self
+            .seen
+            .map(|at| at.is_some_and(|at| at.elapsed() < LINGER));
+        let Some(node) = self.client.find(&kinds::NODE, "", &self.node) else {
+            return Ok(());
+        };
+        let mut status = node.at("/status").clone();
+        let mut changed = false;
+        for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+            let (slot, reason, message) = match condition["type"].as_str() {
+                Some("MemoryPressure") if pressed[0] => (
+                    0,
+                    "KubeletHasInsufficientMemory",
+                    "kubelet has insufficient memory available",
+                ),
+                Some("MemoryPressure") => (
+                    0,
+                    "KubeletHasSufficientMemory",
+                    "kubelet has sufficient memory available",
+                ),
+                Some("DiskPressure") if pressed[1] => {
+                    (1, "KubeletHasDiskPressure", "kubelet has disk pressure")
+                }
+                Some("DiskPressure") => (
+                    1,
+                    "KubeletHasNoDiskPressure",
+                    "kubelet has no disk pressure",
+                ),
+                _ => continue,
+            };
+            let is = if pressed[slot] { "True" } else { "False" };
+            if condition["status"] == is {
+                continue;
+            }
+            let now = crate::api::now();
+            for (field, value) in [("status", is), ("reason", reason), ("message", message)] {
+                condition[field] = json!(value);
+            }
+            condition["lastTransitionTime"] = json!(now);
+            condition["lastHeartbeatTime"] = json!(now);
+            changed = true;
+        }
+        if changed {
+            let client = &self.client;
+            client
+                .set_status(&kinds::NODE, "", &self.node, status)
+                .await?;
+        }
+        self.taint(node.at("/spec/taints"), pressed).await
+    }
+
+    async fn taint(&self, stored: &Value, pressed: [bool; 2]) -> Result<(), Status> {
+        let own = [
+            "node.kubernetes.io/memory-pressure",
+            "node.kubernetes.io/disk-pressure",
+        ];
+        let before = stored.as_array().cloned().unwrap_or_default();
+        let others = before
+            .iter()
+            .filter(|t| own.iter().all(|key| t["key"] != *key));
+        let mut taints: Vec<Value> = others.cloned().collect();
+        for (key, is) in own.iter().zip(pressed) {
+            let kept = before.iter().find(|t| t["key"] == *key);
+            if is {
+                let fresh = json!({"key": key, "effect": "NoSchedule"});
+                taints.push(kept.cloned().unwrap_or(fresh));
+            }
+        }
+        if taints == before {
+            return Ok(());
+        }
+        let patch = Patch::Merge(json!({"spec": {"taints": taints}}));
+        let client = &self.client;
+        client
+            .patch(&kinds::NODE, "", &self.node, patch)
+            .await
+            .map(drop)
+    }
+
+    /// Removes images that nothing uses, for want of disk; else evicts one pod.
+    async fn relieve(&mut self, crossed: Crossed) -> Result<(), Status> {
+        if crossed.lack == Lack::Disk && self.remove_images().await > 0 {
+            let again = super::crossed(&self.signals(), &self.thresholds);
+            if again.iter().all(|c| c.lack != Lack::Disk) {
+                return Ok(());
+            }
+        }
+        let mine = format!("spec.nodeName={}", self.node);
+        let selector = Selector::all()
+            .with_fields(&mine)
+            .map_err(Status::internal)?;
+        let mut pods: Vec<Pod> = self.client.list_as("", &selector)?;
+        {
+            let mut going = self
+                .evictions
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            going.retain(|uid, _| pods.iter().any(|p| p.metadata.uid.as_ref() == Some(uid)));
+            pods.retain(|p| {
+                let uid = p.metadata.uid.as_deref().unwrap_or_default();
+                !finished(p) && p.metadata.deletion_timestamp.is_none() && !going.contains_key(uid)
+            });
+        }
+        let used = self.used(crossed.lack).await;
+        let candidates: Vec<Candidate> = pods
+            .iter()
+            .map(|p| candidate(p, crossed.lack, &used))
+            .collect();
+        let Some(chosen) = choose(&candidates) else {
+            tracing::warn!("{}, and no pod may be evicted", words(crossed));
+            return Ok(());
+        };
+        let pod = pods
+            .iter()
+            .find(|p| p.metadata.uid.as_deref() == Some(&chosen.uid));
+        if let Some(pod) = pod {
+            self.evict(pod, chosen, crossed).await?;
+        }
+        Ok(())
+    }
+
+    async fn evict(
+        &mut self,
+        pod: &Pod,
+        chosen: &Candidate,
+        crossed: Crossed,
+    ) -> Result<(), Status> {
+        let (used, asked) = (chosen.used >> 10, chosen.asked >> 10);
+        let message = format!(
+            "{} The pod was using {used}Ki, its request is {asked}Ki. ",
+            words(crossed)
+        );
+        let meta = &pod.metadata;
+        let (ns, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+        let (ns, name) = (ns.unwrap_or_default(), name.unwrap_or_default());
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet",
+            "message": message, "lastTransitionTime": crate::api::now()});
+        let patch = Patch::Strategic(json!({"status": {"conditions": [condition]}}));
+        self.client
+            .patch_status(&kinds::POD, ns, name, patch)
+            .await?;
+        self.events
+            .warning(&reference(pod, None), "Evicted", message.clone());
+        tracing::warn!("evicting pod {ns}/{name}: {message}");
+        self.send_away(&chosen.uid, message);
+        self.evicted = Some(Instant::now());
+        // The change of its status does not wake its worker, a change of its annotations does.
+        let at = crate::api::now();
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"rrun.io/evicted-at": at}}}));
+        self.client
+            .patch(&kinds::POD, ns, name, patch)
+            .await
+            .map(drop)
+    }
+
+    fn send_away(&self, uid: &str, why: String) {
+        let mut going = self
+            .evictions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        going.insert(uid.to_owned(), why);
+    }
+
+    /// What each pod uses, by uid.
+    async fn used(&self, lack: Lack) -> HashMap<String, u64> {
+        let mut all: HashMap<String, u64> = HashMap::new();
+        let request = cri::ListContainerStatsRequest::default();
+        let Ok(stats) = self.cri.runtime().list_container_stats(request).await else {
+            return all;
+        };
+        for stats in stats.into_inner().stats {
+            let Some(about) = stats.attributes else {
+                continue;
+            };
+            let amount = match lack {
+                Lack::Memory => stats.memory.and_then(|m| m.working_set_bytes),
+                Lack::Disk => stats.writable_layer.and_then(|l| l.used_bytes),
+            };
+            if let (Some(uid), Some(amount)) = (about.labels.get(POD_UID), amount) {
+                *all.entry(uid.clone()).or_default() += amount.value;
+            }
+        }
+        all
+    }
+
+    /// Gives the number of images that were removed.
+    async fn remove_images(&self) -> usize {
+        let containers = self
+            .cri
+            .runtime()
+            .list_containers(cri::ListContainersRequest::default())
+            .await;
+        let images = self
+            .cri
+            .images()
+            .list_images(cri::ListImagesRequest::default())
+            .await;
+        let (Ok(containers), Ok(images)) = (containers, images) else {
+            return 0;
+        };
+        let containers = containers.into_inner().containers;
+        let in_use = |image: &cri::Image| {
+            containers.iter().any(|c| {
+                let named = c
+                    .image
+                    .as_ref()
+                    .map(|i| i.image.as_str())
+                    .unwrap_or_default();
+                [named, &c.image_ref, &c.image_id].into_iter().any(|r| {
+                    r == image.id
+                        || image
+                            .repo_tags
+                            .iter()
+                            .chain(&image.repo_digests)
+                            .any(|t| t == r)
+                })
+            })
+        };
+        let mut removed = 0;
+        for image in images
+            .into_inner()
+            .images
+            .iter()
+            .filter(|i| !i.pinned && !in_use(i))
+        {
+            let request = cri::RemoveImageRequest {
+                image: Some(cri::ImageSpec {
+                    image: image.id.clone(),
+                    ..cri::ImageSpec::default()
+                }),
+            };
+            if self.cri.images().remove_image(request).await.is_ok() {
+                tracing::info!("removed image {} for want of disk", image.id);
+                removed += 1;
+            }
+        }
+        removed
+    }
+}
+
+fn words(crossed: Crossed) -> String {
+    let what = match crossed.lack {
+        Lack::Memory => "memory",
+        Lack::Disk => "ephemeral-storage",
+    };
+    let (threshold, left) = (crossed.threshold, crossed.left);
+    format!(
+        "The node was low on resource: {what}. Threshold quantity: {threshold}, available: {left}."
+    )
+}
+
+fn candidate(pod: &Pod, lack: Lack, used: &HashMap<String, u64>) -> Candidate {
+    let uid = pod.metadata.uid.clone().unwrap_or_default();
+    let spec = pod.spec.clone().unwrap_or_default();
+    let asked = crate::resources::pod_requests(&spec);
+    let asked = match lack {
+        Lack::Memory => asked.memory,
+        Lack::Disk => asked.storage,
+    };
+    let annotations = pod.metadata.annotations.as_ref();
+    Candidate {
+        priority: spec.priority.unwrap_or(0),
+        is_static: annotations.is_some_and(|a| a.contains_key("kubernetes.io/config.source")),
+        used: used.get(&uid).copied().unwrap_or(0),
+        asked: u64::try_from(asked).unwrap_or(0),
+        uid,
+    }
+}
