@@ -11,6 +11,7 @@ mod describe;
 mod exec;
 mod get;
 mod http;
+mod install;
 mod kinds;
 mod logs;
 pub(crate) mod manifest;
@@ -22,6 +23,7 @@ mod set;
 mod top;
 mod up;
 mod wait;
+mod web;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -71,6 +73,10 @@ enum Command {
     Serve(Box<serve::Options>),
     /// Run everything on this machine: rrun-cri, unless it runs, and `serve`.
     Up(Box<up::Options>),
+    /// Write units of systemd and start them, or remove them again.
+    Install(install::Options),
+    /// Serve a page that shows what runs, for this machine alone.
+    Web(web::Options),
     /// Remove every workload and Service.
     Down(up::DownOptions),
     /// Save the whole state in one file, while it is in use.
@@ -120,6 +126,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             options.socket = program.global.socket;
             serve::run(&options).map(|()| ExitCode::SUCCESS)
         }
+        Command::Install(options) => install::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Restore(options) => {
             backup::restore(&options, &program.global.socket).map(|()| ExitCode::SUCCESS)
         }
@@ -147,9 +154,10 @@ fn client(global: Global, command: Command) -> anyhow::Result<ExitCode> {
 
 async fn dispatch(api: &Api, namespace: &str, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(_) | Command::Up(_) | Command::Restore(_) => {
+        Command::Serve(_) | Command::Up(_) | Command::Restore(_) | Command::Install(_) => {
             unreachable!("served by the caller")
         }
+        Command::Web(options) => web::run(api, &options).await,
         Command::Backup(options) => backup::run(api, &options).await,
         Command::Down(options) => up::down(api, &options).await,
         Command::Exec(options) => return exec::exec(api, namespace, options).await,

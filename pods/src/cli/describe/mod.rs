@@ -1,5 +1,6 @@
 //! `describe`: an object with all that belongs to it, and its events.
 
+mod capsules;
 mod deployment;
 mod job;
 mod node;
@@ -72,7 +73,10 @@ async fn describe(api: &Api, res: Res, object: &Value) -> anyhow::Result<String>
     let mut page = Page::default();
     head(&mut page, res, object);
     match res.plural {
-        "pods" => pod::describe(&mut page, object),
+        "pods" => {
+            pod::describe(&mut page, object);
+            capsules::describe(api, &mut page, object).await;
+        }
         "deployments" => deployment::describe(api, &mut page, object).await?,
         "replicasets" => deployment::describe_set(&mut page, object),
         "services" => service::describe(api, &mut page, object).await?,
