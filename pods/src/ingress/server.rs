@@ -183,6 +183,7 @@ async fn one(
         .header_read_timeout(HEAD)
         .max_buf_size(HEAD_SIZE)
         .max_headers(FIELDS)
+        .max_header_size(HEAD_SIZE)
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades()
         .await;

@@ -193,3 +193,169 @@ fn a_broken_secret_is_told_and_serves_the_rest() {
     );
     assert_eq!(to(&table, "a.b", "/"), "web");
 }
+
+/// A backend on loopback: it answers with the head that it got, and echoes after an upgrade.
+fn backend() -> std::net::SocketAddr {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for io in listener.incoming() {
+            let mut io = io.unwrap();
+            std::thread::spawn(move || {
+                let mut head = Vec::new();
+                let mut byte = [0];
+                while !head.ends_with(b"\r\n\r\n") && io.read(&mut byte).unwrap_or(0) == 1 {
+                    head.push(byte[0]);
+                }
+                if String::from_utf8_lossy(&head).contains("upgrade: websocket") {
+                    let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+                    io.write_all(switch.as_bytes()).unwrap();
+                    while io.read(&mut byte).unwrap_or(0) == 1 {
+                        io.write_all(&byte).unwrap();
+                    }
+                    return;
+                }
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+                    head.len()
+                );
+                let _ = io.write_all(answer.as_bytes());
+                let _ = io.write_all(&head);
+            });
+        }
+    });
+    address
+}
+
+/// A server that leads the host `a.b` to a backend.
+fn serving(to: std::net::SocketAddr) -> (super::server::Server, std::net::SocketAddr) {
+    let objects = Objects {
+        ingresses: vec![ingress("i", 0, json!({"rules": [rule("a.b", &[path("Prefix", "/", "web")])]}))],
+        services: vec![serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "default"},
+            "spec": {"ports": [{"port": 80}]}})).unwrap()],
+        slices: vec![serde_json::from_value(json!({
+            "metadata": {"name": "s", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "ports": [{"port": to.port()}],
+            "endpoints": [{"addresses": ["127.0.0.1"], "conditions": {"ready": true}}]})).unwrap()],
+        ..Objects::default()
+    };
+    let table = std::sync::Arc::new(std::sync::RwLock::new(std::sync::Arc::new(Table::build(
+        &objects,
+    ))));
+    let listener = super::server::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    (
+        super::server::Server::start(table, listener, None).unwrap(),
+        address,
+    )
+}
+
+fn ask(to: std::net::SocketAddr, request: &str) -> String {
+    use std::io::{Read as _, Write as _};
+    let mut io = std::net::TcpStream::connect(to).unwrap();
+    io.set_read_timeout(Some(std::time::Duration::from_secs(10)))
+        .unwrap();
+    io.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    let _ = io.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn what_a_client_says_of_its_address_is_not_believed() {
+    let (_server, at) = serving(backend());
+    let answer = ask(
+        at,
+        "GET /x?y=1 HTTP/1.1\r\nHost: A.b:80\r\nX-Forwarded-For: 9.9.9.9\r\nForwarded: for=9.9.9.9\r\n\
+        X-Forwarded-Proto: https\r\nConnection: close, x-hop\r\nX-Hop: 1\r\nCookie: a=1\r\nCookie: b=2\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    for part in [
+        "GET /x?y=1 HTTP/1.1",
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-proto: http\r",
+        "host: A.b:80",
+        "cookie: a=1; b=2",
+    ] {
+        assert!(answer.contains(part), "{part} in {answer}");
+    }
+    assert!(
+        !answer.contains("9.9.9.9") && !answer.contains("x-hop"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn requests_that_mean_two_things_are_refused() {
+    let (_server, at) = serving(backend());
+    let code = |request: &str| {
+        ask(at, request)
+            .split(' ')
+            .nth(1)
+            .unwrap_or("none")
+            .to_owned()
+    };
+    assert_eq!(
+        code("GET / HTTP/1.1\r\nHost: a.b\r\nHost: c.d\r\nConnection: close\r\n\r\n"),
+        "400"
+    );
+    assert_eq!(
+        code("GET /a/%2E%2e/b HTTP/1.1\r\nHost: a.b\r\nConnection: close\r\n\r\n"),
+        "400"
+    );
+    assert_eq!(code("GET / HTTP/1.1\r\nConnection: close\r\n\r\n"), "400");
+    assert_eq!(
+        code("CONNECT a.b:80 HTTP/1.1\r\nHost: a.b\r\nConnection: close\r\n\r\n"),
+        "400"
+    );
+    assert_eq!(
+        code("GET / HTTP/1.1\r\nHost: other\r\nConnection: close\r\n\r\n"),
+        "404"
+    );
+    let both = "POST / HTTP/1.1\r\nHost: a.b\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n0\r\n\r\n";
+    let smuggled = ask(at, both);
+    assert!(!smuggled.contains("content-length: 3\r"), "{smuggled}");
+    let large = format!(
+        "GET / HTTP/1.1\r\nHost: a.b\r\nX: {}\r\n\r\n",
+        "y".repeat(100 << 10)
+    );
+    assert_eq!(code(&large), "431");
+}
+
+#[test]
+fn a_connection_may_switch_protocols() {
+    use std::io::{Read as _, Write as _};
+    let (_server, at) = serving(backend());
+    let mut io = std::net::TcpStream::connect(at).unwrap();
+    io.set_read_timeout(Some(std::time::Duration::from_secs(10)))
+        .unwrap();
+    io.write_all(b"GET /ws HTTP/1.1\r\nHost: a.b\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        io.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    assert!(
+        head.starts_with(b"HTTP/1.1 101"),
+        "{}",
+        String::from_utf8_lossy(&head)
+    );
+    io.write_all(b"hello").unwrap();
+    let mut echo = [0; 5];
+    io.read_exact(&mut echo).unwrap();
+    assert_eq!(&echo, b"hello");
+}
+
+#[test]
+fn an_endpoint_that_is_away_gives_503() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let (server, at) = serving(gone);
+    let request = "GET / HTTP/1.1\r\nHost: a.b\r\nConnection: close\r\n\r\n";
+    assert!(ask(at, request).starts_with("HTTP/1.1 503"));
+    drop(server);
+}

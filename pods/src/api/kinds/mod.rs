@@ -44,9 +44,9 @@ mod statefulset;
 mod storageclass;
 mod workload;
 
+pub use capsule::CAPSULE;
 pub use customresourcedefinition::CLEANUP;
 pub use job::duration as job_duration;
-pub use capsule::CAPSULE;
 pub use metrics::{NODE_METRICS, POD_METRICS};
 pub use reviews::{
     LOCAL_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_ACCESS_REVIEW, SELF_SUBJECT_REVIEW,
