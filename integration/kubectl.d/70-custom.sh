@@ -76,7 +76,7 @@ want created create -f bad.yaml --validate=false
 refused typo get ct two -o 'jsonpath={.spec.typo.x}' --allow-missing-template-keys=false
 want deleted delete ct two
 want 'serverside-applied' apply --server-side --field-manager=a -f <(tab ssa 'cronSpec: "* * * * *", ports: [{name: a, port: 1}]')
-want 'serverside-applied' apply --server-side --field-manager=b -f <(printf 'apiVersion: stable.example.com/v1\nkind: CronTab\nmetadata: {name: ssa}\nspec: {ports: [{name: b, port: 2}]}\n')
+want 'serverside-applied' apply --server-side --validate=false --field-manager=b -f <(printf 'apiVersion: stable.example.com/v1\nkind: CronTab\nmetadata: {name: ssa}\nspec: {ports: [{name: b, port: 2}]}\n')
 want '^a b$' get ct ssa -o 'jsonpath={.spec.ports[*].name}'
 refused 'conflict with "a".*cronSpec' apply --server-side --field-manager=b -f <(tab ssa 'cronSpec: "1 * * * *"')
 want patched patch ct one --type=merge -p '{"spec":{"image":"other"}}'

@@ -22,7 +22,7 @@ want 'Bound' get pvc wp-pv-claim mysql-pv-claim
 want 'redis-leader|:6379' get endpoints redis-leader redis-follower frontend
 want 'drained' exec cassandra-0 -- nodetool drain
 want 'not-a-secret' exec deploy/wordpress-mysql -- sh -c 'echo $MYSQL_ROOT_PASSWORD'
-want 'cassandra-2' exec cassandra-0 -- nslookup "cassandra-2.cassandra.$namespace.svc.cluster.local"
+soon 'cassandra-2' exec cassandra-0 -- nslookup "cassandra-2.cassandra.$namespace.svc.cluster.local"
 want 'Hello from the postStart' exec lifecycle-demo -- cat /tmp/message
 soon 'hello-\d+ ' get jobs
 want unchanged apply -f "$others/guestbook.yaml"
