@@ -66,11 +66,15 @@ world_up() {
     await "the node to be ready" 15 "$kubectl" wait --for=condition=Ready node/node-1 --timeout=1s
 }
 
-# Removes every workload while there is an API to do it with, then ends the daemons.
+# Removes every workload while there is an API to do it with, and waits for what they are made of to
+# be gone (mounts, interfaces, shims); then ends the daemons.
 world_down() {
     local pid
-    pods delete deployments,statefulsets,daemonsets,jobs,cronjobs,replicationcontrollers,replicasets,pods \
-        --all -A --force --wait > /dev/null 2>&1 || pods get pods -A 2> /dev/null || true
+    timeout 90 "$kubectl" delete cronjobs,jobs,deployments,statefulsets,daemonsets,replicationcontrollers,replicasets \
+        --all -A --wait=false > /dev/null 2>&1 || true
+    timeout 90 "$kubectl" delete pods --all -A --grace-period=1 > /dev/null 2>&1 || true
+    await "the pods to be gone" 60 no_sandboxes || pods get pods -A 2> /dev/null || true
     for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done
     wait 2> /dev/null || true
 }
+no_sandboxes() { [ -z "$(ls "$work/cri-run/sandboxes" 2> /dev/null)" ]; }
