@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rrun_tests::{Need, busybox_rootfs, program, require};
 
@@ -11,7 +11,12 @@ use rrun_tests::{Need, busybox_rootfs, program, require};
 const NOBODY: u32 = 65534;
 
 fn as_nobody(dir: &Path, args: &[&str]) -> std::process::Output {
-    Command::new("setpriv")
+    command(dir, args).output().expect("setpriv runs")
+}
+
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command
         .args([
             "--reuid",
             "65534",
@@ -23,9 +28,8 @@ fn as_nobody(dir: &Path, args: &[&str]) -> std::process::Output {
         .arg(dir.join("program"))
         .args(args)
         .current_dir(dir)
-        .env("XDG_RUNTIME_DIR", dir)
-        .output()
-        .expect("setpriv runs")
+        .env("XDG_RUNTIME_DIR", dir);
+    command
 }
 
 #[test]
@@ -61,4 +65,23 @@ fn an_unprivileged_user_runs_a_container_as_its_root() {
     );
     let words: Vec<_> = said.split_whitespace().collect();
     assert_eq!(words, ["0", "0", "65534", "1"]);
+
+    value["process"]["args"] = serde_json::json!(["sleep", "1000"]);
+    fs::write(&config, value.to_string()).expect("config.json is written");
+    // Not pipes: the container would keep them open.
+    let started = command(dir.path(), &["run", "--detach", "rootless"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(started.expect("setpriv runs").success());
+    let exec = as_nobody(dir.path(), &["exec", "rootless", "sh", "-c", "id -u; ps"]);
+    let deleted = as_nobody(dir.path(), &["delete", "--force", "rootless"]);
+    let said = String::from_utf8_lossy(&exec.stdout);
+    let why = String::from_utf8_lossy(&exec.stderr);
+    assert!(
+        said.starts_with("0\n") && said.contains("sleep 1000"),
+        "{said}{why}"
+    );
+    assert!(deleted.status.success());
 }

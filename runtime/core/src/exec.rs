@@ -48,6 +48,7 @@ pub fn exec(
     };
     let child = Child {
         init,
+        in_user: false,
         flags: restored
             | namespaces.new
             | namespaces.join.iter().fold(0, |all, (flag, _)| all | flag),
@@ -61,22 +62,38 @@ pub fn exec(
     };
     let own = path::open(Path::new("/proc/self/ns/pid"), path::O_RDONLY)?;
     let enter_pid = child.flags & namespaces::PID != 0;
+    // Without privileges on the host the right to it comes with the user namespace, in which a
+    // process in between then is.
+    let mut staged = false;
     if enter_pid {
-        ns::setns(child.init.as_fd(), namespaces::PID).context("join the pid namespace")?;
+        match ns::setns(child.init.as_fd(), namespaces::PID) {
+            Err(e) if e.is(path::EPERM) && child.flags & namespaces::USER != 0 => staged = true,
+            result => result.context("join the pid namespace")?,
+        }
     }
+    let mut report = if staged { Some(sync::pair()?) } else { None };
     cred::set_dumpable(false)?;
     let began = span(Key::Clone);
     let (pid, pidfd) = match clone_into(&cgroup, options, container.record.init_process_pid)? {
         Clone::Child => {
             // The parent's.
             std::mem::forget(began);
+            if let Some((_, report)) = report {
+                child.stage(process, spec.linux().as_ref(), &report)
+            }
             child.main(process, spec.linux().as_ref())
         }
-        Clone::Parent { pid, pidfd } => (pid, pidfd),
+        Clone::Parent { pid, pidfd } => match report.take() {
+            Some((report, theirs)) => {
+                drop(theirs);
+                staged_process(&report, pid)?
+            }
+            None => (pid, pidfd),
+        },
     };
     drop(began);
     drop(child);
-    if enter_pid {
+    if enter_pid && !staged {
         ns::setns(own.as_fd(), namespaces::PID).context("return to the pid namespace")?;
     }
     let finished = idmap::oom_score(pid, process.oom_score_adj()).and_then(|()| {
@@ -89,6 +106,20 @@ pub fn exec(
         return Err(error);
     }
     Ok((pid, pidfd))
+}
+
+/// The process that `stage`, a process in between, has cloned on behalf of this one.
+fn staged_process(report: &Channel, stage: i32) -> Result<(i32, OwnedFd)> {
+    let answer = report.receive()?;
+    process::wait(stage, false)?;
+    match answer {
+        // A child of this process: its number is not reused before it is waited for.
+        Some(Message::Pid(pid)) => Ok((pid, process::pidfd_open(pid)?)),
+        Some(Message::Error(text)) => Err(Error::Remote(text)),
+        _ => Err(Error::Remote(
+            "the process that joins the user namespace ended early".into(),
+        )),
+    }
 }
 
 /// Clones into the container's v2 cgroup or, where that takes no process and none was asked for, into
@@ -205,6 +236,8 @@ fn notify_agent(
 /// What the new process needs.
 struct Child {
     init: OwnedFd,
+    /// Whether the process is in the container's user namespace already.
+    in_user: bool,
     flags: i32,
     joiner: Joiner,
     console: Option<OwnedFd>,
@@ -230,6 +263,25 @@ fn pin(cpus: Option<&str>) -> Result<()> {
 }
 
 impl Child {
+    /// Joins user and pid namespace, and clones the process as a child of this one's parent.
+    fn stage(mut self, process: &Process, linux: Option<&Linux>, report: &Channel) -> ! {
+        let flags = namespaces::USER | namespaces::PID;
+        let cloned = ns::setns(self.init.as_fd(), flags)
+            .and_then(|()| cred::set_dumpable(false))
+            .and_then(|()| process::clone3(namespaces::CLONE_PARENT, None))
+            .context("join the container's user and pid namespaces");
+        let answer = match cloned {
+            Ok(Clone::Child) => {
+                self.in_user = true;
+                self.main(process, linux)
+            }
+            Ok(Clone::Parent { pid, .. }) => Message::Pid(pid),
+            Err(error) => Message::Error(error.chain()),
+        };
+        let sent = report.send(&answer);
+        rrun_sys::process::exit_now(i32::from(sent.is_err()))
+    }
+
     fn main(mut self, process: &Process, linux: Option<&Linux>) -> ! {
         crate::debug!("child process in init()");
         if let Err(error) = self.run(process, linux) {
@@ -252,10 +304,13 @@ impl Child {
             None => sched::reset_affinity(),
         }
         let began = span(Key::Join);
-        let flags = self.flags & !namespaces::PID;
-        if flags & namespaces::USER != 0 {
+        let done = if self.in_user { namespaces::USER } else { 0 };
+        let flags = self.flags & !namespaces::PID & !done;
+        if self.flags & namespaces::USER != 0 {
             // First, as it gives the rights for the others; they come with the same call.
-            ns::setns(self.init.as_fd(), flags).context("join the container's namespaces")?;
+            if flags != 0 {
+                ns::setns(self.init.as_fd(), flags).context("join the container's namespaces")?;
+            }
             cred::set_gid(0).context("become group 0 of the user namespace")?;
             cred::set_uid(0).context("become user 0 of the user namespace")?;
             cred::set_dumpable(false)?;
