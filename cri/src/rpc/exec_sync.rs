@@ -53,6 +53,8 @@ pub async fn handle(
         return result;
     }
     exec.kill().await?;
+    // Whoever is told so finds it gone; on a busy machine the answer could be there before its end.
+    let _ = tokio::time::timeout(DRAIN, exec.wait()).await;
     let cmd = request.cmd.join(" ");
     Err(Error::Deadline(format!(
         "{cmd:?} did not end within {seconds} s and was killed"
