@@ -146,7 +146,7 @@ fn stargz_offset(footer: &[u8]) -> Option<u64> {
 }
 
 /// For the fuzz targets: a table of contents, and the plan for it.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn parse_table(data: &[u8]) {
     let Ok(toc) = toc::of_json(data, 1 << 20) else {
         return;
@@ -204,6 +204,33 @@ mod tests {
         }
         assert_eq!(Place::of(&notes(&[(STARGZ, "sha256:x")]), 1000), None);
         assert_eq!(Place::of(&notes(&[(STARGZ, digest.as_str())]), 51), None);
+    }
+
+    /// Every byte of the blob is fetched or skipped once, whatever the table says.
+    #[test]
+    fn mutated_tables_make_sound_plans_or_none() {
+        let digest = Digest::of(b"x");
+        let table = format!(
+            r#"{{"version":1,"entries":[{{"type":"reg","name":"a","size":9,"digest":"{digest}",
+            "offset":10,"endOffset":99999}},{{"type":"reg","name":"b","size":30,
+            "offset":99999,"endOffset":300000,"chunkDigest":"{digest}"}},{{"type":"chunk",
+            "name":"b","chunkOffset":10,"offset":200000,"chunkType":"zeros"}}]}}"#
+        );
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..20_000 {
+            let mut bytes = table.clone().into_bytes();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                bytes[at] = b"0123456789:,\"x"[random(14)];
+            }
+            parse_table(&bytes);
+        }
     }
 
     #[test]
