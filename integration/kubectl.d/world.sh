@@ -72,6 +72,8 @@ world_down() {
     local pid
     timeout 90 "$kubectl" delete cronjobs,jobs,deployments,statefulsets,daemonsets,replicationcontrollers,replicasets \
         --all -A --wait=false > /dev/null 2>&1 || true
+    # The table of Services stays for as long as there are any, so that they outlive the daemon.
+    timeout 90 "$kubectl" delete services --all -A --wait=false > /dev/null 2>&1 || true
     timeout 90 "$kubectl" delete pods --all -A --grace-period=1 > /dev/null 2>&1 || true
     await "the pods to be gone" 60 no_sandboxes || pods get pods -A 2> /dev/null || true
     for pid in "${pids[@]}"; do kill "$pid" 2> /dev/null || true; done
