@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{busybox_rootfs, program, wait_until};
 
@@ -153,6 +153,21 @@ impl Line {
         self.await_socket("pods.sock");
     }
 
+    /// Waits until the runtime has nothing left. A pod without a grace period leaves the API before
+    /// its containers leave the machine.
+    fn await_nothing(&self) {
+        let end = Instant::now() + PATIENCE;
+        let left = |kind: &str| {
+            let entries = fs::read_dir(self.path("cri-run").join(kind));
+            // An id, not a file of the daemon's own.
+            let mut ids = entries.into_iter().flatten().flatten();
+            ids.any(|e| e.file_name().len() >= 16)
+        };
+        while (left("sandboxes") || left("containers")) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn await_socket(&self, name: &str) {
         let socket = self.path(name);
         wait_until(name, PATIENCE, || {
@@ -262,6 +277,7 @@ impl Drop for Line {
             }
         }
         let _ = self.run(&["down", "--timeout", "60"]);
+        self.await_nothing();
         terminate(self.pods.take());
         terminate(self.cri.take());
         clean(&self.bridge, &self.table());
