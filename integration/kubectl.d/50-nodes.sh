@@ -6,7 +6,7 @@ want SchedulingDisabled get nodes
 want '(?s)Unschedulable: +true' describe node node-1
 want 'dry run' drain node-1 --dry-run=server --ignore-daemonsets --force --delete-emptydir-data
 want '^False$' get pods -l app=web -o 'jsonpath={.items[?(@.metadata.deletionTimestamp)]}False'
-want 'drained' drain node-1 --ignore-daemonsets --force --delete-emptydir-data --grace-period=1 --timeout=30s
+want 'drained|node-1 evicted' drain node-1 --ignore-daemonsets --force --delete-emptydir-data --grace-period=1 --timeout=30s
 soon 'Pending' get pods -l app=web
 want uncordoned uncordon node-1
 soon '2/2' get deployment web
