@@ -60,7 +60,7 @@ impl Shims {
         self.ended().contains(id)
     }
 
-    /// The container is gone.
+    /// What is known of a container's shim is of one before: the container is gone, or gets another.
     pub fn remove(&self, id: &str) {
         self.forget(id);
         self.ended().remove(id);

@@ -29,6 +29,8 @@ pub async fn start(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Resu
         make_log_dir(&record.log_path)?;
     }
     let runtime = daemon.runtime_of(&record)?;
+    // After a start that a kill -9 cut short, the one before has been ended.
+    daemon.shims.remove(&record.id);
     let address = shims::start(&daemon.config, &runtime, &record.id).await?;
     // Before the shim makes a process: after a kill -9 recovery finds it by this.
     let told = address.clone();
