@@ -129,7 +129,28 @@ impl Line {
     }
 
     /// Starts rrun-pods, again.
+    ///
+    /// # Panics
+    ///
+    /// Where it does not start on any of five ports.
     pub fn start_pods(&mut self) {
+        // A port that was free may be another program's by the time it is taken.
+        let started = (0..5).any(|_| {
+            let mut child = self.spawn_pods();
+            let socket = self.path("pods.sock");
+            let mut ended = false;
+            wait_until("pods.sock", PATIENCE, || {
+                ended = child.try_wait().is_ok_and(|status| status.is_some());
+                ended || std::os::unix::net::UnixStream::connect(&socket).is_ok()
+            });
+            self.pods = Some(child);
+            !ended
+        });
+        let log = fs::read_to_string(self.path("pods.log")).unwrap_or_default();
+        assert!(started, "rrun-pods does not start: {log}");
+    }
+
+    fn spawn_pods(&self) -> Child {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
         let child = Command::new(program("rrun-pods"))
             .arg("--socket")
@@ -149,8 +170,7 @@ impl Line {
             .stdout(self.log("pods.log"))
             .stderr(self.log("pods.log"))
             .spawn();
-        self.pods = Some(child.expect("rrun-pods starts"));
-        self.await_socket("pods.sock");
+        child.expect("rrun-pods starts")
     }
 
     /// Waits until the runtime has nothing left. A pod without a grace period leaves the API before
