@@ -6,6 +6,7 @@
 //! stays so, and only what no rule spoke of is let through. Chains of other tables belong to programs
 //! that tolerate no foreign rules (firewalld, a file of nft's): the log says what to put there.
 
+use std::io::ErrorKind;
 use std::process::{Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -120,15 +121,25 @@ pub async fn open(bridge: &str, listing: &str) -> Result<()> {
         );
     }
     for program in programs(listing) {
-        let policy = run(program, &["-S".into(), "FORWARD".into()]).await?;
+        let Some(policy) = run(program, &["-S".into(), "FORWARD".into()]).await? else {
+            tracing::warn!(
+                "{program} is not installed, but a chain FORWARD of it is there: if that drops by \
+                 policy, pods reach nothing beyond this machine"
+            );
+            continue;
+        };
         if !String::from_utf8_lossy(&policy.stdout).contains("-P FORWARD DROP") {
             continue;
         }
         for rule in rules_of(bridge) {
             let with =
                 |action: &str| [&[action.to_owned(), "FORWARD".to_owned()][..], &rule].concat();
-            if !run(program, &with("-C")).await?.status.success() {
-                expect(program, run(program, &with("-A")).await?)?;
+            let there = run(program, &with("-C")).await?;
+            if there.is_some_and(|output| output.status.success()) {
+                continue;
+            }
+            if let Some(output) = run(program, &with("-A")).await? {
+                expect(program, output)?;
             }
         }
     }
@@ -146,7 +157,10 @@ pub async fn close(bridge: &str, listing: &str) -> Result<()> {
         }
     }
     for program in programs {
-        let found = run(program, &["-S".into(), "FORWARD".into()]).await?;
+        // Where it is not installed, no rule of ours came by it.
+        let Some(found) = run(program, &["-S".into(), "FORWARD".into()]).await? else {
+            continue;
+        };
         let mark = format!("\"{}\"", comment(bridge));
         if !String::from_utf8_lossy(&found.stdout).contains(&mark) {
             continue;
@@ -160,7 +174,8 @@ pub async fn close(bridge: &str, listing: &str) -> Result<()> {
     Ok(())
 }
 
-async fn run(program: &str, words: &[String]) -> Result<Output> {
+/// Nothing where the program is not installed.
+async fn run(program: &str, words: &[String]) -> Result<Option<Output>> {
     let output = Command::new(program)
         .arg("-w")
         .args(words)
@@ -169,7 +184,10 @@ async fn run(program: &str, words: &[String]) -> Result<Output> {
         .kill_on_drop(true)
         .output()
         .await;
-    output.with_context(|| format!("run {program}, whose chain FORWARD drops by policy"))
+    match output {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        output => output.with_context(|| format!("run {program}")).map(Some),
+    }
 }
 
 fn expect(program: &str, output: Output) -> Result<()> {
@@ -186,6 +204,12 @@ fn expect(program: &str, output: Output) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_program_that_is_not_installed_is_no_error() {
+        assert!(run("no-such-iptables", &[]).await.unwrap().is_none());
+        assert!(run("false", &[]).await.unwrap().is_some());
+    }
 
     const LISTING: &str = "\
 table ip filter {
