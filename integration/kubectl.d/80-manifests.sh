@@ -24,7 +24,8 @@ want 'drained' exec cassandra-0 -- nodetool drain
 want 'not-a-secret' exec deploy/wordpress-mysql -- sh -c 'echo $MYSQL_ROOT_PASSWORD'
 soon 'cassandra-2' exec cassandra-0 -- nslookup "cassandra-2.cassandra.$namespace.svc.cluster.local"
 want 'Hello from the postStart' exec lifecycle-demo -- cat /tmp/message
-soon 'hello-\d+ ' get jobs
+# Once a minute.
+patience=70 soon 'hello-\d+ ' get jobs
 want unchanged apply -f "$others/guestbook.yaml"
 want deleted delete -f "$others" --wait=false
 want - delete pods --all --grace-period=0 --force

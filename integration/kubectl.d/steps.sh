@@ -51,10 +51,10 @@ refused() {
 
 # soon PATTERN WORDS...: as want, tried for 20 seconds.
 soon() {
-    local pattern=$1 limit=$((SECONDS + 20 * ${RRUN_TIME_SCALE:-1}))
+    local pattern=$1 limit=$((SECONDS + ${patience:-20} * ${RRUN_TIME_SCALE:-1}))
     shift
     until run "$@" && says "$pattern"; do
-        [ $SECONDS -lt $limit ] || { fail "$(name_of "$@")" "(wanted within 20 s: $pattern) $said"; return 0; }
+        [ $SECONDS -lt $limit ] || { fail "$(name_of "$@")" "(wanted within ${patience:-20} s: $pattern) $said"; return 0; }
         sleep 0.1
     done
     pass "$(name_of "$@")"
