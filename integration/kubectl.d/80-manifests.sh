@@ -27,6 +27,8 @@ want 'Hello from the postStart' exec lifecycle-demo -- cat /tmp/message
 # Once a minute.
 patience=70 soon 'hello-\d+ ' get jobs
 want unchanged apply -f "$others/guestbook.yaml"
-want deleted delete -f "$others" --wait=false
-want - delete pods --all --grace-period=0 --force
+# Cassandra's half an hour of grace is not waited for: its pods get a second, once nothing replaces them.
+want deleted delete cronjobs,jobs,deployments,replicasets,statefulsets,daemonsets --all --cascade=orphan
+want deleted delete pods --all --grace-period=1
+want - delete -f "$others" --wait=false --ignore-not-found
 want - delete pvc --all --timeout=30s
