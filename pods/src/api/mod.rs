@@ -15,6 +15,7 @@ pub mod kinds;
 mod meta;
 pub mod node;
 pub mod openapi;
+mod own;
 mod patch;
 mod pipeline;
 mod podparts;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::admission;
 use super::allocate::{self, Cidr};
@@ -14,6 +14,7 @@ use super::delete;
 use super::fields::{self, Applied};
 use super::kinds;
 use super::meta;
+use super::own::{OWN, admit_new, changed_beside_meta, keep, typed, with_status};
 use super::patch;
 use super::podparts;
 use super::resource::Res;
@@ -488,137 +489,4 @@ impl Api {
         admission::check(&request, &new)?;
         Ok(new)
     }
-}
-
-/// Sets what only the API writes at creation; returns namespace and name.
-fn admit_new(res: Res, ns: &str, object: &mut Value) -> Result<(String, String)> {
-    let Some(m) = meta::of(object) else {
-        return Err(Status::bad_request("metadata is not an object"));
-    };
-    if res.namespaced {
-        let own = m
-            .get("namespace")
-            .and_then(Value::as_str)
-            .filter(|n| !n.is_empty());
-        if own.is_some_and(|own| own != ns) {
-            return Err(Status::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
-        m.insert("namespace".into(), json!(ns));
-    } else {
-        m.remove("namespace");
-    }
-    if m.get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .is_empty()
-        && let Some(prefix) = m
-            .get("generateName")
-            .and_then(Value::as_str)
-            .filter(|p| !p.is_empty())
-    {
-        let name = meta::generate_name(prefix);
-        m.insert("name".into(), Value::String(name));
-    }
-    for own in [
-        "resourceVersion",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "selfLink",
-    ] {
-        m.remove(own);
-    }
-    m.insert("uid".into(), Value::String(meta::uuid()));
-    m.insert("creationTimestamp".into(), Value::String(meta::now()));
-    m.remove("generation");
-    if res.generation {
-        m.insert("generation".into(), json!(1));
-    }
-    let name = m
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    Ok((
-        if res.namespaced {
-            ns.to_owned()
-        } else {
-            String::new()
-        },
-        name,
-    ))
-}
-
-/// Fills in `apiVersion` and `kind`, or refuses others.
-fn typed(res: Res, object: &mut Value) -> Result<()> {
-    let Some(map) = object.as_object_mut() else {
-        return Err(Status::bad_request("the object is not a JSON object"));
-    };
-    for (key, want) in [
-        ("apiVersion", res.api_version()),
-        ("kind", res.kind.to_owned()),
-    ] {
-        match map.get(key).and_then(Value::as_str).unwrap_or_default() {
-            "" => drop(map.insert(key.into(), Value::String(want))),
-            found if found == want => {}
-            found => {
-                return Err(Status::bad_request(format!(
-                    "{key} in the data ({found}) does not match the expected {key} ({want})"
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Fields of metadata that only the API itself writes.
-const OWN: &[&str] = &[
-    "uid",
-    "creationTimestamp",
-    "generation",
-    "namespace",
-    "name",
-    "resourceVersion",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-];
-
-/// The old object with the status of the new one and, after an apply, its managers.
-fn with_status(was: &Value, mut new: Value, applies: bool) -> Value {
-    let mut out = was.clone();
-    if applies {
-        out["metadata"]["managedFields"] = new["metadata"]["managedFields"].take();
-    }
-    let status = new.as_object_mut().and_then(|m| m.remove("status"));
-    if let Some(map) = out.as_object_mut() {
-        match status {
-            Some(s) => drop(map.insert("status".into(), s)),
-            None => drop(map.remove("status")),
-        }
-    }
-    out
-}
-
-fn keep(new: &mut Value, was: &Value, field: &str) {
-    let Some(map) = new.as_object_mut() else {
-        return;
-    };
-    match was.get(field) {
-        Some(v) => drop(map.insert(field.into(), v.clone())),
-        None => drop(map.remove(field)),
-    }
-}
-
-fn changed_beside_meta(res: Res, was: &Value, new: &Value) -> bool {
-    // Without a status of its own, a custom resource's is a field as any other.
-    let whole = res.custom.is_some_and(|c| !c.has_status());
-    let rest = |v: &Value| -> Map<String, Value> {
-        let fields = v.as_object().into_iter().flatten();
-        fields
-            .filter(|(k, _)| *k != "metadata" && (whole || *k != "status"))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
-    };
-    rest(was) != rest(new)
 }
