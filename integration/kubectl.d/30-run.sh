@@ -53,10 +53,8 @@ forward() { # RESOURCE REMOTE
     [ $status = 0 ] || cat "$log"
     return $status
 }
-# An older one waits for the end of the error stream, which comes only with the client's own (README).
-since_minor 30 that 'kubectl port-forward pod/web' forward pod/web 8080
-# An older one waits for the end of the error stream, which comes only with the client's own (README).
-since_minor 30 that 'kubectl port-forward service/web' forward service/web 8080
+that 'kubectl port-forward pod/web' forward pod/web 8080
+that 'kubectl port-forward service/web' forward service/web 8080
 refused 'NotFound' port-forward pod/nobody 1:1
 soon 'box +\d+m +\d+Mi' top pod box
 want 'POD +NAME +CPU' top pod box --containers

@@ -89,7 +89,11 @@ impl Forwarded {
             mut error,
         } = self;
         match connect(port).await {
-            Ok(io) => both_ways(tokio::io::join(reader, writer), io, idle).await,
+            Ok(io) => {
+                // Before 1.30, kubectl closes a connection only once it knows that no error comes.
+                let _ = error.shutdown().await;
+                both_ways(tokio::io::join(reader, writer), io, idle).await;
+            }
             Err(message) => {
                 // A client that is gone needs no message.
                 let _ = error.write_all(message.as_bytes()).await;
