@@ -58,6 +58,17 @@ impl Memory {
         self.parts.get(name).cloned().unwrap_or_default()
     }
 
+    /// A new sandbox is a new chance for what did not start, perhaps because the old one was lost;
+    /// an image that could not be pulled still cannot.
+    pub fn forget_starts(&mut self) {
+        for part in self.parts.values_mut() {
+            let image = |f: &Failure| f.reason.contains("Image");
+            if !part.failure.as_ref().is_some_and(image) {
+                part.retries = BackOff::default();
+            }
+        }
+    }
+
     /// Takes notice of containers that are new: their probes have yet to say something. A
     /// container that this process did not start is believed to be as the stored status says.
     pub fn notice(&mut self, pod: &Pod, runtime: &Runtime) {
@@ -142,4 +153,36 @@ pub fn stored_status<'a>(
 /// CRI's nanoseconds as a time of whole seconds, as the API stores it.
 pub fn nanos(nanos: i64) -> Timestamp {
     Timestamp::from_second(nanos / 1_000_000_000).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(reason: &str) -> Part {
+        let at = Timestamp::UNIX_EPOCH;
+        let mut part = Part {
+            failure: Some(Failure {
+                reason: reason.to_owned(),
+                message: String::new(),
+                at,
+            }),
+            ..Part::default()
+        };
+        part.retries.next(at);
+        part
+    }
+
+    #[test]
+    fn a_new_sandbox_forgets_starts_and_not_pulls() {
+        let mut memory = Memory::default();
+        for reason in ["CreateContainerError", "ErrImagePull", "ImagePullBackOff"] {
+            memory.parts.insert(reason.to_owned(), failed(reason));
+        }
+        memory.forget_starts();
+        let wait = |reason: &str| memory.part(reason).retries.seconds();
+        assert_eq!(wait("CreateContainerError"), 0);
+        assert_eq!(wait("ErrImagePull"), 10);
+        assert_eq!(wait("ImagePullBackOff"), 10);
+    }
 }

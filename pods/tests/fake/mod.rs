@@ -21,6 +21,8 @@ pub struct World {
     /// Why pulls fail, by image.
     pub broken_images: HashMap<String, String>,
     pub images: Vec<String>,
+    /// The next sandbox that a container is made in is lost just before.
+    pub lose_next: bool,
     /// Exit code of every command that is run in a container, by its first word.
     pub commands: HashMap<String, i32>,
     /// Names of calls that change something, with their subject.
@@ -47,6 +49,7 @@ impl Fake {
             configs: HashMap::new(),
             broken_images: HashMap::new(),
             images: Vec::new(),
+            lose_next: false,
             commands: HashMap::new(),
             calls: Vec::new(),
             events: broadcast::channel(256).0,
@@ -119,6 +122,22 @@ impl World {
     fn id(&mut self, prefix: &str) -> String {
         self.next += 1;
         format!("{prefix}{:04}", self.next)
+    }
+
+    /// Refuses what only a sandbox that is ready can do, as every runtime does.
+    fn ready(&mut self, sandbox: &str) -> Result<(), tonic::Status> {
+        let found = self.sandboxes.get_mut(sandbox);
+        let state = found.map(|found| {
+            if std::mem::take(&mut self.lose_next) {
+                found.set_state(cri::PodSandboxState::SandboxNotready);
+            }
+            found.state()
+        });
+        if state == Some(cri::PodSandboxState::SandboxReady) {
+            return Ok(());
+        }
+        let why = format!("pod sandbox {sandbox} is not ready");
+        Err(tonic::Status::failed_precondition(why))
     }
 
     fn running(&self, name: &str) -> Option<String> {

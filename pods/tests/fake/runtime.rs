@@ -174,8 +174,10 @@ impl RuntimeService for Fake {
         &self,
         request: Request<cri::CreateContainerRequest>,
     ) -> Answer<cri::CreateContainerResponse> {
-        let config = request.into_inner().config.unwrap();
+        let request = request.into_inner();
+        let config = request.config.unwrap();
         let mut world = self.world.lock().unwrap();
+        world.ready(&request.pod_sandbox_id)?;
         let id = world.id("c");
         let meta = config.metadata.clone().unwrap();
         world

@@ -50,6 +50,7 @@ impl Worker {
             Ok(()) => {
                 self.memory.sandbox_failure = None;
                 self.memory.sandbox_retries = BackOff::default();
+                self.memory.forget_starts();
             }
             Err(failure) => {
                 let object = reference(&self.pod, None);
