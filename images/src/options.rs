@@ -57,6 +57,10 @@ pub struct RegistryOptions {
     /// `$CONTAINERS_REGISTRIES_CONF`, else `~/.config/containers/registries.conf`, else
     /// `/etc/containers/registries.conf`, each with `registries.conf.d`.
     pub registries_conf: Option<std::path::PathBuf>,
+    /// How often a request is made, and a transfer taken up, that breaks off, the first time
+    /// included; the pauses between grow to a minute. 0 is the default of 5. A mirror is asked
+    /// twice.
+    pub attempts: u32,
 }
 
 /// How to pull.

@@ -8,12 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use rrun_tests::{Line, Need, PATIENCE, require, wait_until};
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
+use rrun_tests::{Line, Need, PATIENCE, Port, require, wait_until};
 
 fn pod(name: &str, command: &str, more: &str) -> String {
     let image = Line::IMAGE;
@@ -195,7 +190,8 @@ fn ask(to: SocketAddr, host: &str, path: &str) -> String {
 #[test]
 fn ingress_and_load_balancers_lead_to_pods() {
     require!(Need::Root, Need::Network, Need::Program("nft"));
-    let (http, https) = (free_port(), free_port());
+    let held = [Port::take(), Port::take(), Port::take()];
+    let [http, https, open] = held.each_ref().map(Port::number);
     let (plain, tls) = (format!("127.0.0.1:{http}"), format!("127.0.0.1:{https}"));
     let line = Line::start_with(&["--ingress-http", &plain, "--ingress-https", &tls]);
     let at = SocketAddr::from(([127, 0, 0, 1], http));
@@ -203,7 +199,6 @@ fn ingress_and_load_balancers_lead_to_pods() {
     // A program of the machine has this one.
     let own = TcpListener::bind("0.0.0.0:0").unwrap();
     let taken = own.local_addr().unwrap().port();
-    let open = free_port();
     let services = format!(
         "apiVersion: v1
 kind: Service

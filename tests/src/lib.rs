@@ -5,6 +5,7 @@
 mod bundle;
 mod line;
 mod need;
+mod port;
 mod programs;
 mod registry;
 mod wait;
@@ -12,6 +13,7 @@ mod wait;
 pub use bundle::{Bundle, busybox_rootfs};
 pub use line::{Line, PATIENCE};
 pub use need::{Need, missing, report_skip};
+pub use port::Port;
 pub use programs::{find_program, program};
 pub use registry::Registry;
 pub use wait::wait_until;

@@ -1,13 +1,12 @@
 //! rrun-cri and rrun-pods of a test's own, with an image of busybox: real pods.
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::{busybox_rootfs, program, wait_until};
+use crate::{Port, busybox_rootfs, program, wait_until};
 
 /// How long pods get for what they do.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -20,6 +19,7 @@ pub struct Line {
     bridge: String,
     services: String,
     arguments: Vec<String>,
+    port: Port,
     cri: Option<Child>,
     pods: Option<Child>,
 }
@@ -54,6 +54,7 @@ impl Line {
                 .map(|a| a.replace("{dir}", &here))
                 .collect(),
             directory,
+            port: Port::take(),
             cri: None,
             pods: None,
         };
@@ -134,8 +135,11 @@ impl Line {
     ///
     /// Where it does not start on any of five ports.
     pub fn start_pods(&mut self) {
-        // A port that was free may be another program's by the time it is taken.
-        let started = (0..5).any(|_| {
+        let started = (0..5).any(|attempt| {
+            if attempt > 0 {
+                // Somebody who is none of ours took it.
+                self.port = Port::take();
+            }
             let mut child = self.spawn_pods();
             let socket = self.path("pods.sock");
             let mut ended = false;
@@ -151,7 +155,6 @@ impl Line {
     }
 
     fn spawn_pods(&self) -> Child {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr());
         let child = Command::new(program("rrun-pods"))
             .arg("--socket")
             .arg(self.path("pods.sock"))
@@ -162,7 +165,7 @@ impl Line {
             .arg(self.path("cri.sock"))
             .arg("--log-dir")
             .arg(self.path("logs"))
-            .args(["--listen", &free.expect("a free port").to_string()])
+            .args(["--listen", &format!("127.0.0.1:{}", self.port.number())])
             .args(["--service-table", &self.table()])
             .args(["--service-cidr", &self.services])
             .args(&self.arguments)

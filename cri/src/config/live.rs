@@ -113,6 +113,7 @@ impl Live {
             ca_files: images.ca_files.clone(),
             hosts_dir: Some(images.hosts_dir.clone()),
             registries_conf: given(&images.registries_conf),
+            attempts: 0,
         })
     }
 }

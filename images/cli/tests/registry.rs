@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use kit::gate::Gate;
 use kit::{Tool, outside};
 use rrun_tests::{Need, Registry, require};
 
@@ -241,7 +242,7 @@ fn docker_archives_of_others_load() {
 #[test]
 fn bad_input_is_answered_with_one_line() {
     require!(Need::Root, Need::Program("docker-registry"));
-    let (tool, registry) = (Tool::new(), Registry::start());
+    let (tool, mut registry) = (Tool::new(), Registry::start());
     let host = registry.host();
     assert!(
         tool.fails(&["pull", &format!("{host}/nothing:1")])
@@ -267,7 +268,8 @@ fn bad_input_is_answered_with_one_line() {
         tool.fails(&["load", empty.to_str().unwrap()])
             .contains("neither index.json")
     );
-    drop(registry);
+    // Its port stays ours: nobody else answers there.
+    registry.kill();
     let gone = tool.fails(&["pull", &format!("{host}/app:1")]);
     assert!(
         gone.contains("5 attempts") && gone.contains(&host),
@@ -552,35 +554,25 @@ fn referrers_are_listed_also_where_the_registry_knows_only_tags() {
 #[test]
 fn a_registry_killed_in_the_middle_is_waited_for() {
     require!(Need::Root, Need::Program("docker-registry"));
-    use std::io::{BufRead, BufReader};
     let (tool, mut registry) = (Tool::new(), Registry::start());
-    let name = format!("{}/team/large:1", registry.host());
-    build_large(&tool, &name);
-    tool.ok(&["push", "--quiet", &name]);
-    // A fast machine may have all before the registry is gone.
-    let mut retried = false;
-    for _ in 0..5 {
-        tool.ok(&["remove", &name]);
-        tool.ok(&["prune", "--all"]);
-        let mut pull = tool
-            .command(&["pull", "--json", &name])
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(pull.stdout.take().unwrap()).lines();
-        let moved = lines
-            .by_ref()
-            .find(|line| line.as_ref().unwrap().contains("bytes"));
-        assert!(moved.is_some());
-        registry.kill();
-        std::thread::sleep(std::time::Duration::from_millis(300));
-        registry.start_again();
-        retried |= lines.any(|line| line.unwrap().contains("retry"));
-        assert!(pull.wait().unwrap().success());
-        tool.ok(&["check"]);
-        if retried {
-            break;
-        }
-    }
-    assert!(retried, "the registry was never killed in the middle");
+    build_large(&tool, &format!("{}/team/large:1", registry.host()));
+    let (id, there) = (tool.ok(&["list", "--quiet"]), registry.host());
+    tool.ok(&["push", "--quiet", &id, &format!("{there}/team/large:1")]);
+    tool.ok(&["remove", &id]);
+    let gate = Gate::new(&there, 8 << 20);
+    let name = format!("{}/team/large:1", gate.host);
+    // Attempts enough for a registry that takes minutes to come back.
+    let mut pull = tool.command(&["pull", "--json", "--attempts", "12", &name]);
+    let pull = pull.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    gate.await_held();
+    registry.kill();
+    gate.cut();
+    registry.start_again();
+    let output = pull.wait_with_output().unwrap();
+    let events = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        output.status.success() && events.contains("retry"),
+        "{events}"
+    );
+    tool.ok(&["check"]);
 }

@@ -35,7 +35,7 @@ pub(crate) use remote::Remote;
 
 use crate::{Credentials, Error, Reference, RegistryOptions, Result};
 
-/// Attempts of one request, the first included.
+/// Attempts of one request, the first included, where nothing else is said.
 const ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A registry that asks for a longer pause than this gets an error instead.
@@ -132,7 +132,7 @@ impl Client {
             prefix: "/v2".to_owned(),
             query: String::new(),
             headers: Vec::new(),
-            attempts: ATTEMPTS,
+            attempts: attempts(options),
             pulls: true,
             resolves: true,
             pushes: true,
@@ -199,7 +199,7 @@ impl Client {
                 String::new()
             },
             headers: host.headers.clone(),
-            attempts: if mirror { 2 } else { ATTEMPTS },
+            attempts: if mirror { 2 } else { attempts(options) },
             pulls: host.pull,
             resolves: host.resolve,
             pushes: host.push && !mirror,
@@ -480,7 +480,15 @@ fn pause(attempt: u32) -> Duration {
     let mut chance = [0; 1];
     let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut chance);
     let share = 0.5 + f64::from(chance[0]) / 256.0;
-    FIRST_PAUSE.mul_f64(f64::from(1 << attempt.min(8)) / 2.0 * share)
+    let pause = FIRST_PAUSE.mul_f64(f64::from(1 << attempt.min(9)) / 2.0 * share);
+    pause.min(LONGEST_PAUSE)
+}
+
+fn attempts(options: &RegistryOptions) -> u32 {
+    match options.attempts {
+        0 => ATTEMPTS,
+        given => given,
+    }
 }
 
 /// The body of an answer, refused where it is longer than `limit` bytes.

@@ -1,7 +1,7 @@
 //! One large layer over several connections.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use rrun_tests::{Need, require};
 
@@ -50,14 +50,22 @@ fn pull_large(
 #[test]
 fn a_large_layer_comes_in_ranges_beside_each_other() {
     require!(Need::Root);
-    let running = Arc::new(AtomicUsize::new(0));
-    let most = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&most);
+    let (running, second) = (Mutex::new(0), Condvar::new());
+    let alone = Arc::new(AtomicUsize::new(0));
+    let waited = Arc::clone(&alone);
     let asked = pull_large(move |content, request| {
-        let now = running.fetch_add(1, Ordering::SeqCst) + 1;
-        seen.fetch_max(now, Ordering::SeqCst);
-        std::thread::sleep(std::time::Duration::from_millis(100));
-        running.fetch_sub(1, Ordering::SeqCst);
+        if request.headers.contains_key("range") {
+            // The first range is not answered before another one is asked for.
+            let mut running = running.lock().unwrap();
+            *running += 1;
+            second.notify_all();
+            let patience = std::time::Duration::from_secs(60);
+            let (guard, timeout) = second
+                .wait_timeout_while(running, patience, |running| *running < 2)
+                .unwrap();
+            drop(guard);
+            waited.fetch_add(usize::from(timeout.timed_out()), Ordering::SeqCst);
+        }
         content.answer(request)
     });
     assert_eq!(asked.len(), 6, "{asked:?}");
@@ -65,7 +73,7 @@ fn a_large_layer_comes_in_ranges_beside_each_other() {
         asked.iter().any(|range| range == "bytes=0-4194303"),
         "{asked:?}"
     );
-    assert!(most.load(Ordering::SeqCst) > 1);
+    assert_eq!(alone.load(Ordering::SeqCst), 0, "one after the other");
 }
 
 #[test]

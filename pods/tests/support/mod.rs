@@ -3,22 +3,22 @@
 #![allow(clippy::unwrap_used, dead_code)]
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rrun_tests::Port;
 use serde_json::Value;
 
 pub struct Server {
     dir: tempfile::TempDir,
     child: Child,
-    port: Option<u16>,
+    port: Option<Port>,
 }
 
-fn start(dir: &Path, port: Option<u16>) -> Child {
-    let listen = port.map_or("none".to_owned(), |p| format!("127.0.0.1:{p}"));
+fn start(dir: &Path, port: Option<&Port>) -> Child {
+    let listen = port.map_or("none".to_owned(), |p| format!("127.0.0.1:{}", p.number()));
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -53,15 +53,12 @@ impl Server {
 
     /// With the TLS listener on a free port.
     pub fn with_tls() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        Self::launch(Some(port))
+        Self::launch(Some(Port::take()))
     }
 
-    fn launch(port: Option<u16>) -> Self {
+    fn launch(port: Option<Port>) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = start(dir.path(), port);
+        let child = start(dir.path(), port.as_ref());
         let server = Self { dir, child, port };
         server.ready();
         server
@@ -69,7 +66,7 @@ impl Server {
 
     fn ready(&self) {
         let end = Instant::now() + Duration::from_secs(30);
-        let config = self.port.map(|_| self.kubeconfig());
+        let config = self.port.as_ref().map(|_| self.kubeconfig());
         while UnixStream::connect(self.socket()).is_err()
             || config.as_ref().is_some_and(|c| !c.exists())
         {
@@ -100,7 +97,7 @@ impl Server {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         std::fs::remove_file(self.socket()).unwrap();
-        self.child = start(self.dir.path(), self.port);
+        self.child = start(self.dir.path(), self.port.as_ref());
         self.ready();
     }
 

@@ -30,6 +30,9 @@ pub struct RegistryArgs {
     /// Do not log in
     #[arg(long, conflicts_with = "creds")]
     anonymous: bool,
+    /// How often what breaks off is tried; the pauses between grow to a minute
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    attempts: u32,
 }
 
 impl RegistryArgs {
@@ -53,6 +56,7 @@ impl RegistryArgs {
             ca_files: self.ca_file.clone(),
             hosts_dir: self.hosts_dir.clone(),
             registries_conf: self.registries_conf.clone(),
+            attempts: self.attempts,
         })
     }
 }

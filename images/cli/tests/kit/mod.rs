@@ -1,6 +1,8 @@
 //! The tool under test, in a store of its own.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod gate;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
