@@ -1,6 +1,6 @@
 //! Compiling a profile: libseccomp's program behind our stub.
 
-use super::{names, profile, stub};
+use super::{names, profile, ranges, stub};
 use crate::{Error, Result, debug};
 use libseccomp::{ScmpAction, ScmpArch, ScmpFilterContext, ScmpSyscall};
 use oci_spec::runtime::{LinuxSeccomp, LinuxSyscall};
@@ -21,6 +21,12 @@ struct Builder {
 
 /// Compiles `profile`.
 pub fn program(profile: &LinuxSeccomp) -> Result<Vec<Instruction>> {
+    let code = whole(profile)?;
+    Ok(ranges::shorten(&code).unwrap_or(code))
+}
+
+/// The stub and libseccomp's program, which tests each system call on its own.
+pub(super) fn whole(profile: &LinuxSeccomp) -> Result<Vec<Instruction>> {
     let default = profile::action(
         profile.default_action(),
         profile.default_errno_ret(),

@@ -7,7 +7,7 @@
 //! write them. A file that is torn or of another version is compiled anew.
 //!
 //! ```text
-//! "rrun-seccomp-1\n"  u32 length of key  key  u32 length of code  code  u64 sum of all before
+//! "rrun-seccomp-2\n"  u32 length of key  key  u32 length of code  code  u64 sum of all before
 //! ```
 
 use rrun_sys::seccomp::Instruction;
@@ -16,7 +16,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8] = b"rrun-seccomp-1\n";
+const MAGIC: &[u8] = b"rrun-seccomp-2\n";
 /// O_NOFOLLOW.
 const NOFOLLOW: i32 = 0o400_000;
 /// Files kept; the oldest goes when there is one more.

@@ -5,6 +5,7 @@ mod build;
 mod cache;
 mod names;
 pub mod profile;
+mod ranges;
 mod stub;
 
 use crate::{Context, Error, Result, debug};

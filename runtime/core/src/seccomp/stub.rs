@@ -26,15 +26,15 @@ pub const RET_ENOSYS: u32 = 0x0005_0000
         38
     };
 
-const LOAD: u16 = 0x20;
-const RETURN: u16 = 0x06;
-const JUMP: u16 = 0x05;
-const JUMP_EQUAL: u16 = 0x15;
-const JUMP_GREATER: u16 = 0x25;
-const JUMP_AT_LEAST: u16 = 0x35;
+pub(super) const LOAD: u16 = 0x20;
+pub(super) const RETURN: u16 = 0x06;
+pub(super) const JUMP: u16 = 0x05;
+pub(super) const JUMP_EQUAL: u16 = 0x15;
+pub(super) const JUMP_GREATER: u16 = 0x25;
+pub(super) const JUMP_AT_LEAST: u16 = 0x35;
 /// Offsets in `struct seccomp_data`.
-const NUMBER: u32 = 0;
-const ARCH: u32 = 4;
+pub(super) const NUMBER: u32 = 0;
+pub(super) const ARCH: u32 = 4;
 
 /// One architecture as the kernel tells it (`AUDIT_ARCH_*`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub struct Section {
     pub zero_is_unknown: bool,
 }
 
-fn op(code: u16, k: u32) -> Instruction {
+pub(super) fn op(code: u16, k: u32) -> Instruction {
     Instruction {
         code,
         jt: 0,
