@@ -311,19 +311,20 @@ pub fn program_name() -> &'static str {
     }
 }
 
-/// What is said when a container could not be started; callers of runc look for its name.
+/// What is said when a container could not be started. Callers look for runc's words, by whatever
+/// name they call the program.
 pub fn failed(command: &str) -> String {
-    format!(
-        "{} {command} failed: unable to start container process",
-        program_name()
-    )
+    format!("runc {command} failed: unable to start container process")
 }
 
-/// `--version`, in runc's format.
+/// `--version`, in runc's format: `runc version` is looked for, under every name.
 fn version() -> String {
+    let name = match program_name() {
+        "runc" => "runc",
+        _ => "rrun as runc",
+    };
     format!(
-        "{} version {}\ncommit: {}\nspec: {}\nlibseccomp: {}\n",
-        program_name(),
+        "{name} version {}\ncommit: {}\nspec: {}\nlibseccomp: {}\n",
         env!("CARGO_PKG_VERSION"),
         option_env!("RRUN_COMMIT").unwrap_or("unknown"),
         rrun_core::SPEC_VERSION,

@@ -371,3 +371,16 @@ fn a_run_makes_no_system_call_that_its_config_does_not_need() {
     let own = run - 2 * start;
     assert!(own < 360, "{own} system calls besides those of the start");
 }
+
+/// What parses runc's output finds its words, whatever the program is called.
+#[test]
+fn version_and_failed_starts_have_runcs_words() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let version = rrun.rrun(&["--version"]).ok();
+    let first = version.lines().next().unwrap();
+    assert!(first.starts_with("rrun as runc version 0."), "{version}");
+    let error = rrun.run(&Bundle::new(&["/no/such/program"])).fails();
+    let words = "runc run failed: unable to start container process: ";
+    assert!(error.contains(words), "{error}");
+}
