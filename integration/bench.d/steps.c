@@ -3,7 +3,7 @@
  *   steps EXECS FILE COMMAND [ARG…]   →   FILE: addresses in hexadecimal, appended
  *
  * Processes that it clones are followed as well. Each is let go when it executes another program:
- * with its exec number EXECS + 1, that of COMMAND itself being the first.
+ * with its exec number EXECS + 1, that of COMMAND itself being the first, or when COMMAND ends.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -19,14 +19,14 @@
 #define LIMIT 64
 
 static unsigned char seen[TOP];
-static struct process { pid_t pid; int execs; } processes[LIMIT];
+static struct process { pid_t pid; int execs, gone; } processes[LIMIT];
 static int count;
 
 static struct process *find(pid_t pid, int execs) {
     for (int i = 0; i < count; i++)
         if (processes[i].pid == pid) return &processes[i];
     if (count == LIMIT) exit(3);
-    processes[count] = (struct process){pid, execs};
+    processes[count] = (struct process){pid, execs, 0};
     return &processes[count++];
 }
 
@@ -52,6 +52,18 @@ static int stopped(struct process *process, int status, int limit) {
     return signal == SIGSTOP ? 0 : signal;
 }
 
+/* Lets a process go on by itself. The trap of a step would end it: so it is stopped first. */
+static void let_go(pid_t pid) {
+    kill(pid, SIGSTOP);
+    for (int status; waitpid(pid, &status, __WALL) == pid && WIFSTOPPED(status);) {
+        if (WSTOPSIG(status) == SIGSTOP) {
+            ptrace(PTRACE_DETACH, pid, 0, 0);
+            return;
+        }
+        ptrace(PTRACE_CONT, pid, 0, 0);
+    }
+}
+
 int main(int argc, char **argv) {
     if (argc < 4) return fprintf(stderr, "usage: steps EXECS FILE COMMAND [ARG...]\n"), 2;
     int limit = atoi(argv[1]), status;
@@ -66,13 +78,18 @@ int main(int argc, char **argv) {
     find(first, 1);
     ptrace(PTRACE_SINGLESTEP, first, 0, 0);
     for (pid_t pid; (pid = waitpid(-1, &status, __WALL)) > 0;) {
+        struct process *process = find(pid, processes[0].execs);
         if (!WIFSTOPPED(status)) {
+            process->gone = 1;
             if (pid == first) break;
             continue;
         }
-        int signal = stopped(find(pid, processes[0].execs), status, limit);
+        int signal = stopped(process, status, limit);
         if (signal >= 0) ptrace(PTRACE_SINGLESTEP, pid, 0, signal);
+        else process->gone = 1;
     }
+    for (int i = 0; i < count; i++)
+        if (!processes[i].gone) let_go(processes[i].pid);
     FILE *file = fopen(argv[2], "a");
     if (!file) return perror(argv[2]), 1;
     for (unsigned long address = 0; address < TOP; address++)
