@@ -34,6 +34,8 @@ struct State {
     wanted: Subnet,
     /// Whether this process has made the bridge and the table.
     made: bool,
+    /// Whether the kernel knows tables of bridges, as far as is known.
+    guards: bool,
 }
 
 impl Bridge {
@@ -44,6 +46,7 @@ impl Bridge {
             leases: Leases::open(directory)?,
             wanted: wanted.parse()?,
             made: false,
+            guards: true,
         };
         Ok(Self {
             name: name.to_owned(),
@@ -79,7 +82,7 @@ impl Bridge {
             return plug.await;
         }
         // nft takes longer than all the interfaces do.
-        let (written, plugged) = tokio::join!(self.write_rules(&state, &settings), plug);
+        let (written, plugged) = tokio::join!(write_rules(&mut state, &settings), plug);
         written?;
         state.made = true;
         forget(taken(&lease, &settings)).await;
@@ -143,7 +146,7 @@ impl Bridge {
             return Ok(());
         }
         self.make_bridge(&settings).await?;
-        self.write_rules(state, &settings).await
+        write_rules(state, &settings).await
     }
 
     async fn remove(&self, state: &mut State) -> Result<()> {
@@ -163,7 +166,8 @@ impl Bridge {
         };
         // The table of somebody else's bridge is not ours either.
         if let Some(bridge) = blocking(remove_link).await? {
-            let chains = rules::apply_and_list(&rules::remove(&bridge)).await?;
+            let (table, guard) = (rules::remove(&bridge), rules::remove_guard(&bridge));
+            let chains = apply(state, &table, &guard, true).await?;
             forward::close(&bridge, &chains).await?;
         }
         state.made = false;
@@ -203,22 +207,6 @@ impl Bridge {
         blocking(move || plan.execute(&Netlink::open()?).map(drop)).await
     }
 
-    async fn write_rules(&self, state: &State, settings: &Settings) -> Result<()> {
-        let text = rules::replace(settings, state.leases.all());
-        let written = if state.made {
-            rules::apply(&text).await
-        } else {
-            rules::apply_and_list(&text).await
-        };
-        let chains = written
-            .with_context(|| format!("write nftables table {}", rules::table(&settings.bridge)))?;
-        // Pods reach each other and this machine without it: not a reason to have none.
-        if let Err(error) = forward::open(&settings.bridge, &chains).await {
-            tracing::warn!(bridge = settings.bridge, "other firewalls: {error:#}");
-        }
-        Ok(())
-    }
-
     async fn plug(
         &self,
         lease: &Lease,
@@ -241,10 +229,15 @@ impl Bridge {
 
     /// Makes the interfaces of a living pod again where they are gone.
     async fn replug(&self, lease: &Lease, settings: &Settings, namespace: &Path) -> Result<()> {
-        let veth = veth_name(&lease.pod_id);
-        let there = blocking(move || Netlink::open()?.link(&veth))
-            .await?
-            .is_some();
+        let (veth, group) = (veth_name(&lease.pod_id), plan::port_group(&settings.bridge));
+        let grouped = move || {
+            let netlink = Netlink::open()?;
+            let link = netlink.link(&veth)?;
+            // A version before this one made it without.
+            link.map(|link| netlink.set_group(link.index, group))
+                .transpose()
+        };
+        let there = blocking(grouped).await?.is_some();
         if there || !namespace.exists() {
             return Ok(());
         }
@@ -274,6 +267,41 @@ impl Bridge {
         })
         .await
     }
+}
+
+async fn write_rules(state: &mut State, settings: &Settings) -> Result<()> {
+    let text = rules::replace(settings, state.leases.all());
+    let list = !state.made;
+    let written = apply(state, &text, &rules::guard(settings), list).await;
+    let chains = written
+        .with_context(|| format!("write nftables table {}", rules::table(&settings.bridge)))?;
+    // Pods reach each other and this machine without it: not a reason to have none.
+    if let Err(error) = forward::open(&settings.bridge, &chains).await {
+        tracing::warn!(bridge = settings.bridge, "other firewalls: {error:#}");
+    }
+    Ok(())
+}
+
+/// Carries a transaction out, with that of the bridge's own table where the kernel has such; gives
+/// the list of chains where asked to.
+async fn apply(state: &mut State, table: &str, guard: &str, list: bool) -> Result<String> {
+    let carry_out = async |text: &str| {
+        if list {
+            rules::apply_and_list(text).await
+        } else {
+            rules::apply(text).await
+        }
+    };
+    if !state.guards {
+        return carry_out(table).await;
+    }
+    let both = carry_out(&format!("{table}{guard}")).await;
+    let Err(error) = both else { return both };
+    // An error of the table itself comes again.
+    let alone = carry_out(table).await?;
+    state.guards = false;
+    tracing::warn!("raw frames of pods can reach their neighbours: {error:#}");
+    Ok(alone)
 }
 
 /// The UDP ports of the host that a pod has got, where there are any.

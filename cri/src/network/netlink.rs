@@ -41,6 +41,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -102,6 +103,8 @@ pub struct Veth<'a> {
     pub name: &'a str,
     /// Index of the bridge that it becomes a port of.
     pub master: u32,
+    /// Group of interfaces that it belongs to, by which rules know it.
+    pub group: u32,
     /// Largest packet of both ends in bytes.
     pub mtu: u32,
     /// Name of the other end.
@@ -180,6 +183,7 @@ impl Netlink {
         message.text(IFLA_IFNAME, veth.name);
         message.number(IFLA_MTU, veth.mtu);
         message.number(IFLA_MASTER, veth.master);
+        message.number(IFLA_GROUP, veth.group);
         message.nest(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_KIND, "veth");
             info.nest(IFLA_INFO_DATA, |data| data.bytes(VETH_INFO_PEER, &peer.0));
@@ -199,6 +203,14 @@ impl Netlink {
         });
         self.tell(RTM_NEWLINK, 0, &message)
             .with_context(|| format!("set hairpin mode of bridge port {index}"))
+    }
+
+    /// Puts an interface into a group of interfaces.
+    pub fn set_group(&self, index: u32, group: u32) -> Result<()> {
+        let mut message = Message::link(index, 0);
+        message.number(IFLA_GROUP, group);
+        self.tell(RTM_NEWLINK, 0, &message)
+            .with_context(|| format!("set the group of interface {index}"))
     }
 
     /// Writes on an interface whose it is; at most 255 bytes count (IFALIASZ).

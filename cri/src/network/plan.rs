@@ -35,6 +35,7 @@ pub struct BridgePlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodPlan {
     veth: String,
+    group: u32,
     mac: Mac,
     mtu: u32,
     /// Each address and the gateway of its family.
@@ -131,6 +132,7 @@ impl PodPlan {
         }
         Self {
             veth: veth_name(pod_id),
+            group: port_group(&settings.bridge),
             mac: mac(address),
             mtu,
             addresses,
@@ -145,6 +147,7 @@ impl PodPlan {
         netlink.add_veth(&Veth {
             name: &self.veth,
             master: bridge,
+            group: self.group,
             mtu: self.mtu,
             peer: POD_INTERFACE,
             peer_mac: self.mac,
@@ -175,6 +178,7 @@ fn configure_pod(addresses: &[(IpAddr, IpAddr)]) -> Result<Vec<IpAddr>> {
     // Alone in its prefix, the pod reaches other pods by the host, which so sees both directions
     // and can translate back what it translated. Ports of the bridge are not isolated: with
     // br_netfilter's bridge-nf-call-iptables the kernel forwards a translated frame on the bridge.
+    // What a pod sends to a neighbour's own address is dropped by a rule (rules::guard).
     for (address, _) in &usable {
         let whole = if address.is_ipv4() { 32 } else { 128 };
         netlink.add_address(link.index, *address, whole)?;
@@ -197,13 +201,20 @@ pub fn set_loopback_up(netlink: &Netlink) -> Result<()> {
 /// Name of the host's end of a pod's interface: 15 characters at most, the same for the same pod
 /// in every version.
 pub fn veth_name(pod_id: &str) -> String {
-    // FNV-1a.
-    let hash = pod_id
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    format!("{VETH_PREFIX}{:012x}", hash >> 16)
+    format!("{VETH_PREFIX}{:012x}", hash(pod_id) >> 16)
+}
+
+/// Group of the interfaces that are ports of a bridge: nothing else has it, and two daemons' bridges
+/// have different ones.
+pub fn port_group(bridge: &str) -> u32 {
+    0x4000_0000 | (hash(bridge) >> 34) as u32
+}
+
+/// FNV-1a.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Whether an interface looks like a pod's on the bridge with index `bridge`.

@@ -456,3 +456,64 @@ fn a_second_daemon_gets_a_bridge_of_its_own() {
         nothing_is_left();
     });
 }
+
+/// What a pod with CAP_NET_RAW sends to a neighbour's own address is seen by no rule of the host, so by
+/// no NetworkPolicy.
+#[test]
+fn raw_frames_reach_the_host_and_no_neighbour() {
+    require!(Need::Network, Need::Program("nft"), Need::Program("ip"));
+    on_a_host(|host| async move {
+        let network = host.network().await;
+        let ((one, first), (two, second)) = (host.pod("one"), host.pod("two"));
+        network.setup(&first).await.unwrap();
+        let ip = network.setup(&second).await.unwrap().0[0];
+        let server = netns::inside(&two.0, move || Ok(UdpSocket::bind((ip, 7000))?)).unwrap();
+        let mut buffer = [0; 16];
+        let mut heard = |sent: &str, limit: u64| {
+            server
+                .set_read_timeout(Some(Duration::from_millis(limit)))
+                .unwrap();
+            match server.recv_from(&mut buffer) {
+                Ok((count, _)) => String::from_utf8_lossy(&buffer[..count]) == sent,
+                Err(_) => false,
+            }
+        };
+        let send = |text: &'static str| {
+            netns::inside(&one.0, move || {
+                let socket = UdpSocket::bind("0.0.0.0:0")?;
+                socket.send_to(text.as_bytes(), (ip, 7000))?;
+                Ok(())
+            })
+            .unwrap();
+        };
+        send("routed");
+        assert!(heard("routed", 3000));
+        let mac = "0a:58:0a:58:00:03";
+        for (word, lladdr) in [("unicast", mac), ("broadcast", "ff:ff:ff:ff:ff:ff")] {
+            netns::inside(&one.0, move || {
+                shell(&format!("ip route replace {ip} dev eth0"));
+                shell(&format!(
+                    "ip neigh replace {ip} lladdr {lladdr} dev eth0 nud permanent"
+                ));
+                Ok(())
+            })
+            .unwrap();
+            send(word);
+        }
+        netns::inside(&one.0, move || {
+            shell(&format!("ip route del {ip} dev eth0"));
+            Ok(())
+        })
+        .unwrap();
+        // A broadcast is the host's to take, and it routes what has a pod's address no further; in
+        // order after both, so that a frame which got through would have come first.
+        send("routed");
+        assert!(
+            heard("routed", 3000),
+            "a frame came around the host's rules"
+        );
+        network.teardown(&first).await.unwrap();
+        network.teardown(&second).await.unwrap();
+        nothing_is_left();
+    });
+}
