@@ -17,5 +17,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .btree_map(".")
         .compile_fds(protox::compile([nri], [root])?)?;
+    let otlp = root.join("otlp/trace.proto");
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .server_mod_attribute(".", "#[cfg(feature = \"server\")]")
+        .compile_fds(protox::compile([otlp], [root])?)?;
     Ok(())
 }

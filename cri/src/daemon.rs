@@ -12,6 +12,7 @@ use crate::events::Events;
 use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::nri::Nri;
+use crate::pulls::Pulls;
 use crate::shims::Shims;
 use crate::store::{ContainerRecord, Entry, KeyLocks, SandboxRecord, Store};
 use crate::streaming::Streaming;
@@ -26,6 +27,8 @@ pub struct Daemon {
     pub nri: Nri,
     /// Figures about this daemon.
     pub metrics: Metrics,
+    /// Pulls that are under way.
+    pub pulls: Arc<Pulls>,
     /// Durable intent.
     pub store: Store,
     /// Images.
@@ -69,6 +72,7 @@ impl Daemon {
             live: RwLock::new(Arc::new(live)),
             metrics: Metrics::default(),
             nri: Nri::default(),
+            pulls: Arc::default(),
             config,
         }))
     }
@@ -139,7 +143,8 @@ pub async fn detached<T: Send + 'static>(
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work)
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
         .context("the call ended early")?
 }

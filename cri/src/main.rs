@@ -17,6 +17,8 @@ mod metrics;
 mod network;
 mod notify;
 mod nri;
+mod progress;
+mod pulls;
 mod recover;
 mod reload;
 mod rpc;
@@ -26,12 +28,16 @@ mod shims;
 mod stats;
 mod store;
 mod streaming;
+mod trace;
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use config::LogFormat;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 /// CRI v1 server: the socket that a kubelet plugs into.
 #[derive(Parser)]
@@ -50,6 +56,8 @@ enum Command {
     /// Print the default configuration, or check the machine's
     #[command(subcommand)]
     Config(config::command::Command),
+    /// Show the pulls of images that a running daemon has under way
+    Pulls(Box<progress::Command>),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +73,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match cli.command {
         Some(Command::Config(command)) => config::command::run(&command),
+        Some(Command::Pulls(command)) => progress::run(&command),
         Some(Command::Serve(flags)) => run(*flags),
         None => run(cli.flags),
     };
@@ -90,26 +99,45 @@ fn helper() -> Option<Result<()>> {
 fn run(flags: config::Flags) -> Result<()> {
     let (config, live) = config::load(&flags)?;
     let filter = EnvFilter::try_new(&live.log).context("the log's filter")?;
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    // Colours are for terminals, and most logs are not read in one.
-    let set_filter: reload::SetFilter = if config.log_format == config::LogFormat::Json {
-        let log = log.json().flatten_event(true).with_filter_reloading();
-        let handle = log.reload_handle();
-        log.init();
-        Box::new(move |filter| Ok(handle.reload(filter)?))
-    } else {
-        let log = log.with_ansi(false).with_filter_reloading();
-        let handle = log.reload_handle();
-        log.init();
-        Box::new(move |filter| Ok(handle.reload(filter)?))
-    };
+    let traces = config.traces.clone();
+    let traces = traces.map(|(endpoint, rate)| trace::pair(endpoint, rate));
+    let (spans, exporter) = traces.transpose()?.unzip();
+    let set_filter = log(config.log_format, filter, spans);
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(512 * 1024)
         .enable_all()
         .build()
         .context("start the asynchronous runtime")?
-        .block_on(server::serve(config, live, flags, set_filter))
+        .block_on(server::serve(config, live, flags, set_filter, exporter))
+}
+
+/// Begins the log, and the traces where they are asked for: these see what the log's filter hides.
+fn log(format: LogFormat, filter: EnvFilter, spans: Option<trace::Spans>) -> reload::SetFilter {
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
+    // Colours are for terminals, and most logs are not read in one.
+    macro_rules! text {
+        () => {
+            fmt::layer().with_writer(std::io::stderr).with_ansi(false)
+        };
+    }
+    macro_rules! json {
+        () => {
+            text!().json().flatten_event(true)
+        };
+    }
+    let all = tracing_subscriber::registry();
+    match (format, spans) {
+        (LogFormat::Json, None) => all.with(filter).with(json!()).init(),
+        (LogFormat::Text, None) => all.with(filter).with(text!()).init(),
+        (LogFormat::Json, Some(spans)) => {
+            let spans = spans.with_filter(trace::Spans::filter());
+            all.with(json!().with_filter(filter)).with(spans).init();
+        }
+        (LogFormat::Text, Some(spans)) => {
+            let spans = spans.with_filter(trace::Spans::filter());
+            all.with(text!().with_filter(filter)).with(spans).init();
+        }
+    }
+    Box::new(move |filter| Ok(handle.reload(filter)?))
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::fs;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -18,6 +19,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Endpoint;
 use crate::daemon::Daemon;
+use crate::pulls::Report;
+use crate::trace::Counts;
 
 /// Upper bounds of the histogram, in seconds: from a read of the store to a pull.
 const BUCKETS: [f64; 10] = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0];
@@ -34,6 +37,7 @@ struct Calls {
 #[derive(Default)]
 pub struct Metrics {
     calls: Mutex<BTreeMap<(&'static str, &'static str), Calls>>,
+    traces: OnceLock<Arc<Counts>>,
 }
 
 impl Metrics {
@@ -46,6 +50,26 @@ impl Metrics {
         calls.seconds += seconds;
         for (bucket, bound) in calls.buckets.iter_mut().zip(BUCKETS) {
             *bucket += u64::from(seconds <= bound);
+        }
+    }
+
+    /// Spans are counted too.
+    pub fn count_traces(&self, counts: Arc<Counts>) {
+        // Once, at the start.
+        let _ = self.traces.set(counts);
+    }
+
+    fn traces(&self, text: &mut String) {
+        let Some(counts) = self.traces.get() else {
+            return;
+        };
+        for (name, help, count) in [
+            ("sent", "Spans that the collector took.", &counts.sent),
+            ("dropped", "Spans that nobody took.", &counts.dropped),
+        ] {
+            let name = format!("rrun_cri_trace_spans_{name}_total");
+            head(text, &name, "counter", help);
+            let _ = writeln!(text, "{name} {}", count.load(Ordering::Relaxed));
         }
     }
 
@@ -87,6 +111,8 @@ fn page(daemon: &Daemon) -> String {
     );
     let _ = writeln!(text, "rrun_cri_build_info{{version=\"{version}\"}} 1");
     daemon.metrics.calls(&mut text);
+    daemon.metrics.traces(&mut text);
+    pulls(daemon, &mut text);
     let pods = daemon.store.sandboxes.all();
     let pods = pods.iter().map(|e| e.get().phase().to_string());
     states(&mut text, "rrun_cri_pods", "Pod sandboxes by state.", pods);
@@ -100,6 +126,39 @@ fn page(daemon: &Daemon) -> String {
     );
     process(&mut text);
     text
+}
+
+fn pulls(daemon: &Daemon, text: &mut String) {
+    let name = "rrun_cri_image_pull_bytes_total";
+    head(text, name, "counter", "Bytes that came from registries.");
+    let _ = writeln!(text, "{name} {}", daemon.pulls.bytes());
+    let active = daemon.pulls.list();
+    let name = "rrun_cri_image_pulls";
+    head(text, name, "gauge", "Pulls that are under way.");
+    let _ = writeln!(text, "{name} {}", active.len());
+    for (name, help, value) in [
+        (
+            "rrun_cri_image_pull_size_bytes",
+            "Bytes of the image's blobs.",
+            (|p| p.size) as fn(&Report) -> u64,
+        ),
+        (
+            "rrun_cri_image_pull_done_bytes",
+            "Bytes of them that are here.",
+            |p| p.bytes,
+        ),
+    ] {
+        head(text, name, "gauge", help);
+        // A client may ask for the same image twice.
+        let by_image: BTreeMap<_, _> = active.iter().map(|p| (&p.image, value(p))).collect();
+        for (image, bytes) in by_image {
+            let image = image
+                .replace('\\', r"\\")
+                .replace('"', "\\\"")
+                .replace('\n', " ");
+            let _ = writeln!(text, "{name}{{image=\"{image}\"}} {bytes}");
+        }
+    }
 }
 
 fn states(text: &mut String, name: &str, help: &str, all: impl Iterator<Item = String>) {

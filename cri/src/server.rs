@@ -22,6 +22,7 @@ use crate::exec::Streams;
 use crate::reload::{self, SetFilter};
 use crate::rpc::Service;
 use crate::streaming::Streaming;
+use crate::trace::Exporter;
 use crate::{metrics, notify, nri, recover};
 
 /// Largest message either way, as a kubelet has it.
@@ -30,10 +31,31 @@ const MESSAGE: usize = 16 << 20;
 /// Time for calls that are under way when the daemon is told to end.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Time for traces that a collector has not got yet.
+const TRACES: Duration = Duration::from_secs(5);
+
 /// Opens the state, recovers, serves.
-pub async fn serve(config: Config, live: Live, flags: Flags, set_filter: SetFilter) -> Result<()> {
-    let socket = config.socket.clone();
+pub async fn serve(
+    config: Config,
+    live: Live,
+    flags: Flags,
+    set_filter: SetFilter,
+    traces: Option<Exporter>,
+) -> Result<()> {
+    let traces = traces.map(Exporter::start).transpose()?;
     let daemon = Daemon::open(config, live).await?;
+    if let Some(traces) = &traces {
+        daemon.metrics.count_traces(traces.counts.clone());
+    }
+    let served = serve_daemon(daemon, flags, set_filter).await;
+    if let Some(traces) = traces {
+        traces.finish(TRACES).await;
+    }
+    served
+}
+
+async fn serve_daemon(daemon: Arc<Daemon>, flags: Flags, set_filter: SetFilter) -> Result<()> {
+    let socket = daemon.config.socket.clone();
     recover::recover(&daemon).await?;
     reload::watch(daemon.clone(), flags, set_filter)?;
     let backend = Arc::new(Streams(Arc::downgrade(&daemon)));

@@ -1,7 +1,8 @@
 //! CRI v1, the interface between a kubelet and a container runtime, wire-compatible with
 //! cri-api 0.36.
 //!
-//! The messages are in [`v1`], those of NRI plugins in [`nri`]. The features `client` and `server` add
+//! The messages are in [`v1`], those of NRI plugins in [`nri`],
+//! those of traces in [`otlp`]. The features `client` and `server` add
 //! `v1::runtime_service_client`, `v1::image_service_client` and their servers.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,12 @@ pub mod v1 {
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod nri {
     tonic::include_proto!("nri.pkg.api.v1alpha1");
+}
+
+/// The trace service of OTLP, OpenTelemetry's protocol, as far as an exporter needs it.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod otlp {
+    tonic::include_proto!("opentelemetry.proto.collector.trace.v1");
 }
 
 /// What a client over a unix socket gives `tonic` as its address: h2 refuses a socket path as

@@ -103,6 +103,7 @@ pub struct File {
     pub metrics_listen: String,
     pub default_runtime: String,
     pub cdi_spec_dirs: Vec<PathBuf>,
+    pub tracing: Tracing,
     pub images: Images,
     pub registries: BTreeMap<String, Registry>,
     pub network: Network,
@@ -128,6 +129,7 @@ impl Default for File {
             metrics_listen: String::new(),
             default_runtime: "rrun".into(),
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            tracing: Tracing::default(),
             images: Images::default(),
             registries: BTreeMap::new(),
             network: Network::default(),
@@ -135,6 +137,14 @@ impl Default for File {
             runtimes: BTreeMap::from([("rrun".to_owned(), rrun)]),
         }
     }
+}
+
+/// `[tracing]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tracing {
+    pub endpoint: String,
+    pub sampling_rate_per_million: u32,
 }
 
 /// `[images]`.

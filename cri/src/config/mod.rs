@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::network::NetworkConfig;
+use crate::trace;
 use file::{AskedDriver, File};
 
 pub use file::LogFormat;
@@ -51,6 +52,8 @@ pub struct Config {
     pub nri: file::Nri,
     /// How log lines look.
     pub log_format: LogFormat,
+    /// Where traces go and how many of a million are begun, where they are asked for.
+    pub traces: Option<(trace::Endpoint, u32)>,
     /// Where files of CDI devices are, the least important first.
     pub cdi_dirs: Vec<PathBuf>,
 }
@@ -97,6 +100,12 @@ fn read(flags: &Flags) -> Result<(File, Origin)> {
     Ok((file, Origin { path, text, given }))
 }
 
+/// The socket that a daemon of these flags serves.
+pub fn socket(flags: &Flags) -> Result<PathBuf> {
+    let (file, origin) = read(flags)?;
+    Ok(Config::check(&file, &origin)?.socket)
+}
+
 impl Config {
     fn check(file: &File, origin: &Origin) -> Result<Self> {
         let socket = file.listen.strip_prefix("unix://").unwrap_or(&file.listen);
@@ -140,6 +149,7 @@ impl Config {
             network,
             nri: file.nri.clone(),
             log_format: file.log_format,
+            traces: traces(origin, &file.tracing)?,
             cdi_dirs: file.cdi_spec_dirs.clone(),
             root: file.root.clone(),
             state: file.state.clone(),
@@ -201,6 +211,20 @@ fn endpoint(origin: &Origin, key: &str, text: &str) -> Result<Option<Endpoint>> 
     }
 }
 
+fn traces(origin: &Origin, given: &file::Tracing) -> Result<Option<(trace::Endpoint, u32)>> {
+    let rate = given.sampling_rate_per_million;
+    if rate > trace::MILLION {
+        let key = origin.of("tracing.sampling_rate_per_million");
+        bail!("{key} {rate}: at most {}", trace::MILLION);
+    }
+    if given.endpoint.is_empty() {
+        return Ok(None);
+    }
+    let endpoint = trace::Endpoint::parse(&given.endpoint);
+    let key = || format!("{} {:?}", origin.of("tracing.endpoint"), given.endpoint);
+    Ok(Some((endpoint.with_context(key)?, rate)))
+}
+
 /// sd_booted(3), and the one hierarchy in which systemd delegates whole scopes.
 fn driver(asked: AskedDriver) -> CgroupDriver {
     let booted = || {
@@ -252,6 +276,8 @@ pub fn needs_restart(old: &File, new: &File) -> Vec<&'static str> {
     differ("cgroup_driver", old.cgroup_driver != new.cgroup_driver);
     differ("stream_listen", old.stream_listen != new.stream_listen);
     differ("metrics_listen", old.metrics_listen != new.metrics_listen);
+    differ("tracing", old.tracing != new.tracing);
+    differ("cdi_spec_dirs", old.cdi_spec_dirs != new.cdi_spec_dirs);
     differ("images.store", old.images.store != new.images.store);
     differ("network", old.network != new.network);
     differ("nri", old.nri != new.nri);
@@ -303,6 +329,8 @@ mod tests {
         assert!(error.starts_with("/c.toml:2: network.bridge"), "{error}");
         let error = refused("metrics_listen = \"9475\"\n");
         assert!(error.starts_with("/c.toml:1: metrics_listen"), "{error}");
+        let error = refused("[tracing]\nendpoint = \"https://x\"\n");
+        assert!(error.starts_with("/c.toml:2: tracing.endpoint"), "{error}");
         let (file, origin) = origin("listen = \"x\"\n", &[("listen", "--listen")]);
         let error = Config::check(&file, &origin).unwrap_err().to_string();
         assert!(error.starts_with("--listen"), "{error}");

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use rrun_cri_api::v1::ContainerEventType;
 use rrun_task_api::exit::Exit;
 use rrun_task_api::pb::task;
+use tracing::{Instrument, debug_span};
 
 use crate::daemon::{Daemon, blocking};
 use crate::id;
@@ -129,7 +130,8 @@ pub async fn end_shim(daemon: &Arc<Daemon>, record: &ContainerRecord) -> Result<
                 id: id.clone(),
                 ..Default::default()
             };
-            let deleted = match client.delete(&delete).await {
+            let deleted = client.delete(&delete);
+            let deleted = match deleted.instrument(debug_span!("delete task")).await {
                 Ok(_) => Ok(true),
                 Err(error) if !error.is_not_found() && !error.is_gone() => Err(error),
                 // It may not have come to the end of it.

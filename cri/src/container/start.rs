@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rrun_task_api::client::Client;
 use rrun_task_api::pb::task;
+use tracing::{Instrument, debug_span};
 
 use super::rootfs;
 use crate::config::Runtime;
@@ -31,7 +32,9 @@ pub async fn start(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Resu
     let runtime = daemon.runtime_of(&record)?;
     // After a start that a kill -9 cut short, the one before has been ended.
     daemon.shims.remove(&record.id);
-    let address = shims::start(&daemon.config, &runtime, &record.id).await?;
+    let address = shims::start(&daemon.config, &runtime, &record.id)
+        .instrument(debug_span!("start shim"))
+        .await?;
     // Before the shim makes a process: after a kill -9 recovery finds it by this.
     let told = address.clone();
     daemon
@@ -39,12 +42,15 @@ pub async fn start(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Resu
         .update(entry, |r| r.shim_address = told)
         .await?;
     let client = daemon.shims.get(&record.id, &address).await?;
-    create(daemon, &client, &runtime, &record).await?;
+    create(daemon, &client, &runtime, &record)
+        .instrument(debug_span!("create task"))
+        .await?;
     let request = task::StartRequest {
         id: record.id.clone(),
         ..Default::default()
     };
-    let pid = client.start(&request).await?.pid;
+    let started = client.start(&request);
+    let pid = started.instrument(debug_span!("start task")).await?.pid;
     Ok(Started { pid, address })
 }
 

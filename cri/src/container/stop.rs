@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use rrun_task_api::pb::task;
+use tracing::{Instrument, debug_span};
 
 use super::monitor;
 use crate::daemon::Daemon;
@@ -27,7 +28,8 @@ pub async fn stop(
     }
     if !grace.is_zero() {
         signal(daemon, &record, record.stop_signal, false).await?;
-        if exited(entry, grace).await {
+        let ended = exited(entry, grace).instrument(debug_span!("grace period"));
+        if ended.await {
             return Ok(());
         }
     }

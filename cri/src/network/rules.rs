@@ -51,7 +51,7 @@ pub fn guard(settings: &Settings) -> String {
     let own = own.map(|byte| format!("{byte:02x}")).join(":");
     let (table, group) = (table(bridge), super::plan::port_group(bridge));
     format!(
-        r#"{}table bridge {table} {{
+        r"{}table bridge {table} {{
   chain pods {{
     type filter hook prerouting priority -200;
     iifgroup != {group} accept
@@ -60,7 +60,7 @@ pub fn guard(settings: &Settings) -> String {
     drop
   }}
 }}
-"#,
+",
         remove_guard(bridge)
     )
 }

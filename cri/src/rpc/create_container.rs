@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rrun_cri_api::v1;
+use tracing::{Instrument, debug_span};
 
 use crate::bundle;
 use crate::cdi;
@@ -219,7 +220,9 @@ async fn make_whole(
     entry: &Entry<ContainerRecord>,
     record: &ContainerRecord,
 ) -> anyhow::Result<()> {
-    let mut bundle = container::prepare(daemon, sandbox, record).await?;
+    let mut bundle = container::prepare(daemon, sandbox, record)
+        .instrument(debug_span!("prepare root file system"))
+        .await?;
     let user = v1::LinuxContainerUser {
         uid: bundle.user.uid.into(),
         gid: bundle.user.gid.into(),
@@ -235,6 +238,7 @@ async fn make_whole(
     let before = bundle.spec["linux"]["resources"].clone();
     let (updates, devices) = plugins
         .create_container(sandbox, &told, &mut bundle.spec)
+        .instrument(debug_span!("ask plugins"))
         .await?;
     bundle.spec = container::add_devices(daemon, devices, bundle.spec).await?;
     let resources = &bundle.spec["linux"]["resources"];

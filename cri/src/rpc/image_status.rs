@@ -22,6 +22,12 @@ pub async fn handle(
         let text = serde_json::to_string(image).map_err(anyhow::Error::from)?;
         info.insert("info".to_owned(), text);
     }
+    if request.verbose
+        && let Some(pull) = daemon.pulls.of(&name)
+    {
+        let text = serde_json::to_string(&pull).map_err(anyhow::Error::from)?;
+        info.insert("pull".to_owned(), text);
+    }
     Ok(v1::ImageStatusResponse {
         image: image.map(|image| to_cri(&image)),
         info,

@@ -44,10 +44,11 @@ use rrun_cri_api::v1;
 use rrun_cri_api::v1::image_service_server::ImageService;
 use rrun_cri_api::v1::runtime_service_server::RuntimeService;
 use tonic::{Request, Response, Status};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::daemon::{Daemon, detached};
 use crate::error::{Error, Result};
+use crate::trace;
 
 pub use remove_container::remove as remove_container_now;
 pub use remove_pod_sandbox::remove as remove_sandbox_now;
@@ -57,6 +58,15 @@ pub use update_container_resources::{apply_json as update_running, merge_into as
 /// Both services.
 #[derive(Clone)]
 pub struct Service(pub Arc<Daemon>);
+
+impl Service {
+    /// The span of a call; in its caller's trace, where traces are wanted.
+    fn span<T: subject::Subject>(&self, rpc: &'static str, request: &Request<T>) -> Span {
+        let traced = self.0.config.traces.is_some();
+        let parent = traced.then(|| trace::parent(request.metadata())).flatten();
+        subject::span(rpc, request.get_ref(), parent)
+    }
+}
 
 type Items<T> = BoxStream<'static, Result<T, Status>>;
 
@@ -80,7 +90,7 @@ where
 async fn answer<T>(
     daemon: &Daemon,
     rpc: &'static str,
-    span: tracing::Span,
+    span: Span,
     work: impl Future<Output = Result<T>>,
 ) -> Result<Response<T>, Status> {
     let since = Instant::now();
@@ -116,8 +126,8 @@ macro_rules! service {
                 async fn $cname(&self, request: Request<v1::$creq>)
                     -> Result<Response<v1::$cres>, Status>
                 {
+                    let span = self.span(stringify!($cname), &request);
                     let (daemon, request) = (self.0.clone(), request.into_inner());
-                    let span = subject::span(stringify!($cname), &request);
                     let work = async move { $cmod::handle(&daemon, request).await };
                     let work = detached(work.instrument(span.clone()));
                     answer(&self.0, stringify!($cname), span, work).await
@@ -127,8 +137,8 @@ macro_rules! service {
                 async fn $rname(&self, request: Request<v1::$rreq>)
                     -> Result<Response<v1::$rres>, Status>
                 {
+                    let span = self.span(stringify!($rname), &request);
                     let request = request.into_inner();
-                    let span = subject::span(stringify!($rname), &request);
                     let work = $rmod::handle(&self.0, request);
                     answer(&self.0, stringify!($rname), span, work).await
                 }
@@ -138,8 +148,8 @@ macro_rules! service {
                 async fn $sname(&self, request: Request<v1::$sreq>)
                     -> Result<Response<Self::$stype>, Status>
                 {
+                    let span = self.span(stringify!($sname), &request);
                     let request = request.into_inner();
-                    let span = subject::span(stringify!($sname), &request);
                     let work = $shandler(&self.0, request);
                     answer(&self.0, stringify!($sname), span, work).await
                 }

@@ -1,14 +1,21 @@
 //! PullImage.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rrun_cri_api::v1;
 use rrun_images::{Credentials, ImageId, PullOptions, Reference};
 use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
+use tracing::Instrument;
 
 use super::image_status::{error, name, parse};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
+use crate::pulls::Active;
+
+/// Between two lines about a pull.
+const PERIOD: Duration = Duration::from_secs(10);
 
 /// Pulls an image and gives its id.
 pub async fn handle(
@@ -27,7 +34,10 @@ pub async fn handle(
         policy: daemon.live().policy(),
         ..Default::default()
     };
-    let id = pull(daemon.clone(), reference, options).await?;
+    let active = daemon.pulls.begin(&name);
+    let id = pull(daemon.clone(), reference, options, &active).await?;
+    let report = active.report();
+    tracing::info!(bytes = report.size, layers = report.layers.len(), "pulled");
     Ok(v1::PullImageResponse {
         image_ref: id.to_string(),
     })
@@ -35,22 +45,43 @@ pub async fn handle(
 
 /// Pulls on a thread of its own, whose work on layers so delays no other call. The pull ends when
 /// this future is dropped: its client went away.
-async fn pull(daemon: Arc<Daemon>, reference: Reference, options: PullOptions) -> Result<ImageId> {
+async fn pull(
+    daemon: Arc<Daemon>,
+    reference: Reference,
+    options: PullOptions,
+    active: &Active,
+) -> Result<ImageId> {
+    let sink = Arc::new(active.sink());
+    let span = tracing::debug_span!("fetch and unpack");
     let (_alive, gone) = oneshot::channel::<()>();
     let handle = tokio::runtime::Handle::current();
     let thread = tokio::task::spawn_blocking(move || {
-        handle.block_on(async {
-            tokio::select! {
-                result = daemon.images.pull(&reference, &options, Arc::new(())) => {
-                    Some(result)
+        handle.block_on(
+            async {
+                tokio::select! {
+                    result = daemon.images.pull(&reference, &options, sink) => Some(result),
+                    _ = gone => None,
                 }
-                _ = gone => None,
             }
-        })
+            .instrument(span),
+        )
     });
-    let ended = thread.await.map_err(anyhow::Error::from)?;
+    let ended = told(thread, active).await.map_err(anyhow::Error::from)?;
     let result = ended.ok_or_else(|| anyhow::anyhow!("the pull was given up"))?;
     result.map_err(error)
+}
+
+/// Waits for the end of a pull, and says from time to time how far it is.
+async fn told<T>(thread: JoinHandle<T>, active: &Active) -> std::result::Result<T, JoinError> {
+    tokio::pin!(thread);
+    loop {
+        if let Ok(ended) = tokio::time::timeout(PERIOD, &mut thread).await {
+            return ended;
+        }
+        let report = active.report();
+        let (bytes, size, retries) = (report.bytes, report.size, report.retries);
+        tracing::info!(bytes, size, retries, "pulling");
+    }
 }
 
 /// What a kubelet found in the pull secrets; without any the configuration's registry is asked,

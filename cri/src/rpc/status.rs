@@ -28,6 +28,7 @@ pub async fn handle(
             "network": network.message,
         });
         info.insert("config".to_owned(), text.to_string());
+        info.insert("pulls".to_owned(), json!(daemon.pulls.list()).to_string());
     }
     Ok(v1::StatusResponse {
         status: Some(v1::RuntimeStatus {

@@ -85,12 +85,13 @@ macro_rules! images {
 images! { PullImageRequest RemoveImageRequest ImageStatusRequest }
 
 /// The span of a call: its name, and the ids that the request has. Those that a call makes are
-/// recorded when they are known.
-pub fn span(rpc: &'static str, request: &impl Subject) -> tracing::Span {
+/// recorded when they are known. `parent` is the caller's place in a trace (W3C traceparent).
+pub fn span(rpc: &'static str, request: &impl Subject, parent: Option<&str>) -> tracing::Span {
     let ids = request.ids();
     let span = tracing::info_span!(
         "call",
         rpc,
+        traceparent = parent,
         pod = tracing::field::Empty,
         container = tracing::field::Empty,
         image = tracing::field::Empty

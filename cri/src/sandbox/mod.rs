@@ -13,6 +13,7 @@ use std::process::Child;
 use std::sync::Arc;
 
 use anyhow::Result;
+use tracing::{Instrument, debug_span};
 
 use crate::daemon::{Daemon, blocking};
 use crate::network::{PodIps, PodNetRequest};
@@ -55,6 +56,7 @@ pub async fn make(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<PodIps
         files::mount_shm(&made)?;
         Ok(init)
     })
+    .instrument(debug_span!("make namespaces"))
     .await?;
     if let Some(init) = init {
         reap(init);
@@ -62,7 +64,9 @@ pub async fn make(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<PodIps
     let ips = if record.host_network() {
         PodIps::default()
     } else {
-        daemon.network.setup(&net_request(daemon, record)).await?
+        let request = net_request(daemon, record);
+        let setup = daemon.network.setup(&request);
+        setup.instrument(debug_span!("set up network")).await?
     };
     let written = ips.clone();
     blocking(move || files::write(&plan, &written)).await?;
@@ -101,7 +105,9 @@ pub async fn teardown(
 ) -> Result<()> {
     if !record.host_network() {
         let request = net_request(daemon, record);
-        match (daemon.network.teardown(&request).await, failure) {
+        let torn_down = daemon.network.teardown(&request);
+        let torn_down = torn_down.instrument(debug_span!("tear down network"));
+        match (torn_down.await, failure) {
             (Err(error), Failure::IsReported) => {
                 tracing::error!(sandbox = record.id, "remove without its network: {error:#}");
             }

@@ -1,0 +1,190 @@
+//! How far a pull is, for whoever asks.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod kit;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use kit::Cri;
+use rrun_cri_api::v1;
+use rrun_cri_api::v1::image_service_client::ImageServiceClient;
+use rrun_images::Digest;
+use rrun_tests::{Need, require};
+use serde_json::{Value, json};
+
+const INDEX: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// A registry with one image of one layer, the second half of which it holds back.
+struct Registry {
+    host: String,
+    released: Arc<(Mutex<bool>, Condvar)>,
+}
+
+struct Content {
+    manifest: Vec<u8>,
+    config: Vec<u8>,
+    layer: Vec<u8>,
+}
+
+impl Content {
+    fn new() -> Self {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        let data = vec![7; 3 << 20];
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        tar.append_data(&mut header, "file", &data[..]).unwrap();
+        let layer = tar.into_inner().unwrap();
+        let config = json!({"architecture": "amd64", "os": "linux", "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}});
+        let config = config.to_string().into_bytes();
+        let blob = |kind: &str, blob: &[u8]| {
+            let kind = format!("application/vnd.oci.image.{kind}");
+            json!({"mediaType": kind, "digest": digest(blob), "size": blob.len()})
+        };
+        let manifest = json!({"schemaVersion": 2, "mediaType": INDEX,
+            "config": blob("config.v1+json", &config), "layers": [blob("layer.v1.tar", &layer)]});
+        Self {
+            manifest: manifest.to_string().into_bytes(),
+            config,
+            layer,
+        }
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Digest::of(bytes).to_string()
+}
+
+impl Registry {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let released = Arc::new((Mutex::new(false), Condvar::new()));
+        let content = Arc::new(Content::new());
+        let gate = released.clone();
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let (content, gate) = (content.clone(), gate.clone());
+                // A client that breaks off is its own affair.
+                std::thread::spawn(move || serve(stream, &content, &gate).ok());
+            }
+        });
+        Self { host, released }
+    }
+
+    fn release(&self) {
+        *self.released.0.lock().unwrap() = true;
+        self.released.1.notify_all();
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    content: &Content,
+    gate: &(Mutex<bool>, Condvar),
+) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte)? == 0 {
+            return Ok(());
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let path = head.split(' ').nth(1).unwrap_or_default();
+    let (kind, body) = match path {
+        path if path.contains("/manifests/") => (INDEX, &content.manifest[..]),
+        path if path.ends_with(&digest(&content.config)) => {
+            ("application/json", &content.config[..])
+        }
+        path if path.ends_with(&digest(&content.layer)) => {
+            ("application/x-tar", &content.layer[..])
+        }
+        _ => ("text/plain", &b""[..]),
+    };
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    )?;
+    if head.starts_with("HEAD") {
+        return Ok(());
+    }
+    let (now, later) = body.split_at(body.len() / 2);
+    stream.write_all(now)?;
+    if body == content.layer {
+        let released = gate.0.lock().unwrap();
+        drop(gate.1.wait_while(released, |released| !*released).unwrap());
+    }
+    stream.write_all(later)
+}
+
+async fn pulls(client: &mut kit::Client) -> Vec<Value> {
+    let request = v1::StatusRequest { verbose: true };
+    let status = client.status(request).await.unwrap().into_inner();
+    serde_json::from_str(&status.info["pulls"]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_that_is_under_way_says_how_far_it_is() {
+    require!(Need::Root);
+    let (registry, cri) = (Registry::start(), Cri::start());
+    let mut client = cri.client().await;
+    let image = Some(v1::ImageSpec {
+        image: format!("{}/held/back:1", registry.host),
+        ..Default::default()
+    });
+    let mut images = ImageServiceClient::new(cri.channel().await);
+    let mut puller = images.clone();
+    let request = v1::PullImageRequest {
+        image: image.clone(),
+        ..Default::default()
+    };
+    let pull = tokio::spawn(async move { puller.pull_image(request).await });
+    let end = tokio::time::Instant::now() + kit::patience();
+    let told = loop {
+        if let Some(pull) = pulls(&mut client).await.pop()
+            && pull["bytes"].as_u64() > Some(0)
+        {
+            break pull;
+        }
+        assert!(tokio::time::Instant::now() < end, "no progress");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert!(told["bytes"].as_u64() < told["size"].as_u64(), "{told}");
+    assert_eq!(told["layers"][0]["state"], "pulling");
+    let request = v1::ImageStatusRequest {
+        image,
+        verbose: true,
+    };
+    let status = images.image_status(request).await.unwrap().into_inner();
+    assert!(status.image.is_none());
+    assert!(status.info["pull"].contains("\"state\":\"pulling\""));
+    let socket = format!("unix://{}", cri.path("cri.sock").display());
+    let ask = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rrun-cri"));
+        let programs = ["--runtime", "/bin/sh", "--shim", "/bin/sh"];
+        command
+            .args(["pulls", "--listen", &socket])
+            .args(programs)
+            .args(flags);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let table = ask(&[]);
+    assert!(table.contains("/held/back:1  0/1 "), "{table}");
+    registry.release();
+    pull.await.unwrap().unwrap();
+    assert!(pulls(&mut client).await.is_empty());
+    assert_eq!(ask(&["--json"]), "[]\n");
+}
