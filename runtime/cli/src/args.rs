@@ -1,31 +1,10 @@
-//! The global options, and what is common to the options of commands.
+//! Which command is asked for, and what is common to the options of commands.
 
+use crate::globals::Global;
 use lexopt::{Arg, Parser};
-use rrun_core::cgroup::Manager;
-use rrun_core::log::daemon::Daemon;
-use rrun_core::log::{Level, Output, Sink};
 use rrun_core::{Error, Result};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-
-/// Options before the command.
-#[derive(Debug, Clone)]
-pub struct Global {
-    /// `--root`: where containers' directories are.
-    pub root: PathBuf,
-    /// Whether `--root` was given: then it must exist for `list`.
-    pub root_given: bool,
-    /// `--log`.
-    pub log: Option<PathBuf>,
-    /// `--log-format json`.
-    pub log_json: bool,
-    /// `--log-level`, `--debug`.
-    pub level: Level,
-    /// `--systemd-cgroup`, `--cgroup-manager`.
-    pub manager: Manager,
-    /// `--rootless`; `None` for auto.
-    pub rootless: Option<bool>,
-}
+use std::path::PathBuf;
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -43,42 +22,6 @@ pub struct Command {
     pub name: String,
     /// The rest of the command line.
     pub parser: Parser,
-}
-
-impl Global {
-    /// Whether permission errors of cgroups are tolerated: the caller is not the
-    /// host's root, or says so.
-    pub fn is_rootless(&self) -> bool {
-        self.rootless
-            .unwrap_or_else(|| !rrun_sys::cred::is_root() || rrun_sys::cred::in_user_namespace())
-    }
-
-    /// The log sink that these options ask for.
-    pub fn sink(&self) -> Result<Sink> {
-        let output = self.log.as_deref().map(log_output).transpose()?;
-        Ok(Sink {
-            output,
-            json: self.log_json,
-            level: self.level,
-        })
-    }
-}
-
-/// A destination as crun has them: `BACKEND:SPECIFIER`, or a file alone.
-fn log_output(destination: &Path) -> Result<Output> {
-    let text = destination.to_str().unwrap_or_default();
-    let path = match text.split_once(':') {
-        Some(("journald", identifier)) => return Daemon::journal(identifier).map(Output::Daemon),
-        Some(("syslog", identifier)) => return Daemon::syslog(identifier).map(Output::Daemon),
-        Some(("file", path)) => Path::new(path),
-        _ => destination,
-    };
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map(Output::File)
-        .map_err(|e| Error::file("open", path, e))
 }
 
 /// A usage error from lexopt's.
@@ -173,110 +116,42 @@ pub fn unexpected(arg: Arg<'_>) -> Error {
     usage(arg.unexpected())
 }
 
-/// Reads the global options up to the command.
+/// Reads the global options, and which command they are for.
 pub fn parse() -> Result<Request> {
-    let mut global = Global {
-        root: default_root(),
-        root_given: false,
-        log: None,
-        log_json: false,
-        level: Level::Info,
-        manager: Manager::Cgroupfs,
-        rootless: None,
-    };
+    let mut global = Global::new();
     let mut parser = Parser::from_env();
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
-            Arg::Short('h') | Arg::Long("help") => {
-                return Ok(Request::Print(crate::help::program(program_name())));
-            }
+            Arg::Short('h') | Arg::Long("help") => break,
             Arg::Short('v') | Arg::Long("version") => return Ok(Request::Print(version())),
+            Arg::Value(name) if name == "help" || name == "h" => return help(&mut parser),
             Arg::Value(name) => {
                 let name = string(name)?;
-                if name == "help" {
-                    return Ok(Request::Print(crate::help::program(program_name())));
-                }
                 if let Some(text) = wants_help(&name, &mut parser)? {
                     return Ok(Request::Print(text));
                 }
+                let parser = global.take_from(&name, parser)?;
                 return Ok(Request::Command(global, Command { name, parser }));
             }
-            arg => {
-                let owned = match arg {
-                    Arg::Long(name) => name.to_owned(),
-                    other => return Err(unexpected(other)),
-                };
-                option(&mut global, &owned, &mut parser)?;
+            Arg::Long(name) => {
+                let name = name.to_owned();
+                global.set(&name, &mut parser)?;
             }
+            other @ Arg::Short(_) => return Err(unexpected(other)),
         }
     }
-    Err(Error::Usage("no command given; see 'rrun --help'".into()))
+    // As runc: without a command as well.
+    Ok(Request::Print(crate::help::program(program_name())))
 }
 
-/// One global option.
-fn option(global: &mut Global, name: &str, parser: &mut Parser) -> Result<()> {
-    match name {
-        "root" => (global.root, global.root_given) = (path(parser)?, true),
-        "log" => global.log = Some(path(parser)?).filter(|p| !p.as_os_str().is_empty()),
-        "log-format" => {
-            global.log_json = match text(parser)?.as_str() {
-                "json" => true,
-                "text" | "" => false,
-                other => {
-                    return Err(Error::Usage(format!(
-                        "invalid log-format {other:?}: text or json"
-                    )));
-                }
-            }
-        }
-        "log-level" => {
-            global.level = match text(parser)?.as_str() {
-                "error" => Level::Error,
-                "warn" | "warning" => Level::Warning,
-                "info" => Level::Info,
-                "debug" => Level::Debug,
-                other => return Err(Error::Usage(format!("invalid log-level {other:?}"))),
-            }
-        }
-        "debug" => {
-            if switch(parser)? {
-                global.level = Level::Debug;
-            }
-        }
-        "systemd-cgroup" => {
-            if switch(parser)? {
-                global.manager = Manager::Systemd;
-            }
-        }
-        "cgroup-manager" => {
-            global.manager = match text(parser)?.as_str() {
-                "cgroupfs" => Manager::Cgroupfs,
-                "systemd" => Manager::Systemd,
-                "disabled" => Manager::Disabled,
-                other => return Err(Error::Usage(format!("invalid cgroup-manager {other:?}"))),
-            }
-        }
-        "rootless" => {
-            global.rootless = match text(parser)?.as_str() {
-                "auto" => None,
-                "true" | "1" => Some(true),
-                "false" | "0" => Some(false),
-                other => {
-                    return Err(Error::Usage(format!(
-                        "invalid value {other:?} for --rootless"
-                    )));
-                }
-            }
-        }
-        // Older callers of runc still name the program.
-        "criu" => drop(path(parser)?),
-        other => {
-            return Err(Error::Usage(format!(
-                "invalid option '--{other}'; see 'rrun --help'"
-            )));
-        }
-    }
-    Ok(())
+/// `help [COMMAND]`.
+fn help(parser: &mut Parser) -> Result<Request> {
+    let text = match parser.next().map_err(usage)? {
+        None => crate::help::program(program_name()),
+        Some(Arg::Value(name)) => help_of(&string(name)?)?,
+        Some(other) => return Err(unexpected(other)),
+    };
+    Ok(Request::Print(text))
 }
 
 /// The help of command `name`, if -h or --help is among its options.
@@ -292,11 +167,12 @@ fn wants_help(name: &str, parser: &mut Parser) -> Result<Option<String>> {
     if !help || ["image", "cri", "pods"].contains(&name) {
         return Ok(None);
     }
+    help_of(name).map(Some)
+}
+
+fn help_of(name: &str) -> Result<String> {
     match crate::help::command(name) {
-        Some(text) => Ok(Some(format!(
-            "NAME:\n   {} {name} - {text}",
-            program_name()
-        ))),
+        Some(text) => Ok(format!("NAME:\n   {} {name} - {text}", program_name())),
         None => Err(Error::Usage(format!("No help topic for '{name}'"))),
     }
 }
@@ -330,13 +206,4 @@ fn version() -> String {
         rrun_core::SPEC_VERSION,
         rrun_core::seccomp::library_version(),
     )
-}
-
-fn default_root() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(dir) if !dir.is_empty() && !rrun_sys::cred::is_root() => {
-            PathBuf::from(dir).join("rrun")
-        }
-        _ => PathBuf::from("/run/rrun"),
-    }
 }

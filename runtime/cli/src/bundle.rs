@@ -1,7 +1,8 @@
 //! What `create` and `run` share: options, and the plan made from them.
 
-use crate::args::{self, Global};
+use crate::args;
 use crate::explain::Explain;
+use crate::globals::Global;
 use lexopt::{Arg, Parser};
 use rrun_core::plan::{Console, Options, Plan};
 use rrun_core::{Error, Result, sdnotify, spec};
@@ -34,7 +35,7 @@ pub struct Request {
     pub keep: bool,
     /// `--explain`.
     pub explain: Explain,
-    /// `--no-subreaper` (`run`).
+    /// `--no-subreaper`; without effect on `create`, as crun takes it.
     pub no_subreaper: bool,
 }
 
@@ -66,7 +67,7 @@ impl Request {
                     request.detach = args::switch(&mut parser)?;
                 }
                 Arg::Long("keep") if run => request.keep = args::switch(&mut parser)?,
-                Arg::Long("no-subreaper") if run => {
+                Arg::Long("no-subreaper") => {
                     request.no_subreaper = args::switch(&mut parser)?;
                 }
                 Arg::Value(id) if request.id.is_empty() => request.id = args::string(id)?,

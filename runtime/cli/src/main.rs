@@ -7,6 +7,7 @@ mod bundle;
 mod commands;
 mod explain;
 mod foreground;
+mod globals;
 mod help;
 
 use args::Request;

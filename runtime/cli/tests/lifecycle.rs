@@ -168,7 +168,6 @@ fn bad_input_is_answered_with_one_line() {
         &["create", "--bundle", "/nonexistent", "x"],
         &["state", "nonexistent"],
         &["kill", "x", "NOSIGNAL"],
-        &["frobnicate"],
         &["--frobnicate"],
         &["create", "--frobnicate", "x"],
         &["delete"],
@@ -383,4 +382,22 @@ fn version_and_failed_starts_have_runcs_words() {
     let error = rrun.run(&Bundle::new(&["/no/such/program"])).fails();
     let words = "runc run failed: unable to start container process: ";
     assert!(error.contains(words), "{error}");
+}
+
+#[test]
+fn global_options_are_taken_behind_the_command_as_well() {
+    let rrun = Runtime::new();
+    let log = rrun.root().join("log");
+    let log_option = format!("--log={}", log.display());
+    rrun.rrun(&["state", "--log-format", "json", &log_option, "nothing"])
+        .fails();
+    let line = std::fs::read_to_string(&log).unwrap();
+    assert!(line.starts_with("{\"level\":\"error\","), "{line}");
+    // runc's answers to no command, and to one that is not there.
+    assert!(rrun.rrun(&[]).ok().starts_with("NAME:"));
+    assert!(rrun.rrun(&["help", "kill"]).ok().contains("kill - send"));
+    let unknown = rrun.rrun(&["nothing"]);
+    assert_eq!(unknown.code, 3, "{unknown:?}");
+    assert!(unknown.err.contains("No help topic for 'nothing'"));
+    assert_eq!(unknown.err.lines().count(), 1, "{unknown:?}");
 }

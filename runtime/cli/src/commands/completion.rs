@@ -1,6 +1,7 @@
 //! `rrun completion`.
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use crate::help::{self, OptionHelp};
 use lexopt::{Arg, Parser};
 use rrun_core::{Error, Result};

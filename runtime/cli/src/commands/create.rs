@@ -1,7 +1,8 @@
 //! `rrun create`.
 
-use crate::args::{self, Global};
+use crate::args;
 use crate::bundle::{Request, write_pid_file};
+use crate::globals::Global;
 use rrun_core::plan::Console;
 use rrun_core::{Context, Result, create, explain};
 

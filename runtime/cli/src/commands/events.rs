@@ -1,6 +1,7 @@
 //! `rrun events`.
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use lexopt::{Arg, Parser};
 use rrun_core::cgroup::Cgroup;
 use rrun_core::cgroup::oom::Event;

@@ -1,9 +1,10 @@
 //! `rrun exec`.
 
-use crate::args::{self, Global};
+use crate::args;
 use crate::bundle::write_pid_file;
 use crate::explain::Explain;
 use crate::foreground::{self, Terminal};
+use crate::globals::Global;
 use lexopt::{Arg, Parser};
 use rrun_core::cgroup::SubCgroups;
 use rrun_core::container::Container;

@@ -1,6 +1,7 @@
 //! `rrun features` (runtime-spec features.md).
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use lexopt::Parser;
 use rrun_core::oci::LinuxSeccompFilterFlag;
 use rrun_core::{Error, Result, capabilities, plan, seccomp};

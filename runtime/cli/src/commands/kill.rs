@@ -1,7 +1,8 @@
 //! `rrun kill`.
 
 use super::matching;
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use lexopt::Arg;
 use rrun_core::container::Container;
 use rrun_core::{Error, Result};

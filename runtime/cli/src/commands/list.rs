@@ -1,6 +1,7 @@
 //! `rrun list`.
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use lexopt::Arg;
 use rrun_core::listing::{self, View};
 use rrun_core::{Error, Result};

@@ -1,6 +1,7 @@
 //! `rrun man`.
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use crate::help;
 use lexopt::{Arg, Parser};
 use rrun_core::{Error, Result};

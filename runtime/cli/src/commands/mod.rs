@@ -25,7 +25,8 @@ mod start;
 mod state;
 mod update;
 
-use crate::args::{Command, Global};
+use crate::args::Command;
+use crate::globals::Global;
 use rrun_core::{Error, Result};
 
 /// The commands of this program.
@@ -77,9 +78,12 @@ pub fn run(global: &Global, command: Command) -> Result<u8> {
         "state" => state::run(global, parser),
         "update" => update::run(global, parser),
         "image" | "cri" | "pods" => hand_over::run(&command.name, parser),
-        other => Err(Error::Usage(format!(
-            "no such command {other:?}; see 'rrun --help'"
-        ))),
+        other => {
+            let error = Error::Usage(format!("No help topic for '{other}'; see 'rrun --help'"));
+            rrun_core::log::fatal(&error);
+            // runc's status for it.
+            Ok(3)
+        }
     }
 }
 

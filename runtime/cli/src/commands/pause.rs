@@ -1,6 +1,7 @@
 //! `rrun pause`.
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use lexopt::Parser;
 use rrun_core::container::{Container, Status};
 use rrun_core::{Context, Error, Result};

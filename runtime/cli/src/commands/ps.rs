@@ -1,6 +1,7 @@
 //! `rrun ps`.
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use lexopt::{Arg, Parser};
 use rrun_core::container::Container;
 use rrun_core::{Error, Result};

@@ -1,9 +1,10 @@
 //! `rrun restore`.
 
 use super::checkpoint;
-use crate::args::{self, Global};
+use crate::args;
 use crate::bundle::{Request, write_pid_file};
 use crate::foreground::{self, Terminal};
+use crate::globals::Global;
 use lexopt::{Arg, Parser};
 use rrun_core::criu::{self, Options};
 use rrun_core::plan::Console;

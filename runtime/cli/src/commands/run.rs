@@ -1,8 +1,9 @@
 //! `rrun run`.
 
-use crate::args::{self, Global};
+use crate::args;
 use crate::bundle::{Request, write_pid_file};
 use crate::foreground::{self, Terminal};
+use crate::globals::Global;
 use rrun_core::container::Container;
 use rrun_core::create::{self, Created};
 use rrun_core::plan::Console;

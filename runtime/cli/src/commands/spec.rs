@@ -1,6 +1,7 @@
 //! `rrun spec`.
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use lexopt::{Arg, Parser};
 use rrun_core::{Error, Result, cgroup};
 use std::io::Write;
@@ -15,6 +16,7 @@ USAGE:
 
 OPTIONS:
     -b, --bundle DIR   write it there [.]
+    -f, --file FILE    under another name [config.json]
     --rootless         for a user who is not root: a user namespace with the
                        caller's ids, no network namespace, no limits
 
@@ -91,12 +93,14 @@ fn text(unified: bool, rootless: Option<Ids>) -> String {
     text
 }
 
-/// Writes config.json; an existing one is left alone.
+/// Writes config.json (crun's `--file`: another name); an existing one is left alone.
 pub fn run(_global: &Global, mut parser: Parser) -> Result<u8> {
     let (mut bundle, mut rootless) = (PathBuf::new(), false);
+    let mut file = PathBuf::from("config.json");
     while let Some(arg) = parser.next().map_err(args::usage)? {
         match arg {
             Arg::Short('b') | Arg::Long("bundle") => bundle = args::path(&mut parser)?,
+            Arg::Short('f') | Arg::Long("file") => file = args::path(&mut parser)?,
             Arg::Long("rootless") => rootless = args::switch(&mut parser)?,
             other => return Err(args::unexpected(other)),
         }
@@ -106,7 +110,7 @@ pub fn run(_global: &Global, mut parser: Parser) -> Result<u8> {
         gid: rrun_sys::cred::egid(),
     };
     let text = text(cgroup::hierarchy::is_unified(), rootless.then_some(ids));
-    let path = bundle.join("config.json");
+    let path = bundle.join(file);
     let file = std::fs::OpenOptions::new()
         .write(true)
         .create_new(true)

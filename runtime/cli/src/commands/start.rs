@@ -1,6 +1,7 @@
 //! `rrun start`.
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use rrun_core::Result;
 use rrun_core::container::Container;
 use rrun_core::sdnotify::Listener;

@@ -1,6 +1,7 @@
 //! `rrun state`.
 
-use crate::args::{self, Global};
+use crate::args;
+use crate::globals::Global;
 use rrun_core::{Result, listing};
 
 /// Prints the state of a container as JSON.
