@@ -31,6 +31,9 @@ pub struct Exec {
     id: String,
     /// Frames of its stdio.
     pub stdio: Option<UnixStream>,
+    /// Its exit code, once that is known.
+    code: Option<i32>,
+    /// The shim has forgotten it, or somebody else sees to that.
     ended: bool,
 }
 
@@ -74,6 +77,7 @@ impl Exec {
             container: record.id.clone(),
             id: started.exec_id,
             stdio: None,
+            code: None,
             ended: false,
         };
         let stdio = UnixStream::connect(&started.path).await;
@@ -81,16 +85,28 @@ impl Exec {
         Ok(exec)
     }
 
-    /// Waits for the end and gives the exit code, 128 + signal where one ended it.
+    /// Waits for the end and gives the exit code, 128 + signal where one ended it. A wait that is
+    /// dropped in the middle may be begun again.
     pub async fn wait(&mut self) -> Result<i32> {
+        let code = match self.code {
+            Some(code) => code,
+            None => self.ask().await?,
+        };
+        self.code = Some(code);
+        if !self.ended {
+            delete(&self.client, &self.container, &self.id).await;
+            self.ended = true;
+        }
+        Ok(code)
+    }
+
+    async fn ask(&self) -> Result<i32> {
         let request = task::WaitRequest {
             id: self.container.clone(),
             exec_id: self.id.clone(),
         };
-        let code = self.client.wait(&request, None).await?.exit_status;
-        self.ended = true;
-        delete(&self.client, &self.container, &self.id).await;
-        Ok(code as i32)
+        let answer = self.client.wait(&request, None).await?;
+        Ok(answer.exit_status as i32)
     }
 
     /// Ends the process.

@@ -168,12 +168,23 @@ impl Line {
             .args(["--listen", &format!("127.0.0.1:{}", self.port.number())])
             .args(["--service-table", &self.table()])
             .args(["--service-cidr", &self.services])
+            .args(self.evictions())
             .args(&self.arguments)
             .stdin(Stdio::null())
             .stdout(self.log("pods.log"))
             .stderr(self.log("pods.log"))
             .spawn();
         child.expect("rrun-pods starts")
+    }
+
+    /// A machine that is nearly full of other things evicts no pod of a test, unless that is the test.
+    fn evictions(&self) -> &'static [&'static str] {
+        let own = self.arguments.iter().any(|a| a == "--eviction-hard");
+        if own {
+            &[]
+        } else {
+            &["--eviction-hard", "none"]
+        }
     }
 
     /// Waits until the runtime has nothing left. A pod without a grace period leaves the API before
