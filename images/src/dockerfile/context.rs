@@ -50,6 +50,14 @@ impl Item {
         }
     }
 
+    /// A file that no `.dockerignore` speaks of.
+    pub fn file(from: &Path, to: &Path) -> Self {
+        Self {
+            contents: false,
+            ..Self::directory(from, to)
+        }
+    }
+
     pub fn path(&self) -> &Path {
         &self.from
     }

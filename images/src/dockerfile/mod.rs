@@ -4,6 +4,7 @@
 //! the stages that the result needs, each instruction in order.
 
 mod context;
+mod copy;
 mod ignore;
 mod lines;
 mod mounts;
@@ -12,6 +13,7 @@ mod prepare;
 mod run;
 mod state;
 mod steps;
+mod url;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,8 +26,8 @@ use words::Words;
 use crate::error::FileContext;
 use crate::pack::Time;
 use crate::{
-    Compression, Error, ImageId, ProgressSink, PullOptions, Reference, RegistryOptions, Result,
-    Store, files,
+    Compression, Error, Image, ImageId, Platform, ProgressSink, PullOptions, Reference,
+    RegistryOptions, Result, Store, files,
 };
 
 const FILE_LIMIT: u64 = 4 << 20;
@@ -37,6 +39,8 @@ pub struct BuildOptions {
     pub context: PathBuf,
     /// The Dockerfile; `Dockerfile` in the context where it is `None`.
     pub file: Option<PathBuf>,
+    /// The platform of base images, and of the image; this machine's where it is `None`.
+    pub platform: Option<Platform>,
     /// Names of the image.
     pub tags: Vec<Reference>,
     /// Values for ARG.
@@ -107,16 +111,25 @@ struct Plan {
     file: String,
     stages: Vec<PlannedStage>,
     globals: BTreeMap<String, String>,
+    /// The platform that was asked for.
+    platform: Option<Platform>,
+    /// Ids of the images that stages stand on or copy from.
+    bases: BTreeMap<Base, ImageId>,
     /// The stage that is wanted.
     target: usize,
     /// Stages that it needs, itself included.
     needed: BTreeSet<usize>,
 }
 
+/// A name and the platform that it was asked for with, as text.
+type Base = (String, Option<String>);
+
 struct PlannedStage {
     line: usize,
     /// Variables replaced.
     image: String,
+    /// What FROM says.
+    platform: Option<Platform>,
     name: Option<String>,
     lines: Vec<Line>,
 }
@@ -129,19 +142,12 @@ impl Store {
         options: &BuildOptions,
         progress: Arc<dyn ProgressSink>,
     ) -> Result<ImageId> {
-        let plan = Plan::read(options)?;
-        for (line, image) in plan.images() {
+        let mut plan = Plan::read(options)?;
+        for (line, image, platform) in plan.images() {
+            let id = self.base(&image, platform.clone(), options, &progress);
             let mistake = |error: Error| plan.mistake(line, Failed::Store(error));
-            let reference: Reference = image.parse().map_err(mistake)?;
-            if self.get(&image).map_err(mistake)?.is_none() {
-                let pull = PullOptions {
-                    registry: options.registry.clone(),
-                    ..PullOptions::default()
-                };
-                self.pull(&reference, &pull, Arc::clone(&progress))
-                    .await
-                    .map_err(mistake)?;
-            }
+            let id = id.await.map_err(mistake)?;
+            plan.bases.insert(Plan::key(&image, platform.as_ref()), id);
         }
         let (store, options) = (self.clone(), options.clone());
         let built =
@@ -150,7 +156,45 @@ impl Store {
     }
 }
 
+impl Store {
+    /// An image that is there with the platform that is wanted, else pulled. Its name may lead to
+    /// that of another platform before the build is over; the id does not.
+    async fn base(
+        &self,
+        image: &str,
+        platform: Option<Platform>,
+        options: &BuildOptions,
+        progress: &Arc<dyn ProgressSink>,
+    ) -> Result<ImageId> {
+        let reference: Reference = image.parse()?;
+        let fits = |there: &Image| match &platform {
+            Some(wanted) => wanted.score(&there.platform).is_some(),
+            None => true,
+        };
+        if let Some(there) = self.get(image)?.filter(fits) {
+            return Ok(there.id);
+        }
+        let pull = PullOptions {
+            registry: options.registry.clone(),
+            platform,
+            ..PullOptions::default()
+        };
+        self.pull(&reference, &pull, Arc::clone(progress)).await
+    }
+}
+
 impl Plan {
+    fn key(image: &str, platform: Option<&Platform>) -> Base {
+        (image.to_owned(), platform.map(ToString::to_string))
+    }
+
+    /// The id of an image that a stage stands on, with the platform that its FROM gives, or
+    /// copies from.
+    fn id_of<'a>(&'a self, image: &'a str, platform: Option<&Platform>) -> &'a str {
+        let key = Self::key(image, platform.or(self.platform.as_ref()));
+        self.bases.get(&key).map_or(image, ImageId::as_str)
+    }
+
     fn read(options: &BuildOptions) -> Result<Self> {
         let path = options
             .file
@@ -175,7 +219,9 @@ impl Plan {
         let mut plan = Self {
             file: file.to_owned(),
             stages: Vec::new(),
-            globals: BTreeMap::new(),
+            globals: platform_args(options.platform.as_ref()),
+            platform: options.platform.clone(),
+            bases: BTreeMap::new(),
             target: 0,
             needed: BTreeSet::new(),
         };
@@ -214,12 +260,24 @@ impl Plan {
             })
         };
         match (&line.instruction, self.stages.last_mut()) {
-            (Instruction::From { image, name }, _) => {
+            (
+                Instruction::From {
+                    image,
+                    name,
+                    platform,
+                },
+                _,
+            ) => {
                 let image = expand(image, &self.globals)?;
+                let platform = match platform {
+                    Some(text) => Some(expand(text, &self.globals)?.parse()?),
+                    None => None,
+                };
                 let (number, name) = (line.number, name.clone());
                 self.stages.push(PlannedStage {
                     line: number,
                     image,
+                    platform,
                     name,
                     lines: Vec::new(),
                 });
@@ -266,18 +324,20 @@ impl Plan {
         }
     }
 
-    /// Images of the store that the needed stages stand on or copy from, with their lines.
-    fn images(&self) -> Vec<(usize, String)> {
+    /// Images of the store that the needed stages stand on or copy from, with their lines and the
+    /// platform that is wanted of them.
+    fn images(&self) -> Vec<(usize, String, Option<Platform>)> {
         let mut images = Vec::new();
         for &number in &self.needed {
             let stage = &self.stages[number];
             if stage.image != "scratch" && self.base_stage(number).is_none() {
-                images.push((stage.line, stage.image.clone()));
+                let platform = stage.platform.clone().or(self.platform.clone());
+                images.push((stage.line, stage.image.clone(), platform));
             }
             for line in &stage.lines {
                 for from in line.sources() {
                     if self.find(from, number).is_none() {
-                        images.push((line.number, from.clone()));
+                        images.push((line.number, from.clone(), self.platform.clone()));
                     }
                 }
             }
@@ -316,6 +376,21 @@ impl Plan {
     }
 }
 
+/// The arguments that every Dockerfile has: where it is built, and what for.
+fn platform_args(target: Option<&Platform>) -> BTreeMap<String, String> {
+    let host = Platform::host();
+    let target = target.unwrap_or(&host);
+    let mut args = BTreeMap::new();
+    for (kind, platform) in [("BUILD", &host), ("TARGET", target)] {
+        let mut add = |name: &str, value: String| args.insert(format!("{kind}{name}"), value);
+        add("PLATFORM", platform.to_string());
+        add("OS", platform.os.clone());
+        add("ARCH", platform.architecture.clone());
+        add("VARIANT", platform.variant.clone());
+    }
+    args
+}
+
 /// The default runtime: `rrun` beside this program, else on PATH.
 pub fn default_runtime() -> PathBuf {
     let beside = std::env::current_exe()
@@ -340,6 +415,7 @@ mod tests {
         let options = BuildOptions {
             context: "/".into(),
             file: None,
+            platform: None,
             tags: Vec::new(),
             build_args: BTreeMap::from([("V".to_owned(), "2".to_owned())]),
             target: target.map(str::to_owned),
@@ -361,7 +437,11 @@ mod tests {
                     COPY --from=b /x /\nCOPY --from=tools:1 /y /\n";
         let whole = plan(text, None).unwrap();
         assert_eq!(whole.needed, BTreeSet::from([0, 2, 3]));
-        let images: Vec<_> = whole.images().into_iter().map(|(_, image)| image).collect();
+        let images: Vec<_> = whole
+            .images()
+            .into_iter()
+            .map(|(_, image, _)| image)
+            .collect();
         assert_eq!(images, ["base:2", "tools:1"]);
         assert_eq!(plan(text, Some("A")).unwrap().needed, BTreeSet::from([0]));
         assert!(plan(text, Some("c")).is_err());

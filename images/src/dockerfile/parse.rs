@@ -5,6 +5,7 @@
 use super::lines::{Document, Logical, logical_lines};
 use super::mounts::{self, RunFlags, RunMount};
 use super::words;
+use crate::Digest;
 
 /// A mistake in a Dockerfile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,12 @@ pub(super) struct Copy {
     pub chmod: Option<u32>,
     /// ADD: an archive would be unpacked.
     pub add: bool,
+    /// The layer does not depend on those below.
+    pub link: bool,
+    /// ADD: what is fetched.
+    pub urls: Vec<String>,
+    /// The digest of the one URL.
+    pub checksum: Option<Digest>,
     /// Here-documents, copied as files.
     pub inline: Vec<Inline>,
 }
@@ -50,6 +57,8 @@ pub(super) enum Instruction {
     From {
         image: String,
         name: Option<String>,
+        /// Variables stay in.
+        platform: Option<String>,
     },
     Arg {
         name: String,
@@ -185,21 +194,24 @@ fn instruction(keyword: &str, rest: &str, documents: Vec<Document>) -> Result<In
 
 fn from(rest: &str) -> Result<Instruction, String> {
     let words: Vec<&str> = rest.split_whitespace().collect();
-    match words.as_slice() {
-        [image, ..] if image.starts_with("--") => Err("flags of FROM are not supported".to_owned()),
-        [image] => Ok(Instruction::From {
-            image: (*image).to_owned(),
-            name: None,
-        }),
-        [image, r#as, name] if r#as.eq_ignore_ascii_case("as") => {
-            let name = Some(name.to_ascii_lowercase());
-            Ok(Instruction::From {
-                image: (*image).to_owned(),
-                name,
-            })
+    let (flags, words): (Vec<&str>, Vec<&str>) = words.iter().partition(|w| w.starts_with("--"));
+    let mut platform = None;
+    for flag in flags {
+        match flag.strip_prefix("--platform=") {
+            Some(value) if !value.is_empty() => platform = Some(value.to_owned()),
+            _ => return Err(format!("{flag} is not supported")),
         }
-        _ => Err("write FROM image, or FROM image AS name".to_owned()),
     }
+    let (image, name) = match words.as_slice() {
+        [image] => (*image, None),
+        [image, r#as, name] if r#as.eq_ignore_ascii_case("as") => (*image, Some(*name)),
+        _ => return Err("write FROM image, or FROM image AS name".to_owned()),
+    };
+    Ok(Instruction::From {
+        image: image.to_owned(),
+        name: name.map(str::to_ascii_lowercase),
+        platform,
+    })
 }
 
 fn arg(rest: &str) -> Result<Instruction, String> {
@@ -259,6 +271,14 @@ fn copy(rest: &str, add: bool, documents: Vec<Document>) -> Result<Copy, String>
         rest = after.trim_start();
         match flag.split_once('=') {
             Some(("from", from)) if !add => copy.from = Some(from.to_owned()),
+            None if flag == "link" => copy.link = true,
+            Some(("link", value)) => {
+                copy.link = value.parse().map_err(|_| "--link: write true or false")?;
+            }
+            Some(("checksum", digest)) if add => {
+                let digest = digest.parse();
+                copy.checksum = Some(digest.map_err(|_| "--checksum: write sha256:…")?);
+            }
             Some(("chown", owner)) => copy.chown = Some(owner.to_owned()),
             Some(("chmod", mode)) => {
                 let mode = u32::from_str_radix(mode, 8)
@@ -272,7 +292,19 @@ fn copy(rest: &str, add: bool, documents: Vec<Document>) -> Result<Copy, String>
     let mut words = list_or_words(rest)?;
     copy.to = words.pop().ok_or("write sources and a destination")?;
     words.retain(|word| !word.starts_with("<<"));
-    copy.sources = words;
+    let is_url = |word: &String| {
+        let lower = word.to_ascii_lowercase();
+        lower.starts_with("http://") || lower.starts_with("https://")
+    };
+    let git = |source: &&String| {
+        let url = source.contains("://") && source.to_ascii_lowercase().ends_with(".git");
+        url || source.starts_with("git@") || source.starts_with("git://")
+    };
+    if add && let Some(source) = words.iter().find(git) {
+        let why = "ADD of a git repository is not supported: clone it into the context";
+        return Err(format!("{source}: {why}"));
+    }
+    (copy.urls, copy.sources) = words.into_iter().partition(|word| add && is_url(word));
     copy.inline = documents
         .into_iter()
         .map(|document| Inline {
@@ -281,21 +313,11 @@ fn copy(rest: &str, add: bool, documents: Vec<Document>) -> Result<Copy, String>
             expand: !document.start.quoted,
         })
         .collect();
-    if copy.sources.is_empty() && copy.inline.is_empty() {
+    if copy.sources.is_empty() && copy.inline.is_empty() && copy.urls.is_empty() {
         return Err("write sources and a destination".to_owned());
     }
-    let git = |source: &&String| {
-        let url = source.contains("://") && source.to_ascii_lowercase().ends_with(".git");
-        url || source.starts_with("git@") || source.starts_with("git://")
-    };
-    if add && let Some(source) = copy.sources.iter().find(git) {
-        let why = "ADD of a git repository is not supported: clone it into the context";
-        return Err(format!("{source}: {why}"));
-    }
-    if add && let Some(source) = copy.sources.iter().find(|source| source.contains("://")) {
-        let why = "ADD of a URL is not supported: fetch it into the context, where its digest \
-                   can be checked";
-        return Err(format!("{source}: {why}"));
+    if copy.checksum.is_some() && (copy.urls.len(), copy.sources.len()) != (1, 0) {
+        return Err("--checksum: is for the digest of one URL".to_owned());
     }
     Ok(copy)
 }
@@ -387,7 +409,7 @@ mod tests {
         let text = "# syntax=docker/dockerfile:1\nARG V=1\nFROM a:$V AS Base\n\nRUN one && \\\n# no\n  two\n";
         let lines = parse(text).unwrap();
         assert_eq!(lines.len(), 3);
-        let Instruction::From { image, name } = &lines[1].instruction else {
+        let Instruction::From { image, name, .. } = &lines[1].instruction else {
             panic!()
         };
         assert_eq!((image.as_str(), name.as_deref()), ("a:$V", Some("base")));
@@ -426,6 +448,35 @@ mod tests {
         let check = one("HEALTHCHECK --interval=1m30s --retries=2 CMD true").unwrap();
         let want = serde_json::json!({"Interval": 90_000_000_000u64, "Retries": 2, "Test": ["CMD-SHELL", "true"]});
         assert_eq!(check, Instruction::Healthcheck(want));
+    }
+
+    #[test]
+    fn flags_and_urls_of_adds_are_read() {
+        let from = parse("FROM --platform=$BUILDPLATFORM a AS b")
+            .unwrap()
+            .remove(0);
+        let Instruction::From {
+            image, platform, ..
+        } = from.instruction
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (image.as_str(), platform.as_deref()),
+            ("a", Some("$BUILDPLATFORM"))
+        );
+        let digest = Digest::of(b"");
+        let line = format!("ADD --link --checksum={digest} HTTPS://x.example/y /d/");
+        let Instruction::Copy(copy) = one(&line).unwrap() else {
+            panic!()
+        };
+        assert_eq!(copy.urls, ["HTTPS://x.example/y"]);
+        assert!(copy.link && copy.sources.is_empty());
+        assert_eq!(copy.checksum, Some(digest));
+        let Instruction::Copy(copy) = one("COPY --link=false http://x /d/").unwrap() else {
+            panic!()
+        };
+        assert!(copy.urls.is_empty() && !copy.link, "COPY fetches nothing");
     }
 
     #[test]
@@ -487,7 +538,10 @@ mod tests {
             "RUN --mount=type=ssh x",
             "RUN --security=insecure x",
             "RUN --mount=type=tmpfs,target=/t",
-            "ADD http://x/y /",
+            "ADD --checksum=md5:1 https://x/y /",
+            "ADD --checksum=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 a /",
+            "COPY --checksum=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 a /",
+            "COPY --parents a b",
             "ADD git@x:y.git /",
             "COPY x",
             "ENV A",
@@ -495,7 +549,7 @@ mod tests {
             "COPY <<A /b",
             "SHELL sh",
             "HEALTHCHECK true",
-            "COPY --link a b",
+            "COPY --link=perhaps a b",
             "COPY --chmod=u+x a b",
             "WORKDIR",
             "ARG a-b",
@@ -506,6 +560,7 @@ mod tests {
         }
         assert_eq!(parse("RUN x").unwrap_err().line, 1);
         assert_eq!(parse("# only\n").unwrap_err().why, "there is no FROM");
-        assert_eq!(parse("FROM --platform=x a").unwrap_err().line, 1);
+        assert_eq!(parse("FROM --platform= a").unwrap_err().line, 1);
+        assert_eq!(parse("FROM --network=x a").unwrap_err().line, 1);
     }
 }

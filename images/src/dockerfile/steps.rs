@@ -1,12 +1,11 @@
 //! The instructions, one after the other.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::context::{Item, Tree, plain};
+use super::context::{Tree, plain};
 use super::ignore::Ignore;
 use super::mounts::RunFlags;
-use super::parse::{Command, Copy, Instruction, Line};
+use super::parse::{Command, Instruction, Line};
 use super::prepare::{self, Origin, Prepared};
 use super::state::Stage;
 use super::words::Words;
@@ -14,7 +13,7 @@ use super::{BuildOptions, Failed, Plan, run};
 use crate::merged::Merged;
 use crate::pack::Look;
 use crate::store::Lease;
-use crate::{Compression, Image, ImageId, Layer, Limits, Result, Store, files, unpack};
+use crate::{Compression, ImageId, Layer, Result, Store, files};
 
 /// Makes the stages of a plan and names the image.
 pub(super) fn build(store: &Store, plan: &Plan, options: &BuildOptions) -> Result<ImageId> {
@@ -37,10 +36,10 @@ pub(super) fn build(store: &Store, plan: &Plan, options: &BuildOptions) -> Resul
     stage.draft.commit(store, &mut lease, &options.tags)
 }
 
-struct Build<'a> {
-    store: &'a Store,
-    plan: &'a Plan,
-    options: &'a BuildOptions,
+pub(super) struct Build<'a> {
+    pub store: &'a Store,
+    pub plan: &'a Plan,
+    pub options: &'a BuildOptions,
     stages: Vec<Option<Stage>>,
 }
 
@@ -66,7 +65,7 @@ impl Build<'_> {
         Ok(stage)
     }
 
-    fn tell(&self, text: &str) {
+    pub fn tell(&self, text: &str) {
         if !self.options.quiet {
             eprintln!("{text}");
         }
@@ -76,17 +75,25 @@ impl Build<'_> {
         let planned = &self.plan.stages[number];
         let created = self.options.created();
         if planned.image == "scratch" {
-            return Ok(Stage::scratch(&created));
+            let mut stage = Stage::scratch(&created);
+            let wanted = planned.platform.clone().or(self.plan.platform.clone());
+            stage.draft.platform = wanted.unwrap_or(stage.draft.platform);
+            return Ok(stage);
         }
         if let Some(base) = self.plan.base_stage(number) {
+            if planned.platform.is_some() {
+                let why = "--platform: a stage has its platform from its own FROM";
+                return Err(Failed::Step(why.to_owned()));
+            }
             let base = self.stages[base]
                 .as_ref()
                 .expect("what a stage needs is made before it");
             return Ok(Stage::on_stage(base));
         }
-        let record = self.store.record(&planned.image)?;
+        let id = self.plan.id_of(&planned.image, planned.platform.as_ref());
+        let record = self.store.record(id)?;
         let (manifest, _) = self.store.manifest_of(&record)?;
-        let image = self.store.inspect(&planned.image)?;
+        let image = self.store.inspect(id)?;
         for layer in &image.layers {
             if !self.store.has_blob(&layer.digest, layer.compressed_size) {
                 let why = "its layers are kept unpacked only: pull it again with its blobs";
@@ -118,6 +125,7 @@ impl Build<'_> {
             Instruction::Copy(copy) => {
                 let mut copy = copy.clone();
                 copy.sources = copy.sources.iter().map(expand).collect::<Result<_, _>>()?;
+                copy.urls = copy.urls.iter().map(expand).collect::<Result<_, _>>()?;
                 for inline in copy.inline.iter_mut().filter(|inline| inline.expand) {
                     inline.text = words.expand(&inline.text)?;
                 }
@@ -222,7 +230,7 @@ impl Build<'_> {
         Ok(())
     }
 
-    fn push(
+    pub fn push(
         &self,
         stage: &mut Stage,
         lease: &mut Lease,
@@ -333,11 +341,11 @@ impl Build<'_> {
         self.push(stage, lease, layer, &line.text)
     }
 
-    fn compression(&self) -> Compression {
+    pub fn compression(&self) -> Compression {
         self.options.compression
     }
 
-    fn look(&self, owner: Option<(u32, u32)>, mode: Option<u32>) -> Look {
+    pub fn look(&self, owner: Option<(u32, u32)>, mode: Option<u32>) -> Look {
         let owner = Some(owner.unwrap_or((0, 0)));
         Look {
             owner,
@@ -347,102 +355,8 @@ impl Build<'_> {
         }
     }
 
-    fn copy(
-        &self,
-        stage: &mut Stage,
-        number: usize,
-        line: &Line,
-        copy: &Copy,
-        lease: &mut Lease,
-    ) -> Result<(), Failed> {
-        self.tell(&line.text);
-        let flat = files::Scratch::new(self.store.build_dir().join(lease.reserve()?))?;
-        let tree = self.tree(copy.from.as_ref(), number, flat.path())?;
-        let merged = Merged::open(self.store, &stage.draft.layers())?;
-        let to = plain(stage.workdir(), &copy.to);
-        let real = merged
-            .real(&to)
-            .map_err(|error| format!("{}: {error}", to.display()))?;
-        let slash = copy.to.ends_with('/')
-            || matches!(copy.to.as_str(), "." | "..")
-            || copy.to.ends_with("/.");
-        let to_directory = slash || merged.is_directory(&real);
-        let at = Path::new("/").join(std::ffi::OsStr::from_bytes(&real.join(&b'/')));
-        if !to_directory && copy.sources.len() + copy.inline.len() > 1 {
-            let why = "the destination of several sources must end with /";
-            return Err(Failed::Step(why.to_owned()));
-        }
-        let inline = files::Scratch::new(self.store.build_dir().join(lease.reserve()?))?;
-        let documents =
-            Tree::of_documents(inline.path(), Path::new(&self.plan.file), &copy.inline)?;
-        let names: Vec<String> = copy.inline.iter().map(|i| i.name.clone()).collect();
-        let documents = (documents.items(&names, &at, to_directory)?, documents);
-        let items = tree.items(&copy.sources, &at, to_directory)?;
-        let (archives, items): (Vec<Item>, Vec<Item>) = items
-            .into_iter()
-            .partition(|item| copy.add && item.is_archive());
-        let owner = match &copy.chown {
-            Some(chown) => {
-                let ids = self.store.user_of(&Image::of_draft(&stage.draft), chown)?;
-                let same = !chown.contains(':') && chown.parse::<u32>().is_ok();
-                Some((ids.uid, if same { ids.uid } else { ids.gid }))
-            }
-            None => None,
-        };
-        for archive in &archives {
-            let layer = self.add_archive(&merged, &real, archive, owner, lease)?;
-            self.push(stage, lease, layer, &line.text)?;
-        }
-        if items.is_empty() && documents.0.is_empty() {
-            return Ok(());
-        }
-        let itself = to_directory || items.iter().any(Item::is_directory);
-        let layer = self.store.pack(
-            lease,
-            self.compression(),
-            self.look(owner, copy.chmod),
-            |packer| {
-                merged.pack_parents(&real, itself, owner.unwrap_or((0, 0)), packer)?;
-                tree.pack(&items, packer)?;
-                documents.1.pack(&documents.0, packer)
-            },
-        )?;
-        self.push(stage, lease, layer, &line.text)
-    }
-
-    /// ADD of an archive: what is in it, with the owners and modes that it gives, as a layer.
-    fn add_archive(
-        &self,
-        merged: &Merged,
-        real: &[Vec<u8>],
-        archive: &Item,
-        owner: Option<(u32, u32)>,
-        lease: &mut Lease,
-    ) -> Result<Layer, Failed> {
-        let scratch = files::Scratch::new(self.store.build_dir().join(lease.reserve()?))?;
-        let mode = unpack::Mode::overlay(self.store.is_rootless());
-        let limits = Limits::default();
-        let named = |why: String| Failed::Step(format!("{}: {why}", archive.name()));
-        unpack::archive(archive.path(), scratch.path(), mode, &limits)
-            .map_err(|error| named(error.to_string()))?;
-        let tree = Tree {
-            root: scratch.path().to_owned(),
-            ignore: Ignore::default(),
-        };
-        let at = Path::new("/").join(std::ffi::OsStr::from_bytes(&real.join(&b'/')));
-        let items = [Item::directory(scratch.path(), &at)];
-        let look = Look {
-            owner,
-            ..self.look(None, None)
-        };
-        Ok(self.store.pack(lease, self.compression(), look, |packer| {
-            merged.pack_parents(real, true, owner.unwrap_or((0, 0)), packer)?;
-            tree.pack(&items, packer)
-        })?)
-    }
-
     /// What COPY and bind mounts take from.
-    fn tree(&self, from: Option<&String>, number: usize, flat: &Path) -> Result<Tree, Failed> {
+    pub fn tree(&self, from: Option<&String>, number: usize, flat: &Path) -> Result<Tree, Failed> {
         let Some(from) = from else {
             let root = self.options.context.clone();
             let ignore = self.ignore()?;
@@ -479,7 +393,7 @@ impl Build<'_> {
                 .expect("what a stage needs is made before it")
                 .draft
                 .layers(),
-            None => self.store.inspect(from)?.layers,
+            None => self.store.inspect(self.plan.id_of(from, None))?.layers,
         })
     }
 }

@@ -243,7 +243,7 @@ fn too_slow(window: &mut (Instant, u64), at: u64, now: Instant) -> bool {
     came < LEAST
 }
 
-enum Broken {
+pub(super) enum Broken {
     Again(String),
     Final(Error),
 }

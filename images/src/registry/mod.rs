@@ -3,6 +3,7 @@
 mod auth;
 mod challenge;
 mod credentials;
+mod download;
 mod fetch;
 mod hosts;
 mod login;
@@ -27,6 +28,7 @@ use hyper::body::Bytes;
 use auth::Auth;
 use transport::{Answer, Origin, RequestBody, TlsSettings, Transport, empty};
 
+pub(crate) use download::{Download, download};
 pub(crate) use fetch::BlobStream;
 pub use login::{login, logout};
 pub(crate) use ranges::{BlobSource, LARGE};

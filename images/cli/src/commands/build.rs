@@ -2,14 +2,14 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
-use rrun_images::{BuildOptions, Compression, Reference, Secret, Store, default_runtime};
+use rrun_images::{BuildOptions, Compression, Platform, Reference, Secret, Store, default_runtime};
 
 use super::registry::RegistryArgs;
 use crate::progress::ProgressArgs;
 
 /// FROM, ARG, ENV, LABEL, WORKDIR, USER, EXPOSE, VOLUME, STOPSIGNAL, SHELL, HEALTHCHECK,
-/// ENTRYPOINT, CMD, COPY, ADD of local files, RUN with mounts; several stages. Anything else is refused with
-/// its line.
+/// ENTRYPOINT, CMD, COPY, ADD of files, archives and URLs, RUN with mounts; several stages. Anything else
+/// is refused with its line.
 #[derive(clap::Args)]
 pub struct Build {
     /// Directory that COPY takes from
@@ -26,6 +26,9 @@ pub struct Build {
     /// id=NAME,src=FILE or id=NAME,env=VARIABLE, for RUN --mount=type=secret; may be repeated
     #[arg(long, value_name = "id=NAME,src=FILE")]
     secret: Vec<String>,
+    /// Platform of base images and of the image, as in linux/arm64; this machine's by default
+    #[arg(long)]
+    platform: Option<Platform>,
     /// Stage to make; the last by default
     #[arg(long)]
     target: Option<String>,
@@ -52,6 +55,7 @@ impl Build {
         let options = BuildOptions {
             context: self.context.clone(),
             file: self.file.clone(),
+            platform: self.platform.clone(),
             tags: self.tag.clone(),
             build_args: self.build_args()?,
             target: self.target.clone(),

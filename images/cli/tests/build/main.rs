@@ -4,6 +4,7 @@
 #[path = "../kit/mod.rs"]
 mod kit;
 mod run;
+mod sources;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
