@@ -17,7 +17,8 @@ pub struct Image {
     pub repo_tags: Vec<String>,
     /// `registry/repository@digest` by which registries know it, sorted.
     pub repo_digests: Vec<String>,
-    /// Bytes on disk, layers shared with other images included.
+    /// Bytes on disk as `du` counts them: the unpacked layers and the blobs that are kept, those
+    /// shared with other images included.
     pub size: u64,
     /// Not removed by garbage collection of unused images.
     pub pinned: bool,
@@ -112,6 +113,39 @@ pub struct Usage {
     pub bytes: u64,
     /// Files, directories, links and nodes.
     pub inodes: u64,
+}
+
+/// What each part of the store takes on disk. Together they are what `du` says of the store's
+/// directory; of a change that is under way they may have one half.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DiskUsage {
+    /// Layers, unpacked.
+    pub layers: Usage,
+    /// Layers as they were fetched, and documents.
+    pub blobs: Usage,
+    /// What is being fetched, or broke off.
+    pub downloads: Usage,
+    /// Builds that run, and what they cached.
+    pub builds: Usage,
+    /// The index, locks, leases, records of containers, and what is being deleted.
+    pub other: Usage,
+}
+
+impl DiskUsage {
+    /// All of it.
+    pub fn total(&self) -> Usage {
+        let parts = [
+            self.layers,
+            self.blobs,
+            self.downloads,
+            self.builds,
+            self.other,
+        ];
+        parts.into_iter().fold(Usage::default(), |sum, part| Usage {
+            bytes: sum.bytes + part.bytes,
+            inodes: sum.inodes + part.inodes,
+        })
+    }
 }
 
 /// What a removal did.

@@ -10,9 +10,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+const EXAMPLES: &str = "Examples:
+  rrun-image pull busybox:1.36
+  rrun-image unpack busybox:1.36 b -- sh -c 'echo hello'
+  rrun run -b b hello
+  rrun-image build . --tag registry.example/team/app:1
+  rrun-image push registry.example/team/app:1";
+
 /// Pulls, makes, keeps and pushes container images.
 #[derive(Parser)]
-#[command(name = "rrun-image", version, max_term_width = 100)]
+#[command(name = "rrun-image", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     /// Directory of the image store
     #[arg(

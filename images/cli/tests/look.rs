@@ -93,6 +93,22 @@ fn completion_needs_no_store() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("rrun-image"));
 }
 
+#[test]
+fn manual_pages_are_written_for_every_command() {
+    let tool = Tool::new();
+    let pages = tool.path("man");
+    tool.ok(&["man", pages.to_str().unwrap()]);
+    let page = |name: &str| fs::read_to_string(pages.join(name)).unwrap();
+    assert!(page("rrun-image.1").contains("rrun\\-image\\-build\\-layers(1)"));
+    let pull = page("rrun-image-pull.1");
+    assert!(
+        pull.starts_with(".ie") && pull.contains("discard\\-blobs"),
+        "{pull}"
+    );
+    assert!(pull.contains("Examples"), "{pull}");
+    assert!(tool.ok(&["man"]).contains(".TH rrun"));
+}
+
 /// An ext4 with project quotas in a file.
 struct Disk(std::path::PathBuf);
 

@@ -29,6 +29,7 @@ mod lease;
 mod mounts;
 mod quota;
 mod rootfs;
+mod usage;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ pub(crate) use lease::Lease;
 
 use crate::error::FileContext;
 use crate::manifest::{self, Manifest};
-use crate::{Digest, Error, Image, ImageId, Reference, Removed, Result, Usage, files};
+use crate::{Digest, Error, Image, ImageId, Reference, Removed, Result, files};
 
 /// An image store. Cheap to clone; all clones and all processes may use it at once.
 ///
@@ -226,20 +227,6 @@ impl Store {
         Ok(removed)
     }
 
-    /// What blobs and layers take on disk.
-    pub fn usage(&self) -> Result<Usage> {
-        let mut usage = files::tree_usage(&self.blob_dir())?;
-        let dir = self.root.join("layers");
-        for entry in fs::read_dir(&dir).at("list", &dir)? {
-            let entry = entry.at("list", &dir)?;
-            if let Ok(meta) = Self::layer_meta_at(&entry.path()) {
-                usage.bytes += meta.bytes;
-                usage.inodes += meta.inodes;
-            }
-        }
-        Ok(usage)
-    }
-
     /// Runs one change of the index under its lock and makes it durable.
     pub(crate) fn change<T>(&self, edit: impl FnOnce(&mut Index) -> Result<T>) -> Result<T> {
         let _lock = self.lock_index()?;
@@ -327,11 +314,11 @@ impl Store {
         let layers = manifest.layers_with(&config);
         let mut size = 0;
         for layer in &layers {
-            size += self
-                .layer_meta(&layer.chain_id)
-                .map_or(0, |meta| meta.bytes);
-            size += fs::metadata(self.blob_path(&layer.digest)).map_or(0, |meta| meta.len());
+            size +=
+                Self::layer_usage(&self.layer_dir(&layer.chain_id)).map_or(0, |usage| usage.bytes);
+            size += self.blob_bytes(&layer.digest);
         }
+        size += self.blob_bytes(&record.manifest) + self.blob_bytes(&record.id);
         Ok(Image {
             id: record.id.clone(),
             manifest: record.manifest.clone(),

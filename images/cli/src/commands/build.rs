@@ -11,6 +11,10 @@ use crate::progress::ProgressArgs;
 /// ENTRYPOINT, CMD, COPY, ADD of files, archives and URLs, RUN with mounts; several stages. Anything else
 /// is refused with its line.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image build . --tag team/app:1 --build-arg VERSION=7
+  rrun-image build . --file web.dockerfile --target made --secret id=key,src=key.pem
+  rrun-image build . --platform linux/arm64 --tag team/app:1-arm64")]
 pub struct Build {
     /// Directory that COPY takes from
     context: PathBuf,

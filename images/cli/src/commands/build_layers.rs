@@ -9,6 +9,8 @@ use crate::text::say;
 /// Files become root's, times become SOURCE_DATE_EPOCH (0 without it): the same directories
 /// give the same image.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image build-layers base web --tag team/web:1 --entrypoint '[\"/bin/httpd\",\"-f\"]' --cmd -p,8080")]
 pub struct BuildLayers {
     /// Directories, the bottom layer first
     #[arg(required = true)]
@@ -17,7 +19,7 @@ pub struct BuildLayers {
     #[arg(long, short, required = true)]
     tag: Vec<Reference>,
     /// Default command; a JSON array, or words separated by spaces or commas
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
     cmd: Option<String>,
     /// Start of the command line; a JSON array, or words separated by spaces or commas
     #[arg(long, value_name = "COMMAND")]

@@ -6,6 +6,9 @@ use crate::progress::ProgressArgs;
 use crate::text::say;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image check
+  rrun-image check --repair")]
 pub struct Check {
     /// Unpack broken layers again, and fetch what is broken itself
     #[arg(long)]

@@ -1,6 +1,8 @@
 use clap::CommandFactory;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image completion bash > /etc/bash_completion.d/rrun-image")]
 pub struct Completion {
     /// bash, zsh, fish, elvish or powershell
     shell: clap_complete::Shell,

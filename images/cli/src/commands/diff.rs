@@ -4,6 +4,8 @@ use rrun_images::{ChangeKind, Store};
 use crate::text::say;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image diff web")]
 pub struct Diff {
     /// Id given to unpack (by default the last name of the bundle)
     id: String,

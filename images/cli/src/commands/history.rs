@@ -4,6 +4,8 @@ use rrun_images::Store;
 use crate::text::{self, say};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image history busybox:1.36")]
 pub struct History {
     /// Name or id
     image: String,

@@ -4,6 +4,9 @@ use rrun_images::{Image, Store};
 use crate::text::{self, say};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image list
+  rrun-image list --quiet")]
 pub struct List {
     /// JSON, an array of images
     #[arg(long, conflicts_with = "quiet")]

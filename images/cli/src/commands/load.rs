@@ -7,6 +7,9 @@ use super::limits::LimitArgs;
 use crate::text::say;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image load busybox.tar
+  rrun-image load --tag registry.example/app:1 app.tar.gz")]
 pub struct Load {
     /// OCI layout directory, OCI archive or docker-archive, also compressed; - is standard input
     input: PathBuf,

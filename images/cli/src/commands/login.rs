@@ -8,6 +8,9 @@ use super::registry::RegistryArgs;
 use crate::text::say;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image login registry.example -u user
+  rrun-image login registry.example -u user --password-stdin")]
 pub struct Login {
     /// Registry, as host or host:port; docker.io is Docker Hub
     registry: String,

@@ -5,6 +5,8 @@ use anyhow::{Result, bail};
 use crate::text::say;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image logout registry.example")]
 pub struct Logout {
     /// Registry, as host or host:port
     registry: String,

@@ -12,6 +12,7 @@ mod list;
 mod load;
 mod login;
 mod logout;
+mod man;
 mod mount;
 mod prune;
 mod pull;
@@ -23,6 +24,7 @@ mod remove;
 mod save;
 mod tag;
 mod unpack;
+mod usage;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -62,6 +64,9 @@ pub enum Command {
     Logout(logout::Logout),
     /// Verify all that the store has
     Check(check::Check),
+    /// Show what the store takes on disk, as du counts it
+    #[command(visible_alias = "df")]
+    Usage(usage::Usage),
     /// Make a runtime bundle of an image, for `rrun run -b BUNDLE ID`
     Unpack(unpack::Unpack),
     /// End a bundle made by unpack: drop its writable layer
@@ -77,6 +82,8 @@ pub enum Command {
     Referrers(referrers::Referrers),
     /// Write a completion script for a shell
     Completion(completion::Completion),
+    /// Write manual pages
+    Man(man::Man),
     /// Make an image from a Dockerfile
     Build(build::Build),
     /// Make an image from directories, one layer each
@@ -101,6 +108,7 @@ impl Command {
             Self::Login(command) => command.run()?,
             Self::Logout(command) => command.run()?,
             Self::Check(command) => command.run(&store()?)?,
+            Self::Usage(command) => command.run(&store()?)?,
             Self::Unpack(command) => command.run(&store()?)?,
             Self::Release(command) => command.run(&store()?)?,
             Self::Mount(command) => command.run(&store()?)?,
@@ -108,6 +116,7 @@ impl Command {
             Self::Diff(command) => command.run(&store()?)?,
             Self::Referrers(command) => command.run()?,
             Self::Completion(command) => command.run(),
+            Self::Man(command) => command.run()?,
             Self::Build(command) => command.run(&store()?)?,
             Self::BuildLayers(command) => command.run(&store()?)?,
         }
@@ -141,5 +150,45 @@ fn source_date_epoch() -> Result<Option<u64>> {
             Ok(Some(seconds))
         }
         Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use crate::Cli;
+
+    /// The words of a line, as a shell would take them. What follows `>` is the shell's.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split(" > ").next().unwrap();
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn every_command_has_examples_that_it_understands() {
+        let command = Cli::command();
+        for sub in command.get_subcommands() {
+            let name = sub.get_name();
+            let help = sub.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_else(|| panic!("{name} has no examples"));
+            let examples: Vec<_> = help.lines().skip(1).map(str::trim).collect();
+            assert!(!examples.is_empty(), "{name}");
+            for example in examples {
+                let words = words(example);
+                assert_eq!((words[0].as_str(), words[1].as_str()), ("rrun-image", name));
+                let parsed = Cli::try_parse_from(&words).err();
+                assert!(parsed.is_none(), "{example}: {}", parsed.unwrap());
+            }
+        }
     }
 }

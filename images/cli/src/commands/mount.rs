@@ -4,6 +4,8 @@ use anyhow::Result;
 use rrun_images::Store;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image mount busybox:1.36 /mnt")]
 pub struct Mount {
     /// Name or id of the image
     image: String,
@@ -18,6 +20,8 @@ impl Mount {
 }
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image unmount /mnt")]
 pub struct Unmount {
     /// Directories given to mount
     #[arg(required = true)]

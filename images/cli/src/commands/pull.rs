@@ -6,6 +6,10 @@ use super::registry::RegistryArgs;
 use crate::progress::ProgressArgs;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image pull busybox:1.36
+  rrun-image pull --platform linux/arm64 --json alpine
+  rrun-image pull --discard-blobs --hosts-dir /etc/containerd/certs.d registry.example/team/app:1")]
 pub struct Pull {
     /// Name of the image, as in busybox:1.36 or 127.0.0.1:5000/app@sha256:…
     image: Reference,

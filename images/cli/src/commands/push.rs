@@ -5,6 +5,9 @@ use super::registry::RegistryArgs;
 use crate::progress::ProgressArgs;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image push registry.example/team/app:1
+  rrun-image push app:1 127.0.0.1:5000/team/app:1")]
 pub struct Push {
     /// Name or id of the image
     image: String,

@@ -5,6 +5,8 @@ use super::registry::RegistryArgs;
 use crate::text::{self, say};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image referrers registry.example/team/app:1")]
 pub struct Referrers {
     /// Name of the image at its registry
     image: Reference,

@@ -2,6 +2,8 @@ use anyhow::Result;
 use rrun_images::Store;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image release web")]
 pub struct Release {
     /// Ids given to unpack (by default the last name of the bundle); the containers must be gone
     #[arg(required = true)]

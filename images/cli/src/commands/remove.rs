@@ -4,6 +4,9 @@ use rrun_images::{Removed, Store};
 use crate::text::{self, say};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image remove busybox:1.36 alpine
+  rrun-image remove --force 3f57d9401f8d")]
 pub struct Remove {
     /// Names (an image goes with its last one) or ids (with all names)
     #[arg(required = true)]
@@ -11,13 +14,16 @@ pub struct Remove {
     /// An image that is not there is no error
     #[arg(long, short)]
     force: bool,
+    /// One JSON object for each name or id
+    #[arg(long)]
+    json: bool,
 }
 
 impl Remove {
     pub fn run(&self, store: &Store) -> Result<()> {
         for name in &self.images {
             match store.remove(name) {
-                Ok(removed) => tell(&removed),
+                Ok(removed) => tell(&removed, self.json)?,
                 Err(error) if self.force && error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
             }
@@ -27,7 +33,11 @@ impl Remove {
 }
 
 /// Prints what is gone.
-pub fn tell(removed: &Removed) {
+pub fn tell(removed: &Removed, json: bool) -> Result<()> {
+    if json {
+        say(serde_json::to_string(removed)?);
+        return Ok(());
+    }
     removed
         .untagged
         .iter()
@@ -37,4 +47,5 @@ pub fn tell(removed: &Removed) {
         .iter()
         .for_each(|id| say(format!("removed {id}")));
     say(format!("freed {}", text::bytes(removed.bytes)));
+    Ok(())
 }

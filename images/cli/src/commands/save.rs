@@ -5,6 +5,9 @@ use anyhow::Result;
 use rrun_images::{Format, SaveTarget, Store};
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image save busybox:1.36 -o busybox.tar
+  rrun-image save app:1 app:2 --format oci-layout -o apps")]
 pub struct Save {
     /// Names or ids
     #[arg(required = true)]

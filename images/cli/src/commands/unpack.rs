@@ -6,6 +6,10 @@ use rrun_images::{BundleOptions, Store};
 use crate::text::parse_bytes;
 
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  rrun-image unpack busybox:1.36 b --memory 64m --pids 32 -- sh -c 'echo hello'
+  rrun-image unpack --flat --rootfs-only busybox:1.36 files
+  rrun-image unpack app:1 b --id web --disk 1g --env A=b")]
 pub struct Unpack {
     /// Name or id of the image
     image: String,
