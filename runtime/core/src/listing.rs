@@ -59,16 +59,46 @@ struct Freezer {
 
 impl Freezer {
     /// The usual answer takes one read; all others are for whoever knows them all.
-    fn is_frozen(&self, reader: &mut Reader) -> Result<bool> {
-        let (file, thawed) = match (&self.freezer, &self.unified) {
-            (Some(dir), _) => (dir.join("freezer.state"), "THAWED\n"),
-            (None, Some(dir)) => (dir.join("cgroup.freeze"), "0\n"),
+    fn is_frozen(&self, files: &mut Files) -> Result<bool> {
+        let (dir, file, thawed) = match (&self.freezer, &self.unified) {
+            (Some(dir), _) => (dir, "freezer.state", "THAWED\n"),
+            (None, Some(dir)) => (dir, "cgroup.freeze", "0\n"),
             (None, None) => return Ok(false),
         };
-        match reader.read(path::cwd(), &file) {
+        match files.read(dir, file) {
             Ok(text) if text == thawed.as_bytes() => Ok(false),
             _ => cgroup::is_frozen(self.freezer.as_deref(), self.unified.as_deref()),
         }
+    }
+}
+
+/// Directories kept open: /proc, where cgroups usually are, and the last other.
+const PARENTS: usize = 3;
+
+/// Reads small files, one in the directory of each container. What these directories are in is
+/// kept open: so the way there is walked once for all of them.
+#[derive(Default)]
+struct Files {
+    reader: Reader,
+    parents: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl Files {
+    fn read(&mut self, dir: &Path, file: &str) -> rrun_sys::Result<&[u8]> {
+        let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else {
+            return self.reader.read(path::cwd(), &dir.join(file));
+        };
+        let known = self.parents.iter().position(|(path, _)| path == parent);
+        let index = if let Some(index) = known {
+            index
+        } else {
+            let fd = path::open(parent, path::O_PATH | path::O_DIRECTORY)?;
+            self.parents.truncate(PARENTS - 1);
+            self.parents.push((parent.to_owned(), fd));
+            self.parents.len() - 1
+        };
+        let parent = self.parents[index].1.as_fd();
+        self.reader.read(parent, &Path::new(name).join(file))
     }
 }
 
@@ -76,7 +106,7 @@ impl Freezer {
 struct Root<'a> {
     path: &'a Path,
     fd: OwnedFd,
-    reader: Reader,
+    files: Files,
     /// A path below the root; kept for its memory.
     name: String,
     passwd: Option<String>,
@@ -89,7 +119,7 @@ impl<'a> Root<'a> {
             Ok(fd) => Ok(Some(Self {
                 path,
                 fd,
-                reader: Reader::default(),
+                files: Files::default(),
                 name: String::new(),
                 passwd: None,
             })),
@@ -107,7 +137,8 @@ impl<'a> Root<'a> {
     fn brief(&mut self, id: &str) -> Result<(Brief, bool)> {
         for (file, creating) in [(STATE, false), (STATE_CREATING, true)] {
             self.name(id, file);
-            match self.reader.read(self.fd.as_fd(), Path::new(&self.name)) {
+            let reader = &mut self.files.reader;
+            match reader.read(self.fd.as_fd(), Path::new(&self.name)) {
                 Ok(text) => {
                     let brief = serde_json::from_slice(text).map_err(|source| Error::Json {
                         path: self.path.join(&self.name),
@@ -125,8 +156,8 @@ impl<'a> Root<'a> {
     /// As [`crate::container::Container::is_alive`].
     fn is_alive(&mut self, brief: &Brief) -> bool {
         self.name.clear();
-        let _ = write!(self.name, "/proc/{}/stat", brief.init_process_pid);
-        let text = self.reader.read(path::cwd(), Path::new(&self.name)).ok();
+        let _ = write!(self.name, "/proc/{}", brief.init_process_pid);
+        let text = self.files.read(Path::new(&self.name), "stat").ok();
         text.and_then(|text| process::parse_stat(&String::from_utf8_lossy(text)))
             .is_some_and(|(start, state)| {
                 start == brief.init_process_start && !matches!(state, 'Z' | 'X')
@@ -135,7 +166,7 @@ impl<'a> Root<'a> {
 
     fn view(&mut self, (brief, creating): (Brief, bool)) -> Result<View> {
         let alive = self.is_alive(&brief);
-        let frozen = alive && !creating && brief.cgroup_paths.is_frozen(&mut self.reader)?;
+        let frozen = alive && !creating && brief.cgroup_paths.is_frozen(&mut self.files)?;
         self.name(&brief.id, START_FIFO);
         // Made by who made the directory, and seldom in vain, as it tells of the status.
         let fifo = path::stat_at(self.fd.as_fd(), Path::new(&self.name)).ok();

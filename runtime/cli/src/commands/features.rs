@@ -189,6 +189,11 @@ fn features() -> Features {
             seccomp::library_version(),
         ),
         ("run.rrun.version", env!("CARGO_PKG_VERSION").into()),
+        // Docker looks for it under runc's name.
+        (
+            "org.opencontainers.runc.checkpoint.enabled",
+            "true".to_owned(),
+        ),
     ]);
     if let Some(commit) = option_env!("RRUN_COMMIT") {
         annotations.insert("run.rrun.commit", commit.into());

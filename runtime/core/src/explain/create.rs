@@ -49,7 +49,7 @@ fn before(plan: &Plan, root: &Path, list: &mut List) {
                 "open, read",
             ),
             [format!(
-                "{count} system calls named, default {:?}",
+                "{count} system calls named, default {}",
                 profile.default_action()
             )],
         );
