@@ -148,6 +148,15 @@ impl DiskUsage {
     }
 }
 
+/// What [`Store::dedup`](crate::Store::dedup) did; earlier runs' work counts again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Deduplicated {
+    /// Files that have no blocks of their own any more.
+    pub files: u64,
+    /// Bytes that they share with others.
+    pub bytes: u64,
+}
+
 /// What a removal did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Removed {

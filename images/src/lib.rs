@@ -40,7 +40,7 @@ pub use bundle::BundleOptions;
 pub use digest::{Digest, Hasher, ImageId, digest_reader};
 pub use dockerfile::{BuildOptions, Secret, default_runtime};
 pub use error::{Error, Result};
-pub use image::{DiskUsage, History, Image, ImageConfig, Layer, Removed, Usage};
+pub use image::{Deduplicated, DiskUsage, History, Image, ImageConfig, Layer, Removed, Usage};
 pub use manifest::Compression;
 pub use options::{Credentials, PullOptions, RegistryOptions};
 pub use platform::Platform;

@@ -21,6 +21,7 @@
 //! milliseconds. A pull writes a lease that names what it needs before it looks what is there.
 
 mod check;
+mod dedup;
 mod extents;
 mod gc;
 mod index;

@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod cgroup;
 pub mod cred;
+pub mod dedupe;
 mod entry;
 pub mod error;
 pub mod event;

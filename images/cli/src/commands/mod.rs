@@ -4,6 +4,7 @@ mod build;
 mod build_layers;
 mod check;
 mod completion;
+mod dedup;
 mod diff;
 mod history;
 mod inspect;
@@ -67,6 +68,8 @@ pub enum Command {
     /// Show what the store takes on disk, as du counts it
     #[command(visible_alias = "df")]
     Usage(usage::Usage),
+    /// Store identical files of layers once, where files can share blocks (XFS, btrfs)
+    Dedup(dedup::Dedup),
     /// Make a runtime bundle of an image, for `rrun run -b BUNDLE ID`
     Unpack(unpack::Unpack),
     /// End a bundle made by unpack: drop its writable layer
@@ -109,6 +112,7 @@ impl Command {
             Self::Logout(command) => command.run()?,
             Self::Check(command) => command.run(&store()?)?,
             Self::Usage(command) => command.run(&store()?)?,
+            Self::Dedup(command) => command.run(&store()?)?,
             Self::Unpack(command) => command.run(&store()?)?,
             Self::Release(command) => command.run(&store()?)?,
             Self::Mount(command) => command.run(&store()?)?,
