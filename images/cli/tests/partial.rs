@@ -46,9 +46,10 @@ fn layers_that_skopeo_made_chunked_are_pulled_in_part() {
             &[&["copy", "--quiet"], &format[..], &plain, &[&from, &to]].concat(),
         );
     }
-    let pull = |tag| {
+    let pull = |tag, keep: bool| {
         let name = named("chunked", tag);
-        let output = tool.ok(&["pull", "--json", "--discard-blobs", &name]);
+        let flags: &[&str] = if keep { &[] } else { &["--discard-blobs"] };
+        let output = tool.ok(&[&["pull", "--json"], flags, &[&name]].concat());
         let events = output
             .lines()
             .map(|line| serde_json::from_str(line).unwrap());
@@ -61,11 +62,18 @@ fn layers_that_skopeo_made_chunked_are_pulled_in_part() {
     };
     // The plain images have the same layers unpacked: as if this machine had none of them.
     tool.ok(&["remove", &named("plain", 1), &named("plain", 2)]);
-    assert_eq!(pull(1), 0);
-    assert!(
-        pull(2) > 390_000,
-        "the file that both have was fetched again"
-    );
+    for keep in [true, false] {
+        assert_eq!(pull(1, keep), 0);
+        let reused = pull(2, keep);
+        assert!(
+            reused > 390_000,
+            "of the file that both have {reused} bytes"
+        );
+        tool.ok(&["check"]);
+        if keep {
+            tool.ok(&["remove", &named("chunked", 1), &named("chunked", 2)]);
+        }
+    }
     let flat = tool.path("flat");
     let name = named("chunked", 2);
     tool.ok(&[

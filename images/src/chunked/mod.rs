@@ -10,7 +10,12 @@
 //! padding lie between the files and are fetched. So its diffID is verified like any other
 //! layer's, and neither the table of contents nor the store's index of pieces has to be trusted:
 //! where one of them is wrong, the layer is fetched whole.
+//!
+//! A blob that is to be kept cannot be made from unpacked files: another compressor gives other
+//! bytes. It is put together from parts of kept blobs ([`Join`]), where the same tool compressed the
+//! same file, and its digest tells whether that was so.
 
+mod join;
 mod plan;
 mod rebuild;
 mod toc;
@@ -20,11 +25,10 @@ use std::sync::Arc;
 
 use hyper::body::Bytes;
 
-pub(crate) use plan::{Found, Plan, plan};
+pub(crate) use join::Join;
+pub(crate) use plan::{Found, Plan, plan, plan_blob};
 pub(crate) use rebuild::Rebuild;
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use toc::Extent;
-pub(crate) use toc::Toc;
+pub(crate) use toc::{Extent, Toc};
 
 use crate::registry::{BlobStream, Remote};
 use crate::{Digest, Error, Layer, Result};
@@ -156,6 +160,7 @@ pub(crate) fn parse_table(data: &[u8]) {
             file: std::path::PathBuf::from("f"),
             layer: std::path::PathBuf::from("l"),
             offset: 0,
+            blob: 0..0,
         })
     };
     let plan = plan(&toc, all);

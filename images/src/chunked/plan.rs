@@ -19,6 +19,8 @@ pub(crate) struct Found {
     /// Path below its tree.
     pub file: PathBuf,
     pub offset: u64,
+    /// Of the layer's blob, the part that holds this and nothing else; empty where there is none.
+    pub blob: Range<u64>,
 }
 
 /// A part of the unpacked archive, in order.
@@ -33,6 +35,12 @@ pub(crate) enum Part {
         digest: Digest,
     },
     Zeros(u64),
+    /// Bytes of a blob of the store, as they are there: for a blob that is to be kept.
+    Copied {
+        blob: PathBuf,
+        from: u64,
+        size: u64,
+    },
 }
 
 /// A partial pull.
@@ -58,7 +66,27 @@ pub(crate) fn plan(toc: &Toc, find: impl Fn(&Extent) -> Option<Found>) -> Plan {
         };
         Some((extent.blob.clone()?, part))
     };
-    let mut known: Vec<(Range<u64>, Part)> = toc.extents.iter().filter_map(local).collect();
+    assemble(toc.extents.iter().filter_map(local).collect(), toc.end)
+}
+
+/// The same for a blob that is to be kept, tables of contents included: `find` gives a blob of the
+/// store and where in it the same bytes were compressed to as many.
+pub(crate) fn plan_blob(
+    toc: &Toc,
+    size: u64,
+    find: impl Fn(&Extent) -> Option<(PathBuf, u64)>,
+) -> Plan {
+    let copied = |extent: &Extent| {
+        let range = extent.blob.clone()?;
+        let (blob, from) = find(extent)?;
+        let size = range.end - range.start;
+        Some((range, Part::Copied { blob, from, size }))
+    };
+    assemble(toc.extents.iter().filter_map(copied).collect(), size)
+}
+
+/// Fetches what lies between what is known.
+fn assemble(mut known: Vec<(Range<u64>, Part)>, end: u64) -> Plan {
     known.sort_by_key(|(range, _)| (range.start, range.end));
     let mut runs: Vec<(Range<u64>, Vec<Part>)> = Vec::new();
     for (range, part) in known {
@@ -87,7 +115,7 @@ pub(crate) fn plan(toc: &Toc, find: impl Fn(&Extent) -> Option<Found>) -> Plan {
         plan.skipped += run.end - run.start;
         at = run.end;
     }
-    plan.fetch(at..toc.end);
+    plan.fetch(at..end);
     plan
 }
 
@@ -119,6 +147,7 @@ mod tests {
             layer: "l".into(),
             file: (&extent.path).into(),
             offset: extent.offset,
+            blob: 0..0,
         }
     }
 
@@ -142,7 +171,7 @@ mod tests {
             .iter()
             .map(|part| match part {
                 Part::Fetched(n) | Part::Zeros(n) => *n,
-                Part::Local { size, .. } => *size,
+                Part::Local { size, .. } | Part::Copied { size, .. } => *size,
             })
             .collect();
         assert_eq!(sizes, [100 * k, 5, 7, 350 * k]);

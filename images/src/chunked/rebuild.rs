@@ -68,6 +68,7 @@ impl<'a> Rebuild<'a> {
 
     fn start(&self, part: Part) -> Result<Current<'a>> {
         Ok(match part {
+            Part::Copied { .. } => return Err(broken("a part of a blob in an archive")),
             Part::Zeros(size) => Current::Zeros(size),
             Part::Local {
                 found,
@@ -220,7 +221,7 @@ fn open(found: &Found) -> Result<File> {
     Ok(file.into())
 }
 
-fn broken(why: impl ToString) -> Error {
+pub(super) fn broken(why: impl ToString) -> Error {
     Error::document("the layer's parts", why)
 }
 
@@ -331,6 +332,7 @@ mod tests {
                 layer: dir.path().to_owned(),
                 file: "f".into(),
                 offset: 2,
+                blob: 0..0,
             },
             size: 5,
             digest: Digest::of(digest),

@@ -15,7 +15,9 @@ use crate::chunked::{Found, Toc};
 use crate::error::FileContext;
 use crate::{Digest, Result, files};
 
-const FIRST_LINE: &str = "rrun extents 1";
+/// `digest size offset start end path`; start and end are those of the blob, 0 where it has no part
+/// that is this alone.
+const FIRST_LINE: &str = "rrun extents 2";
 const NAME: &str = "extents";
 /// Extents below this size are cheaper to fetch.
 const LEAST: u64 = 4 << 10;
@@ -33,12 +35,15 @@ impl Store {
             };
             let name = plain_path(&extent.path);
             if let Some(name) = name.filter(|name| !name.contains('\n')) {
+                let blob = extent.blob.clone().unwrap_or_default();
                 let _ = writeln!(
                     text,
-                    "{} {} {} {name}",
+                    "{} {} {} {} {} {name}",
                     digest.hex(),
                     extent.size,
-                    extent.offset
+                    extent.offset,
+                    blob.start,
+                    blob.end
                 );
             }
         }
@@ -50,7 +55,14 @@ impl Store {
         files::remove_all(&layer.join(NAME))
     }
 
-    /// Where the store has bytes of these digests and sizes.
+    /// The blob of a layer's directory, where it is kept.
+    pub(crate) fn blob_of(&self, layer: &Path) -> Option<PathBuf> {
+        let meta = Self::layer_meta_at(layer).ok()?;
+        let kept = self.has_blob(&meta.digest, meta.compressed_size);
+        kept.then(|| self.blob_path(&meta.digest))
+    }
+
+    /// Where the store has bytes of these digests and sizes. A kept blob is the better place.
     pub(crate) fn find_extents(&self, toc: &Toc) -> Result<HashMap<(Digest, u64), Found>> {
         let wanted = toc.extents.iter().filter(|e| e.size >= LEAST);
         let wanted: HashSet<(&str, u64)> = wanted
@@ -58,11 +70,15 @@ impl Store {
             .collect();
         let mut found = HashMap::new();
         let dir = self.root.join("layers");
+        let mut noted = Vec::new();
         for entry in fs::read_dir(&dir).at("list", &dir)? {
             let layer = entry.at("list", &dir)?.path();
-            let Ok(file) = File::open(layer.join(NAME)) else {
-                continue;
-            };
+            if let Ok(file) = File::open(layer.join(NAME)) {
+                noted.push((self.blob_of(&layer).is_none(), layer, file));
+            }
+        }
+        noted.sort_by_key(|(no_blob, ..)| *no_blob);
+        for (_, layer, file) in noted {
             search(file, &layer, &wanted, &mut found);
         }
         Ok(found)
@@ -93,7 +109,7 @@ fn search(
             }
             continue;
         }
-        let Some((digest, size, offset, path)) = parse(text) else {
+        let Some((digest, [size, offset, start, end], path)) = parse(text) else {
             return;
         };
         if wanted.contains(&(digest, size))
@@ -103,16 +119,20 @@ fn search(
                 layer: layer.to_owned(),
                 file: PathBuf::from(path),
                 offset,
+                blob: start..end,
             });
         }
     }
 }
 
-fn parse(line: &str) -> Option<(&str, u64, u64, &str)> {
-    let mut words = line.splitn(4, ' ');
+fn parse(line: &str) -> Option<(&str, [u64; 4], &str)> {
+    let mut words = line.splitn(6, ' ');
     let digest = words.next()?;
-    let (size, offset) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    Some((digest, size, offset, words.next()?))
+    let mut numbers = [0; 4];
+    for number in &mut numbers {
+        *number = words.next()?.parse().ok()?;
+    }
+    Some((digest, numbers, words.next()?))
 }
 
 /// A path of the archive as it is below the tree.
@@ -139,7 +159,7 @@ mod tests {
             path: path.to_owned(),
             offset: 7,
             size,
-            blob: None,
+            blob: Some(3..9),
         }
     }
 
@@ -158,8 +178,9 @@ mod tests {
         assert_eq!(found.len(), 1);
         let only = &found[&(Digest::of(b"./a b"), LEAST)];
         assert_eq!((only.file.as_path(), only.offset), (Path::new("a b"), 7));
+        assert_eq!(only.blob, 3..9);
         let path = store.layer_dir(&chain).join(NAME);
-        for bad in [&b"rrun extents 2\n"[..], b"", b"rrun extents 1\nx\xff"] {
+        for bad in [&b"rrun extents 1\n"[..], b"", b"rrun extents 2\nx\xff"] {
             fs::write(&path, bad).unwrap();
             assert!(store.find_extents(&toc).unwrap().is_empty());
         }

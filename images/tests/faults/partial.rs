@@ -233,18 +233,69 @@ fn a_table_that_lies_does_not_poison_the_store() {
     assert!(versions.client.store.check().unwrap().problems.is_empty());
 }
 
-#[test]
-fn blobs_that_are_to_be_kept_are_fetched_whole() {
-    require!(Need::Root);
-    let same = noise(1, 400_000);
+/// Two versions whose blobs are kept, with one large file in common.
+fn kept() -> (Vec<u8>, Versions) {
+    let (same, tail) = (noise(1, 400_000), noise(2, 3000));
     let mut versions = Versions::new(
         &zstd_chunked(&[File::new("same", &same)]),
-        &zstd_chunked(&[File::new("a", b"1"), File::new("same", &same)]),
+        &zstd_chunked(&[
+            File::new("a", b"1"),
+            File::new("moved", &same),
+            File::new("z", &tail),
+        ]),
         |_, reply| reply,
     );
     versions.client.options.discard_blobs = false;
+    (same, versions)
+}
+
+/// The second layer's blob, as the store keeps it.
+fn kept_blob(versions: &Versions, repository: &str) -> std::path::PathBuf {
+    let store = &versions.client.store;
+    let image = store.inspect(&format!("{}/{repository}:1", versions.double.host));
+    let digest = image.unwrap().layers[0].digest.clone();
+    store.root().join("blobs/sha256").join(digest.hex())
+}
+
+#[test]
+fn blobs_that_are_kept_are_put_together_from_kept_ones() {
+    require!(Need::Root);
+    let (same, versions) = kept();
     versions.pull("one");
-    versions.pull("two");
     assert_eq!(versions.reused(), 0);
+    versions.pull("two");
+    assert_eq!(versions.read("moved"), same);
+    assert!(versions.reused() > 390_000, "{}", versions.reused());
+    assert!(versions.sent.load(Ordering::SeqCst) < 20_000);
+    assert!(kept_blob(&versions, "two").exists());
+    assert!(versions.client.retries.lock().unwrap().is_empty());
+    assert!(versions.client.store.check().unwrap().problems.is_empty());
+}
+
+#[test]
+fn a_kept_blob_that_is_damaged_poisons_no_other() {
+    require!(Need::Root);
+    let (same, versions) = kept();
+    versions.pull("one");
+    let blob = kept_blob(&versions, "one");
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes[200_000] ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    versions.pull("two");
+    assert_eq!((versions.read("moved"), versions.reused()), (same, 0));
+    assert!(versions.client.retries.lock().unwrap()[0].contains("pulled whole"));
+    let problems = versions.client.store.check().unwrap().problems;
+    assert_eq!(problems.len(), 1, "the damaged one alone: {problems:?}");
+}
+
+#[test]
+fn blobs_that_are_to_be_kept_are_fetched_whole_where_no_other_is() {
+    require!(Need::Root);
+    let (same, mut versions) = kept();
+    versions.client.options.discard_blobs = true;
+    versions.pull("one");
+    versions.client.options.discard_blobs = false;
+    versions.pull("two");
+    assert_eq!((versions.read("moved"), versions.reused()), (same, 0));
     assert!(versions.sent.load(Ordering::SeqCst) > 400_000);
 }
