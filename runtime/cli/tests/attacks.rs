@@ -400,6 +400,32 @@ fn cve_2025_52881_sysctls_go_to_the_kernel_s_proc() {
 }
 
 #[test]
+fn cve_2025_52881_labels_go_to_the_kernel_s_proc() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    let mut bundle = shell("true");
+    without_mount(&mut bundle, "/proc");
+    let fakes = ["self", "thread-self"].map(|own| bundle.rootfs().join("proc").join(own));
+    let fakes = fakes.map(|own| [own.join("attr/exec"), own.join("attr/apparmor/exec")]);
+    for fake in fakes.iter().flatten() {
+        fs::create_dir_all(fake.parent().unwrap()).unwrap();
+        fs::write(fake, "fake\n").unwrap();
+    }
+    for field in ["selinuxLabel", "apparmorProfile"] {
+        // Whether there is such a module, and such a label, the kernel says: not these files.
+        bundle.config["process"][field] = json!("unconfined");
+        rrun.run(&bundle);
+        bundle.config["process"]
+            .as_object_mut()
+            .unwrap()
+            .remove(field);
+        for fake in fakes.iter().flatten() {
+            assert_eq!(fs::read_to_string(fake).unwrap(), "fake\n", "{field}");
+        }
+    }
+}
+
+#[test]
 fn cve_2026_41579_and_crun_2026_47766_a_linked_dev_stays_inside() {
     require!(Need::Root);
     let rrun = Runtime::new();

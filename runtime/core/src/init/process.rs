@@ -221,12 +221,14 @@ impl<'a> Prepared<'a> {
             .as_deref()
             .filter(|p| !p.is_empty())
         {
+            let why = "has the kernel AppArmor, and is it loaded?";
             self.attribute("attr/apparmor/exec", &format!("exec {profile}"))
-                .with_context(|| format!("unable to apply apparmor profile {profile:?}"))?;
+                .with_context(|| format!("unable to apply apparmor profile {profile:?} ({why})"))?;
         }
         if let Some(label) = process.selinux_label().as_deref().filter(|l| !l.is_empty()) {
+            let why = "has the kernel SELinux, and that label?";
             self.attribute("attr/exec", label)
-                .with_context(|| format!("unable to set selinux exec label {label:?}"))?;
+                .with_context(|| format!("unable to set selinux exec label {label:?} ({why})"))?;
         }
         Ok(())
     }
