@@ -141,13 +141,13 @@ pub fn parse() -> Result<Request> {
         }
     }
     // As runc: without a command as well.
-    Ok(Request::Print(crate::help::program(program_name())))
+    Ok(Request::Print(crate::help::program(full_name())))
 }
 
 /// `help [COMMAND]`.
 fn help(parser: &mut Parser) -> Result<Request> {
     let text = match parser.next().map_err(usage)? {
-        None => crate::help::program(program_name()),
+        None => crate::help::program(full_name()),
         Some(Arg::Value(name)) => help_of(&string(name)?)?,
         Some(other) => return Err(unexpected(other)),
     };
@@ -193,14 +193,19 @@ pub fn failed(command: &str) -> String {
     format!("runc {command} failed: unable to start container process")
 }
 
-/// `--version`, in runc's format: `runc version` is looked for, under every name.
-fn version() -> String {
-    let name = match program_name() {
+/// As in the headlines of help and version: `runc version` is looked for, under every name.
+fn full_name() -> &'static str {
+    match program_name() {
         "runc" => "runc",
         _ => "rrun as runc",
-    };
+    }
+}
+
+/// `--version`, in runc's format.
+fn version() -> String {
     format!(
-        "{name} version {}\ncommit: {}\nspec: {}\nlibseccomp: {}\n",
+        "{} version {}\ncommit: {}\nspec: {}\nlibseccomp: {}\n",
+        full_name(),
         env!("CARGO_PKG_VERSION"),
         option_env!("RRUN_COMMIT").unwrap_or("unknown"),
         rrun_core::SPEC_VERSION,

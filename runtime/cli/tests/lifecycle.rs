@@ -379,6 +379,9 @@ fn version_and_failed_starts_have_runcs_words() {
     let version = rrun.rrun(&["--version"]).ok();
     let first = version.lines().next().unwrap();
     assert!(first.starts_with("rrun as runc version 0."), "{version}");
+    let help = rrun.rrun(&["--help"]).ok();
+    let title = "runc - Open Container Initiative runtime";
+    assert!(help.lines().nth(1).unwrap().contains(title), "{help}");
     let error = rrun.run(&Bundle::new(&["/no/such/program"])).fails();
     let words = "runc run failed: unable to start container process: ";
     assert!(error.contains(words), "{error}");
