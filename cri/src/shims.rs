@@ -9,10 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rrun_task_api::any;
 use rrun_task_api::client::Client;
-use rrun_task_api::pb::{Any, runc};
+use rrun_task_api::pb::{Any, runc, runtime_options, shim};
 use tokio::process::Command;
 
-use crate::config::{CgroupDriver, Config, Runtime};
+use crate::config::{Behind, CgroupDriver, Config, Runtime};
 use crate::notify;
 
 /// The namespace that shims of this daemon are in.
@@ -148,7 +148,28 @@ pub fn options(config: &Config, runtime: &Runtime) -> Any {
         systemd_cgroup: config.cgroup_driver == CgroupDriver::Systemd,
         ..Default::default()
     };
-    any::pack(any::RUNC_OPTIONS, &options)
+    match &runtime.behind {
+        None => any::pack(any::RUNC_OPTIONS, &options),
+        Some(behind) => any::pack(any::PEER_OPTIONS, &peer(behind, &options)),
+    }
+}
+
+/// The shim that is to run the container, and its own options.
+fn peer(behind: &Behind, runc: &runc::Options) -> shim::PeerOptions {
+    let options = match &behind.config {
+        None => any::pack(any::RUNC_OPTIONS, runc),
+        Some(file) => {
+            let generic = runtime_options::Options {
+                config_path: path(file),
+                ..Default::default()
+            };
+            any::pack(any::RUNTIME_OPTIONS, &generic)
+        }
+    };
+    shim::PeerOptions {
+        program: path(&behind.program),
+        options: Some(options),
+    }
 }
 
 fn path(path: &Path) -> String {

@@ -192,3 +192,88 @@ async fn a_runtime_handler_runs_containers_by_another_runtime() {
         cri.leftovers().is_empty()
     });
 }
+
+/// Debian's shim of containerd, behind ours.
+#[tokio::test]
+async fn a_runtime_handler_runs_containers_by_another_shim() {
+    const SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
+    require!(Need::Root, Need::Program("runc"), Need::Path(SHIM));
+    let config = format!("[runtimes.other]\ntask_shim = {SHIM:?}\n");
+    let mut cri = Cri::start_with(&config);
+    let mut client = cri.client().await;
+    let pod_config = cri.pod("behind", false);
+    let request = v1::RunPodSandboxRequest {
+        config: Some(pod_config.clone()),
+        runtime_handler: "other".into(),
+    };
+    let id = client.run_pod_sandbox(request).await.unwrap();
+    let pod = (id.into_inner().pod_sandbox_id, pod_config);
+    let text = "echo out; echo err >&2; trap 'exit 7' TERM; while :; do sleep 0.1; done";
+    let main = create(&mut client, &pod, script("main", text))
+        .await
+        .unwrap();
+    start(&mut client, &main).await.unwrap();
+    let log = cri.path("logs/main.log");
+    wait_until("both outputs in the log", kit::patience(), || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.contains("stdout F out\n") && text.contains("stderr F err\n")
+    });
+    let told = kit::exec(&mut client, &main, "echo from exec; exit 3").await;
+    assert_eq!((told.exit_code, &told.stdout[..]), (3, &b"from exec\n"[..]));
+    let usage = v1::ContainerStatsRequest {
+        container_id: main.clone(),
+    };
+    let stats = client.container_stats(usage).await.unwrap().into_inner();
+    assert!(
+        stats
+            .stats
+            .unwrap()
+            .memory
+            .unwrap()
+            .working_set_bytes
+            .is_some()
+    );
+    cri.kill();
+    cri.restart();
+    let mut client = cri.client().await;
+    let told = kit::exec(&mut client, &main, "cat /proc/1/comm").await;
+    assert_eq!(told.stdout, b"sh\n");
+    kit::stop(&mut client, &main, 20).await;
+    assert_eq!(wait_exited(&mut client, &main).await.exit_code, 7);
+    // The other shim is killed: its container is over, and is told so.
+    let second = kit::run(&mut client, &pod, script("second", "sleep 1000")).await;
+    let bundle = cri
+        .path("state/containers")
+        .join(&second)
+        .join("task")
+        .join(&second);
+    let shim = shim_in(&bundle);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::SIGKILL).unwrap();
+    assert_eq!(wait_exited(&mut client, &second).await.exit_code, 137);
+    let failed = script("third", "true");
+    let failed = v1::ContainerConfig {
+        command: vec!["/no/such/program".into()],
+        ..failed
+    };
+    let third = create(&mut client, &pod, failed).await.unwrap();
+    let error = start(&mut client, &third).await.unwrap_err();
+    assert!(error.message().contains("/no/such/program"), "{error}");
+    remove_pod(&mut client, &pod.0).await;
+    wait_until("an end without traces", kit::patience(), || {
+        cri.leftovers().is_empty()
+    });
+}
+
+/// The process that works in a bundle, which is the shim of containerd's that serves there.
+fn shim_in(bundle: &std::path::Path) -> i32 {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let works_there = |pid: &i32| {
+        let at = |what: &str| fs::read_link(format!("/proc/{pid}/{what}"));
+        at("cwd").is_ok_and(|dir| dir == bundle)
+            && at("exe").is_ok_and(|exe| exe.ends_with("containerd-shim-runc-v2"))
+    };
+    pids.into_iter()
+        .find(works_there)
+        .expect("no shim works in the bundle")
+}

@@ -4,6 +4,7 @@ use crate::cgroup::Cgroup;
 use crate::io::{Io, Stdio};
 use crate::machine::Life;
 use crate::oom::Watch;
+use crate::peer::Link;
 use crate::poll::Key;
 use crate::runtime::Runtime;
 use rrun_task_api::pb::Timestamp;
@@ -28,6 +29,8 @@ pub struct Container {
     pub bundle: PathBuf,
     /// The program that made it.
     pub runtime: Runtime,
+    /// The way to the shim that runs it, where that is another's.
+    pub link: Option<Link>,
     /// Its first process.
     pub init: Key,
     /// Processes added later, by id.
@@ -70,9 +73,16 @@ pub struct Process {
     pub waiters: Vec<Caller>,
     /// The JSON of an exec's process.
     pub spec: Vec<u8>,
+    /// It is no child of ours: another shim runs it.
+    pub remote: bool,
 }
 
 impl Process {
+    /// Whether it has begun, and has not ended as far as we know.
+    pub fn is_alive(&self) -> bool {
+        self.pidfd.is_some() || self.remote && self.pid != 0 && !self.life.has_ended()
+    }
+
     /// The exit code that the Task API shows, and when; zeroes before the end.
     pub fn exit_status(&self) -> (u32, Option<Timestamp>) {
         self.life

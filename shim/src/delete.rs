@@ -3,8 +3,9 @@
 
 use crate::args::Args;
 use crate::cgroup::Cgroup;
-use crate::exits::{self, INIT_FILE};
+use crate::exits;
 use crate::machine::Exited;
+use crate::peer;
 use crate::rootfs;
 use crate::runtime::{Fds, Runtime};
 use crate::server::forget;
@@ -14,7 +15,6 @@ use rrun_task_api::exit::Exit;
 use rrun_task_api::pb::task::DeleteResponse;
 use rrun_task_api::prost::Message;
 use rrun_task_api::time::{from_nanos, now_nanos};
-use rustix::process::Pid;
 use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
@@ -26,21 +26,34 @@ const KILLED: u32 = 128 + 9;
 /// Cleans up and prints a DeleteResponse.
 pub fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let bundle = &args.bundle;
-    let init = recorded(bundle);
-    let cgroup = alive(init).and_then(|pid| Cgroup::of(pid).ok());
+    let init = exits::recorded(bundle);
+    let alive = exits::recorded_init(bundle);
+    let cgroup = alive.and_then(|pid| Cgroup::of(pid).ok());
     let mut errors = Vec::new();
     match Runtime::load(bundle) {
+        Ok(Some(Runtime {
+            peer: Some(peer), ..
+        })) => {
+            // Where its process is gone, its shim has been too.
+            let ended = peer::end(&peer, args);
+            errors.extend(
+                ended
+                    .err()
+                    .filter(|_| exits::recorded_init(bundle).is_some()),
+            );
+        }
         Ok(Some(runtime)) => errors.extend(remove(&runtime, bundle, &args.id).err()),
         Ok(None) => {}
         Err(error) => errors.push(format!("read shim.json in {}: {error}", bundle.display())),
     }
-    if let Some(cgroup) = cgroup {
+    if let Some(cgroup) = cgroup.filter(|_| !peer::bundle(bundle).exists()) {
         cgroup.kill();
         cgroup.remove();
     }
     errors.extend(
-        rootfs::unmount_all(&bundle.join("rootfs"))
-            .err()
+        [bundle.join("rootfs"), peer::bundle(bundle)]
+            .iter()
+            .filter_map(|dir| rootfs::unmount_all(dir).err())
             .map(|e| e.message),
     );
     let socket = fs::read_to_string(bundle.join("address")).ok();
@@ -99,19 +112,4 @@ fn response(bundle: &Path, init: Option<(u32, u64)>) -> DeleteResponse {
         exit_status: exit.code,
         exited_at: Some(from_nanos(exit.at)),
     }
-}
-
-/// The container's first process as the shim wrote it down: pid and start time.
-fn recorded(bundle: &Path) -> Option<(u32, u64)> {
-    let text = fs::read_to_string(bundle.join(INIT_FILE)).ok()?;
-    let (pid, start) = text.trim().split_once(' ')?;
-    Some((pid.parse().ok()?, start.parse().ok()?))
-}
-
-/// That process, if it still lives and is the one it was.
-fn alive(recorded: Option<(u32, u64)>) -> Option<Pid> {
-    let (pid, start) = recorded?;
-    (exits::start_time(pid) == Some(start))
-        .then(|| Pid::from_raw(pid as i32))
-        .flatten()
 }

@@ -2,18 +2,34 @@
 
 use crate::machine::Exited;
 use rrun_task_api::exit::{Exit, VERSION};
+use rustix::process::Pid;
 use std::fs;
 use std::io;
 use std::path::Path;
 
 /// File in the bundle that names the first process: pid and start time.
-pub const INIT_FILE: &str = ".init";
+const INIT_FILE: &str = ".init";
 
 /// Writes down which process is the container's first.
 pub fn record_init(bundle: &Path, pid: u32, start: u64) -> io::Result<()> {
     let temporary = bundle.join(".init.tmp");
     fs::write(&temporary, format!("{pid} {start}\n"))?;
     fs::rename(temporary, bundle.join(INIT_FILE))
+}
+
+/// The container's first process as the shim wrote it down: pid and start time.
+pub fn recorded(bundle: &Path) -> Option<(u32, u64)> {
+    let text = fs::read_to_string(bundle.join(INIT_FILE)).ok()?;
+    let (pid, start) = text.trim().split_once(' ')?;
+    Some((pid.parse().ok()?, start.parse().ok()?))
+}
+
+/// That process, if it still lives and is the one it was.
+pub fn recorded_init(bundle: &Path) -> Option<Pid> {
+    let (pid, start) = recorded(bundle)?;
+    (start_time(pid) == Some(start))
+        .then(|| Pid::from_raw(pid as i32))
+        .flatten()
 }
 
 /// Writes `exit.json` into the bundle.

@@ -16,7 +16,7 @@ use std::ffi::CString;
 use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// How long a logging program may take until it is ready.
 const LOGGER_PATIENCE: Timespec = Timespec {
@@ -90,6 +90,8 @@ pub struct Io {
     /// FIFOs held open for both ways while the process lives, so that it neither dies nor ends
     /// for want of a reader that is away.
     held: Vec<OwnedFd>,
+    /// FIFOs of our own making, to remove.
+    made: Vec<PathBuf>,
     /// For a terminal that has not come yet.
     planned: Option<(Option<Sink>, Option<OwnedFd>, bool)>,
 }
@@ -215,8 +217,17 @@ impl Io {
         self.held.clear();
     }
 
+    /// Holds an end of a FIFO of our own making while the process lives.
+    pub fn hold(&mut self, end: OwnedFd, path: &Path) {
+        self.held.push(end);
+        self.made.push(path.to_owned());
+    }
+
     /// Forgets every descriptor.
     pub fn close(&mut self, poller: &Poller) {
+        for path in &self.made {
+            crate::server::forget(path);
+        }
         for output in self.outputs.iter_mut().flatten() {
             output.unwatch(poller);
         }
@@ -292,7 +303,8 @@ impl Io {
         }
     }
 
-    fn pumped_sink(&mut self, target: &Target) -> Result<Sink, Status> {
+    /// Where output goes that passes us.
+    pub fn pumped_sink(&mut self, target: &Target) -> Result<Sink, Status> {
         Ok(match target {
             Target::File(path) => Sink::File(append(path).map_err(at("open", path))?),
             Target::Log(wanted) => {

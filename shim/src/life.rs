@@ -71,6 +71,11 @@ impl Shim {
         for number in [1, 2] {
             self.pump(key, number);
         }
+        self.keep_exit(key, exit);
+    }
+
+    /// Keeps how a process ended, and tells of it where that may be told.
+    pub fn keep_exit(&mut self, key: Key, exit: Exited) {
         let Some(process) = self.processes.get_mut(&key) else {
             return;
         };
@@ -80,19 +85,20 @@ impl Shim {
     }
 
     /// The first process has ended: nothing of the container outlives it.
-    fn on_init_exit(&mut self, key: Key, exit: Exited) {
+    pub fn on_init_exit(&mut self, key: Key, exit: Exited) {
         // Its cause is told before it.
         self.on_oom(key);
         let Some(process) = self.processes.get(&key) else {
             return;
         };
-        let (pid, start) = (process.pid, process.start_time);
+        let (pid, start, remote) = (process.pid, process.start_time, process.remote);
         let Some(container) = self.containers.get_mut(&process.container) else {
             return;
         };
         let cgroup = container.cgroup.clone();
         container.oom_killed |= cgroup.oom_kills() > 0;
-        if !cgroup.pids().is_empty() {
+        // Another shim's may hold more than this container.
+        if !remote && !cgroup.pids().is_empty() {
             cgroup.kill();
         }
         let recorded = exits::record(&container.bundle, pid, start, exit, container.oom_killed);
@@ -191,7 +197,7 @@ impl Shim {
                 }
                 Read::Empty => {
                     output.watch(true, &self.poller);
-                    if process.life.has_ended() || process.pidfd.is_none() && process.pid != 0 {
+                    if process.life.has_ended() || !process.is_alive() && process.pid != 0 {
                         self.poller.cancel(Timer::OutputEnds(key));
                         self.poller.after(OUTPUT_GRACE, Timer::OutputEnds(key));
                     }
@@ -331,6 +337,7 @@ impl Shim {
         if flow == Flow::Closed {
             stdin.unwatch(&self.poller);
             process.io.stdin = None;
+            self.close_peers_stdin(key);
         }
         flow
     }
@@ -474,16 +481,21 @@ impl Shim {
         let Some(process) = self.forget_process(init) else {
             return;
         };
-        let Some(container) = self.containers.remove(&process.container) else {
+        let Some(mut container) = self.containers.remove(&process.container) else {
             return;
         };
-        for key in container.execs.into_values() {
+        for key in std::mem::take(&mut container.execs).into_values() {
             self.forget_process(key);
+        }
+        if process.remote {
+            self.end_peer(&mut container);
         }
         if let Some(watch) = &container.oom {
             self.poller.remove(&watch.fd);
         }
-        container.cgroup.remove();
+        if !process.remote {
+            container.cgroup.remove();
+        }
         if let Err(error) = crate::rootfs::unmount_all(&container.bundle.join("rootfs")) {
             self.warn(&error.message);
         }

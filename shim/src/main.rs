@@ -25,6 +25,7 @@ mod oom;
 mod ops;
 mod options;
 mod output;
+mod peer;
 mod poll;
 mod publish;
 mod reaper;

@@ -6,6 +6,7 @@ use crate::enter::Entering;
 use crate::exits;
 use crate::io::{at, failed};
 use crate::oom;
+use crate::peer::Starting;
 use crate::poll::{Interest, Key, Token};
 use crate::rootfs;
 use crate::runtime::{Fds, Run};
@@ -43,6 +44,14 @@ pub enum Kind {
     Delete,
     /// Anything that changes no phase.
     Other,
+    /// Add an exec at another shim; what is to be done then.
+    Adding(Box<Kind>),
+    /// Wait for the end of another shim's process.
+    Waiting,
+    /// Anything whose answer is handed on.
+    Forward,
+    /// Anything whose answer nobody waits for.
+    Told,
 }
 
 /// What is in flight.
@@ -51,6 +60,10 @@ enum Work {
     Program(Run),
     /// An exec of our own.
     Entering(Entering),
+    /// Another shim's `start`.
+    Starting(Box<Starting>),
+    /// A call of another shim.
+    Call,
 }
 
 /// A program in flight.
@@ -64,7 +77,8 @@ pub struct Op {
 impl Op {
     /// Whether a child of ours comes of it that we do not know yet.
     pub fn makes_process(&self) -> bool {
-        matches!(self.kind, Kind::Create | Kind::Restore | Kind::Exec(_))
+        matches!(self.work, Work::Program(_) | Work::Entering(_))
+            && matches!(self.kind, Kind::Create | Kind::Restore | Kind::Exec(_))
     }
 
     /// Pid of the program itself.
@@ -72,7 +86,24 @@ impl Op {
         match &self.work {
             Work::Program(run) => run.child.pid.as_raw_nonzero().get(),
             Work::Entering(entering) => entering.pid,
+            Work::Starting(starting) => starting.child.pid.as_raw_nonzero().get(),
+            Work::Call => 0,
         }
+    }
+
+    /// A call of another shim.
+    pub fn call(kind: Kind, process: Key, caller: Option<Caller>) -> Self {
+        Self {
+            work: Work::Call,
+            kind,
+            process,
+            caller,
+        }
+    }
+
+    /// What it was for.
+    pub fn into_call(self) -> (Kind, Key, Option<Caller>) {
+        (self.kind, self.process, self.caller)
     }
 }
 
@@ -128,11 +159,34 @@ impl Shim {
         Ok(())
     }
 
+    /// Waits for the end of another shim's `start`.
+    pub fn await_peer(
+        &mut self,
+        process: Key,
+        caller: Caller,
+        starting: Starting,
+    ) -> Result<(), Status> {
+        let key = self.new_key();
+        self.poller
+            .add(&starting.child.pidfd, Token::Op(key), Interest::IN)
+            .map_err(failed("watch a shim's start"))?;
+        let op = Op {
+            work: Work::Starting(Box::new(starting)),
+            kind: Kind::Create,
+            process,
+            caller: Some(caller),
+        };
+        self.ops.insert(key, op);
+        Ok(())
+    }
+
     /// A program may have ended.
     pub fn on_op(&mut self, key: Key) {
         let Some(op) = self.ops.get(&key) else { return };
         let ended = match &op.work {
             Work::Program(run) => spawn::reap(&run.child.pidfd),
+            Work::Starting(starting) => spawn::reap(&starting.child.pidfd),
+            Work::Call => None,
             // Its report is there, or the end of it.
             Work::Entering(_) => Some(Ended::Code(0)),
         };
@@ -144,7 +198,28 @@ impl Shim {
             process,
             caller,
         } = op;
-        let result = self.finished(work, process, ended);
+        let result = match work {
+            Work::Starting(starting) => {
+                self.poller.remove(&starting.child.pidfd);
+                let Err(error) = self.peer_started(process, caller, *starting, ended) else {
+                    return;
+                };
+                Err(error)
+            }
+            work => self.finished(work, process, ended),
+        };
+        self.settle(kind, process, caller, result, ended);
+    }
+
+    /// What follows from the end of some work: the phase, an answer, an end that may be told now.
+    pub fn settle(
+        &mut self,
+        kind: Kind,
+        process: Key,
+        caller: Option<Caller>,
+        result: Result<(), Status>,
+        ended: Ended,
+    ) {
         let begins = matches!(
             kind,
             Kind::Create | Kind::Start | Kind::Restore | Kind::Exec(_)
@@ -160,7 +235,9 @@ impl Shim {
             Kind::Delete => self.deleted(process, result),
             Kind::Pause | Kind::Resume => self.frozen(process, &kind, result),
             Kind::Checkpoint(path) => self.checkpointed(process, path, result),
-            Kind::Other => result.map(|()| Vec::new()),
+            Kind::Other | Kind::Adding(_) | Kind::Waiting | Kind::Forward | Kind::Told => {
+                result.map(|()| Vec::new())
+            }
         };
         let ok = answer.is_ok();
         if let Some(caller) = caller {
@@ -189,6 +266,7 @@ impl Shim {
                 }
                 Err(run.error(ended))
             }
+            Work::Starting(_) | Work::Call => Ok(()),
             Work::Entering(entering) => {
                 self.poller.remove(&entering.report);
                 let mut why = String::new();
@@ -218,7 +296,8 @@ impl Shim {
         ended: Ended,
     ) -> Result<Vec<u8>, Status> {
         if let Err(error) = result.and_then(|()| self.adopt_first(key)) {
-            if matches!(ended, Ended::Signal(_)) || self.pid_of(key) != 0 {
+            let made = matches!(ended, Ended::Signal(_)) || self.pid_of(key) != 0;
+            if made && !self.is_peers(key) {
                 self.remove_by_force(key);
             }
             self.forget_container(key);
@@ -234,7 +313,9 @@ impl Shim {
     /// Takes over a container's first process from the runtime.
     fn adopt_first(&mut self, key: Key) -> Result<(), Status> {
         self.on_console(key);
-        self.adopt(key)?;
+        if !self.is_peers(key) {
+            self.adopt(key)?;
+        }
         let process = self.processes.get(&key).ok_or_else(gone)?;
         let bundle = &self.container_of(key)?.bundle;
         exits::record_init(bundle, process.pid, process.start_time)

@@ -2,10 +2,11 @@
 //! runtimes that it does not know, the same in TOML.
 
 use rrun_task_api::Status;
-use rrun_task_api::any::{self, RUNC_OPTIONS, RUNTIME_OPTIONS};
+use rrun_task_api::any::{self, PEER_OPTIONS, RUNC_OPTIONS, RUNTIME_OPTIONS};
 use rrun_task_api::pb::Any;
 use rrun_task_api::pb::runc::Options;
 use rrun_task_api::pb::runtime_options::Options as Generic;
+use rrun_task_api::pb::shim::PeerOptions;
 use rrun_task_api::prost::Message;
 use std::fs;
 
@@ -26,6 +27,22 @@ pub fn decode(options: Option<&Any>) -> Result<Options, Status> {
         "runtime options of type {:?}; known are {RUNC_OPTIONS} and {RUNTIME_OPTIONS}",
         options.type_url
     )))
+}
+
+/// The other shim that a request wants its container run by, and that one's options.
+pub fn peer(options: Option<&Any>) -> Result<Option<PeerOptions>, Status> {
+    let Some(options) = options.filter(|options| any::is(options, PEER_OPTIONS)) else {
+        return Ok(None);
+    };
+    let peer = PeerOptions::decode(&options.value[..])
+        .map_err(|e| Status::invalid(format!("options: {e}")))?;
+    if !peer.program.starts_with('/') {
+        let program = peer.program;
+        return Err(Status::invalid(format!(
+            "shim {program:?} is no absolute path"
+        )));
+    }
+    Ok(Some(peer))
 }
 
 fn from_toml(generic: &Generic) -> Result<Options, Status> {

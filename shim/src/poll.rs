@@ -42,6 +42,8 @@ pub enum Token {
     Oom(Key),
     /// containerd's events service.
     Publish,
+    /// The shim that runs a container instead of us.
+    Peer(Key),
 }
 
 impl Token {
@@ -61,6 +63,7 @@ impl Token {
             Self::Attach(key) => (11, key, 0),
             Self::Oom(key) => (12, key, 0),
             Self::Publish => (13, 0, 0),
+            Self::Peer(key) => (14, key, 0),
         };
         (kind << 40) | (u64::from(sub) << 32) | u64::from(key)
     }
@@ -82,6 +85,7 @@ impl Token {
             11 => Self::Attach(key),
             12 => Self::Oom(key),
             13 => Self::Publish,
+            14 => Self::Peer(key),
             _ => return None,
         })
     }
@@ -218,6 +222,7 @@ mod tests {
             Token::Attach(key),
             Token::Oom(key),
             Token::Publish,
+            Token::Peer(key),
         ] {
             assert_eq!(Token::decode(token.encode()), Some(token));
         }

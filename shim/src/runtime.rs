@@ -1,5 +1,6 @@
 //! The OCI runtime as a program: its command lines, and what it says when it fails.
 
+use crate::peer::Peer;
 use crate::spawn::{self, Child};
 use rrun_task_api::Status;
 use rrun_task_api::pb::runc::{CheckpointOptions, Options};
@@ -39,6 +40,9 @@ pub struct Runtime {
     pub no_pivot: bool,
     /// `create --no-new-keyring`
     pub no_new_keyring: bool,
+    /// The shim that runs the container instead of the runtime.
+    #[serde(default)]
+    pub peer: Option<Peer>,
 }
 
 impl Runtime {
@@ -59,13 +63,14 @@ impl Runtime {
             systemd_cgroup: options.systemd_cgroup,
             no_pivot: options.no_pivot_root,
             no_new_keyring: options.no_new_keyring,
+            peer: None,
         }
     }
 
     /// The state directory of container `id`, where the runtime is one whose state we can read.
     pub fn own_state(&self, id: &str) -> Option<PathBuf> {
         let name = Path::new(&self.binary).file_name()?;
-        (name == "rrun").then(|| self.root.join(id))
+        (name == "rrun" && self.peer.is_none()).then(|| self.root.join(id))
     }
 
     /// Keeps it in the bundle.

@@ -193,6 +193,7 @@ impl Shim {
             Token::Op(key) => self.on_op(key),
             Token::Exit(key) => self.on_exit(key),
             Token::Console(key) => self.on_console(key),
+            Token::Peer(key) => self.on_peer(key),
             Token::Output(key, number) => self.pump(key, number),
             Token::Sink(key, number) => self.on_sink(key, number),
             Token::Stdin(key) => self.on_stdin(key),

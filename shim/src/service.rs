@@ -18,7 +18,7 @@ use rrun_task_api::pb::runc::{CheckpointOptions, ProcessDetails};
 use rrun_task_api::pb::task_types::ProcessInfo;
 use rrun_task_api::pb::{events, task};
 use rrun_task_api::prost::Message;
-use rrun_task_api::service::{SANDBOX, SHIM, TASK_V2, TASK_V3};
+use rrun_task_api::service::{EVENTS, SANDBOX, SHIM, TASK_V2, TASK_V3};
 use rrun_task_api::{Code, Status};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
@@ -60,11 +60,15 @@ impl Shim {
             TASK_V2 | TASK_V3 => self.task(call),
             SHIM => self.own(call),
             SANDBOX => self.sandbox_api(call),
+            EVENTS => self.event_of_peer(call),
             other => Err(Status::unimplemented(format!("no service {other:?} here"))),
         }
     }
 
     fn task(&mut self, call: &Call) -> Answer {
+        if let Some(answer) = self.task_of_peer(call) {
+            return answer;
+        }
         match call.request.method.as_str() {
             "State" => self.state(&open(call)?),
             "Create" => self.create(call, &open(call)?),
@@ -132,6 +136,12 @@ impl Shim {
             let started = self.start_op(Kind::Delete, key, Some(call.caller), &args, Fds::None);
             return self.pending(key, started);
         }
+        self.delete_exec(key)
+    }
+
+    /// Forgets an exec that has ended, and says how.
+    pub fn delete_exec(&mut self, key: Key) -> Answer {
+        let process = self.processes.get(&key).ok_or_else(gone)?;
         let (exit_status, exited_at) = process.exit_status();
         let pid = process.pid;
         forget(&self.spec_file(key)?);
@@ -158,14 +168,14 @@ impl Shim {
         let key = self.find(&request.id, "")?;
         let container = self.container_of(key)?;
         let mut pids = container.cgroup.pids();
-        let init = self.processes.get(&key).filter(|p| p.pidfd.is_some());
+        let init = self.processes.get(&key).filter(|p| p.is_alive());
         if pids.is_empty() {
             pids.extend(init.map(|process| process.pid));
         }
         let exec_of = |pid: u32| {
             container.execs.iter().find_map(|(id, key)| {
                 let process = self.processes.get(key)?;
-                (process.pid == pid && process.pidfd.is_some()).then(|| id.clone())
+                (process.pid == pid && process.is_alive()).then(|| id.clone())
             })
         };
         let info = |pid: u32| ProcessInfo {
@@ -278,7 +288,14 @@ impl Shim {
         let key = self.find(&request.id, &request.exec_id)?;
         let terminal = self.processes.get(&key).is_some_and(|p| p.stdio.terminal);
         if request.stdin && !terminal {
+            let is_ours = self
+                .processes
+                .get(&key)
+                .is_some_and(|p| p.io.stdin.is_some());
             let _: Flow = self.with_stdin(key, super::stdin::Stdin::close);
+            if !is_ours {
+                self.close_peers_stdin(key);
+            }
         }
         empty()
     }

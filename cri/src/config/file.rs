@@ -244,6 +244,8 @@ pub struct Runtime {
     pub path: PathBuf,
     pub root: PathBuf,
     pub shim: PathBuf,
+    pub task_shim: PathBuf,
+    pub task_shim_config: PathBuf,
     pub rootfs: RootfsBy,
 }
 
@@ -253,6 +255,8 @@ impl Default for Runtime {
             path: PathBuf::new(),
             root: PathBuf::new(),
             shim: PathBuf::new(),
+            task_shim: PathBuf::new(),
+            task_shim_config: PathBuf::new(),
             rootfs: RootfsBy::Auto,
         }
     }
@@ -338,7 +342,14 @@ mod tests {
         let example = |line: &str| {
             let bare = line.strip_prefix("# ").unwrap_or(line);
             let key = bare.split(' ').next().unwrap_or_default();
-            let known = ["username", "password_file", "path"].contains(&key);
+            let known = [
+                "username",
+                "password_file",
+                "path",
+                "task_shim",
+                "task_shim_config",
+            ]
+            .contains(&key);
             if bare.starts_with('[') || (known && bare.contains(" = ")) {
                 bare.to_owned()
             } else {

@@ -19,8 +19,19 @@ pub struct Runtime {
     pub root: PathBuf,
     /// The shim.
     pub shim: PathBuf,
+    /// The shim of another project that runs the containers, behind ours.
+    pub behind: Option<Behind>,
     /// The shim mounts the overlay, since the runtime cannot.
     pub shim_mounts: bool,
+}
+
+/// Another project's shim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// Its program.
+    pub program: PathBuf,
+    /// The file that it is configured by.
+    pub config: Option<PathBuf>,
 }
 
 /// The part of the configuration that can change while the daemon runs.
@@ -139,7 +150,12 @@ fn basic(host: &str, registry: &file::Registry) -> Result<Credentials> {
 
 fn handler(origin: &Origin, file: &File, name: &str, given: &file::Runtime) -> Result<Runtime> {
     let key = |field: &str| format!("runtimes.{name}.{field}");
-    let path = program(origin, &key("path"), &given.path, name)?;
+    let behind = behind(origin, &key, given)?;
+    let path = match behind {
+        // It has a runtime of its own.
+        Some(_) if given.path.as_os_str().is_empty() => PathBuf::new(),
+        _ => program(origin, &key("path"), &given.path, name)?,
+    };
     // Handlers share a shim unless told otherwise.
     let own = Some(&given.shim).filter(|shim| !shim.as_os_str().is_empty());
     let usual = file.runtimes.get("rrun").map(|rrun| &rrun.shim);
@@ -154,15 +170,35 @@ fn handler(origin: &Origin, file: &File, name: &str, given: &file::Runtime) -> R
     let shim_mounts = match given.rootfs {
         RootfsBy::Runtime => false,
         RootfsBy::Shim => true,
-        RootfsBy::Auto => !mounts_itself(&path),
+        RootfsBy::Auto => behind.is_some() || !mounts_itself(&path),
     };
     Ok(Runtime {
         name: name.to_owned(),
         path,
         root,
         shim,
+        behind,
         shim_mounts,
     })
+}
+
+fn behind(
+    origin: &Origin,
+    key: &impl Fn(&str) -> String,
+    given: &file::Runtime,
+) -> Result<Option<Behind>> {
+    let Some(shim) = self::given(&given.task_shim) else {
+        if !given.task_shim_config.as_os_str().is_empty() {
+            bail!("{}: without task_shim", origin.of(&key("task_shim_config")));
+        }
+        return Ok(None);
+    };
+    let program = program(origin, &key("task_shim"), &shim, "")?;
+    let config = self::given(&given.task_shim_config);
+    if let Some(config) = &config {
+        absolute(origin, &key("task_shim_config"), config)?;
+    }
+    Ok(Some(Behind { program, config }))
 }
 
 /// Runtimes that take a mount on `/` for the root file system.
@@ -181,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    fn live(text: &str) -> Result<Live> {
+    fn live_of(text: &str) -> Result<Live> {
         // A program that is there on every machine stands for shim and runtime.
         let base = "[runtimes.rrun]\npath = \"/bin/sh\"\nshim = \"/bin/sh\"\n";
         let text = format!("{text}\n{base}");
@@ -200,7 +236,7 @@ mod tests {
     #[test]
     fn handlers_are_found_by_name_and_the_default_by_none() {
         let text = "[runtimes.crun]\npath = \"/bin/cat\"\nshim = \"/bin/sh\"\n";
-        let live = live(text).unwrap();
+        let live = live_of(text).unwrap();
         assert_eq!(live.runtime("").unwrap().name, "rrun");
         let crun = live.runtime("crun").unwrap();
         assert_eq!(crun.root, Path::new("/run/rrun-cri/runtimes/crun"));
@@ -210,19 +246,36 @@ mod tests {
     }
 
     #[test]
+    fn a_shim_of_another_project_needs_no_runtime_of_ours() {
+        let text = "[runtimes.other]\ntask_shim = \"/bin/sh\"\n";
+        let live = live_of(text).unwrap();
+        let other = live.runtime("other").unwrap();
+        assert!(other.behind.is_some() && other.shim_mounts);
+        assert_eq!(other.path, Path::new(""));
+        let error = live_of("[runtimes.other]\ntask_shim = \"/no/shim\"\n");
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(
+            error.starts_with("/c.toml:2: runtimes.other.task_shim /no/shim"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn a_default_that_is_no_handler_and_a_program_that_is_not_there_are_refused() {
-        let error = live("default_runtime = \"kata\"").unwrap_err().to_string();
+        let error = live_of("default_runtime = \"kata\"")
+            .unwrap_err()
+            .to_string();
         assert!(
             error.starts_with("/c.toml:1: default_runtime \"kata\""),
             "{error}"
         );
         let missing = "[runtimes.kata]\npath = \"/no/kata\"\nshim = \"/bin/sh\"";
-        let error = live(missing).unwrap_err().to_string();
+        let error = live_of(missing).unwrap_err().to_string();
         assert!(
             error.starts_with("/c.toml:2: runtimes.kata.path"),
             "{error}"
         );
-        let error = live("log = \"a=b=c\"").unwrap_err().to_string();
+        let error = live_of("log = \"a=b=c\"").unwrap_err().to_string();
         assert!(error.starts_with("/c.toml:1: log"), "{error}");
     }
 
@@ -234,7 +287,7 @@ mod tests {
         let text = format!(
             "[registries.\"r.example:5000\"]\nusername = \"u\"\npassword_file = {secret:?}\n"
         );
-        let live = live(&text).unwrap();
+        let live = live_of(&text).unwrap();
         let wanted = Credentials::Basic {
             username: "u".into(),
             password: "pa:ss".into(),

@@ -18,7 +18,7 @@ use file::{AskedDriver, File};
 
 pub use file::LogFormat;
 pub use flags::Flags;
-pub use live::{Live, Runtime};
+pub use live::{Behind, Live, Runtime};
 
 /// Who makes the cgroups of containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -87,8 +87,12 @@ fn user_namespaces() -> bool {
 /// The programs that this one was started with may have been removed since.
 fn runtime_ready(daemon: &Daemon) -> v1::RuntimeCondition {
     let live = daemon.live();
-    for program in live.runtimes().flat_map(|r| [&r.path, &r.shim]) {
-        if !program.is_file() {
+    let programs = live.runtimes().flat_map(|r| {
+        let behind = r.behind.iter().map(|behind| &behind.program);
+        [&r.path, &r.shim].into_iter().chain(behind)
+    });
+    for program in programs {
+        if !program.is_file() && !program.as_os_str().is_empty() {
             let message = format!("{} is gone", program.display());
             return condition("RuntimeReady", false, "ProgramMissing", &message);
         }

@@ -15,6 +15,9 @@ pub const RUNTIME_OPTIONS: &str = "runtimeoptions.v1.Options";
 /// Type URL of [`crate::pb::runc::CheckpointOptions`].
 pub const CHECKPOINT_OPTIONS: &str = "containerd.runc.v1.CheckpointOptions";
 
+/// Type URL of [`crate::pb::shim::PeerOptions`].
+pub const PEER_OPTIONS: &str = "rrun.shim.v1.PeerOptions";
+
 /// Packs a message under its bare full name.
 pub fn pack(name: &str, message: &impl Message) -> Any {
     Any {

@@ -8,11 +8,13 @@ use crate::enter::{self, Entering};
 use crate::io::{Given, Io, Owner, Stdio, at, failed};
 use crate::machine::{Ask, Life, Verdict};
 use crate::ops::{Kind, gone, text};
+use crate::peer::Peer;
 use crate::poll::{Interest, Key, Token};
 use crate::rootfs;
 use crate::runtime::{Fds, Runtime};
 use crate::server::{Answer, Call, Reply, Shim, forget};
 use rrun_task_api::Status;
+use rrun_task_api::pb::runc::Options;
 use rrun_task_api::pb::task::{
     CreateTaskRequest, CreateTaskResponse, ExecProcessRequest, StartRequest,
 };
@@ -36,12 +38,20 @@ impl Shim {
             let message = format!("bundle {:?} holds no config.json", request.bundle);
             return Err(Status::invalid(message));
         }
-        let options = crate::options::decode(request.options.as_ref())?;
+        let peer = crate::options::peer(request.options.as_ref())?;
+        let options = match peer {
+            Some(_) => Options::default(),
+            None => crate::options::decode(request.options.as_ref())?,
+        };
         if !options.shim_cgroup.is_empty() {
             Cgroup::join(&options.shim_cgroup, std::process::id())
                 .map_err(failed("join the shim's cgroup"))?;
         }
-        let runtime = Runtime::new(&options, &self.args.namespace);
+        let mut runtime = Runtime::new(&options, &self.args.namespace);
+        runtime.peer = peer.as_ref().map(|peer| Peer {
+            program: PathBuf::from(&peer.program),
+            ..Peer::default()
+        });
         runtime
             .save(&bundle)
             .map_err(at("keep the options in", &bundle))?;
@@ -55,6 +65,7 @@ impl Shim {
         let container = Container {
             bundle,
             runtime,
+            link: None,
             init: key,
             execs: BTreeMap::new(),
             cgroup: Cgroup::default(),
@@ -63,10 +74,17 @@ impl Shim {
             io_owner: Some((options.io_uid, options.io_gid)).filter(|ids| *ids != (0, 0)),
             checkpoint: request.checkpoint.clone(),
         };
-        let process = new_process(&request.id, "", Life::container(), stdio);
+        let mut process = new_process(&request.id, "", Life::container(), stdio);
+        process.remote = peer.is_some();
         self.containers.insert(request.id.clone(), container);
         self.processes.insert(key, process);
-        let started = if request.checkpoint.is_empty() {
+        let started = if let Some(peer) = peer {
+            let request = CreateTaskRequest {
+                options: peer.options,
+                ..request.clone()
+            };
+            self.create_by_peer(key, call.caller, request)
+        } else if request.checkpoint.is_empty() {
             self.run_create(key, call.caller, request)
         } else {
             self.await_restore(key, request)
@@ -193,6 +211,7 @@ impl Shim {
         let key = self.new_key();
         let mut process = new_process(id, exec_id, Life::exec(), stdio);
         process.spec = spec;
+        process.remote = self.is_peers(self.find(id, "")?);
         self.processes.insert(key, process);
         self.container_mut(key)?
             .execs
@@ -220,6 +239,9 @@ impl Shim {
 
     /// Starts an exec: by itself where it can, else by the runtime.
     pub fn run_exec(&mut self, key: Key, caller: Caller, kind: Kind) -> Result<(), Status> {
+        if self.is_peers(key) {
+            return self.exec_by_peer(key, caller, kind);
+        }
         let given = self.open_io(key)?;
         let started = match self.enter(key, given.as_ref()) {
             Some(entering) => self.await_entry(kind, key, caller, entering),
@@ -348,6 +370,7 @@ fn new_process(id: &str, exec_id: &str, life: Life, stdio: Stdio) -> Process {
         started_at: 0,
         waiters: Vec::new(),
         spec: Vec::new(),
+        remote: false,
     }
 }
 
