@@ -1,4 +1,4 @@
-//! How far a pull is, for whoever asks.
+//! Images from a registry: how far a pull is, and checkpoints in them.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod kit;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 const INDEX: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// A registry with one image of one layer, the second half of which it holds back.
+/// A registry with one image of one layer, the second half of which it holds back until released.
 struct Registry {
     host: String,
     released: Arc<(Mutex<bool>, Condvar)>,
@@ -30,18 +30,22 @@ struct Content {
     layer: Vec<u8>,
 }
 
-impl Content {
-    fn new() -> Self {
-        let mut tar = tar::Builder::new(Vec::new());
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, data) in files {
         let mut header = tar::Header::new_gnu();
-        let data = vec![7; 3 << 20];
         header.set_size(data.len() as u64);
         header.set_mode(0o644);
         header.set_uid(0);
         header.set_gid(0);
         header.set_mtime(0);
-        tar.append_data(&mut header, "file", &data[..]).unwrap();
-        let layer = tar.into_inner().unwrap();
+        tar.append_data(&mut header, name, *data).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+impl Content {
+    fn new(layer: Vec<u8>, annotations: Value) -> Self {
         let config = json!({"architecture": "amd64", "os": "linux", "config": {},
             "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]}});
         let config = config.to_string().into_bytes();
@@ -50,7 +54,8 @@ impl Content {
             json!({"mediaType": kind, "digest": digest(blob), "size": blob.len()})
         };
         let manifest = json!({"schemaVersion": 2, "mediaType": INDEX,
-            "config": blob("config.v1+json", &config), "layers": [blob("layer.v1.tar", &layer)]});
+            "config": blob("config.v1+json", &config), "layers": [blob("layer.v1.tar", &layer)],
+            "annotations": annotations});
         Self {
             manifest: manifest.to_string().into_bytes(),
             config,
@@ -64,11 +69,11 @@ fn digest(bytes: &[u8]) -> String {
 }
 
 impl Registry {
-    fn start() -> Self {
+    fn start(content: Content) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let released = Arc::new((Mutex::new(false), Condvar::new()));
-        let content = Arc::new(Content::new());
+        let content = Arc::new(content);
         let gate = released.clone();
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
@@ -137,7 +142,11 @@ async fn pulls(client: &mut kit::Client) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pull_that_is_under_way_says_how_far_it_is() {
     require!(Need::Root);
-    let (registry, cri) = (Registry::start(), Cri::start());
+    let layer = archive(&[("file", &vec![7; 3 << 20])]);
+    let (registry, cri) = (
+        Registry::start(Content::new(layer, json!({}))),
+        Cri::start(),
+    );
     let mut client = cri.client().await;
     let image = Some(v1::ImageSpec {
         image: format!("{}/held/back:1", registry.host),
@@ -187,4 +196,62 @@ async fn a_pull_that_is_under_way_says_how_far_it_is() {
     pull.await.unwrap().unwrap();
     assert!(pulls(&mut client).await.is_empty());
     assert_eq!(ask(&["--json"]), "[]\n");
+}
+
+/// As containerd and CRI-O have it: the archive's files in a layer, an annotation in the manifest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_in_an_image_becomes_a_container_of_the_image_it_stands_on() {
+    require!(Need::Root);
+    let folded = |base: &str| {
+        let about = json!({"rootfsImageName": base}).to_string();
+        let layer = archive(&[
+            ("config.dump", about.as_bytes()),
+            ("spec.dump", b"{}"),
+            ("checkpoint/core-1.img", b"core"),
+            ("rootfs-diff.tar", &archive(&[("note", b"kept")])),
+        ]);
+        let annotations = json!({"org.criu.checkpoint.container.name": "x"});
+        let registry = Registry::start(Content::new(layer, annotations));
+        registry.release();
+        registry
+    };
+    let (registry, other) = (folded(kit::IMAGE), folded("localhost/nowhere:1"));
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let mut images = ImageServiceClient::new(cri.channel().await);
+    let pod = cri.run_pod(&mut client, "folded").await;
+    let mut made = Vec::new();
+    for host in [&registry.host, &other.host] {
+        let image = v1::ImageSpec {
+            image: format!("{host}/folded:1"),
+            ..Default::default()
+        };
+        let request = v1::PullImageRequest {
+            image: Some(image.clone()),
+            ..Default::default()
+        };
+        images.pull_image(request).await.unwrap();
+        let mut config = kit::script("main", "true");
+        config.image = Some(image);
+        made.push(kit::create(&mut client, &pod, config).await);
+        if let Some(Ok(id)) = made.last() {
+            let dir = cri.path("root/containers").join(id);
+            let core = std::fs::read(dir.join("checkpoint/core-1.img")).unwrap();
+            assert_eq!(core, b"core");
+            assert_eq!(std::fs::read(dir.join("upper/note")).unwrap(), b"kept");
+            assert!(!dir.join("from-image").exists());
+            let request = v1::RemoveContainerRequest {
+                container_id: id.clone(),
+            };
+            client.remove_container(request).await.unwrap();
+        }
+    }
+    assert!(made[0].is_ok(), "{:?}", made[0]);
+    let error = made[1].as_ref().unwrap_err().message();
+    assert!(
+        error.contains("needs the image localhost/nowhere:1: pull it first"),
+        "{error}"
+    );
+    kit::remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
 }

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use kit::{Cri, create, exec, remove_pod, run, script, start};
-use rrun_cri_api::nri;
+use rrun_cri_api::{nri, v1};
 use rrun_task_api::frame::{self, Kind};
 use rrun_task_api::pb::ttrpc::Request;
 use rrun_task_api::prost::Message;
-use rrun_tests::{Need, require};
+use rrun_tests::{Need, require, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -92,7 +92,7 @@ async fn send(stream: &mut UnixStream, connection: u32, bytes: &[u8]) {
 
 /// The method, and the container's name where there is one: fields 1 and 2 are pod and container.
 fn named(request: &Request) -> String {
-    if request.method == "Synchronize" || request.method == "Configure" {
+    if ["Synchronize", "Configure", "UpdatePodSandbox"].contains(&request.method.as_str()) {
         return request.method.clone();
     }
     let told = nri::CreateContainerRequest::decode(&request.payload[..]).unwrap();
@@ -142,8 +142,11 @@ async fn what_a_plugin_adjusts_is_what_the_container_gets() {
     let mut client = cri.client().await;
     let plugin = Plugin::connect(&cri, Duration::ZERO, Arc::new(adjust)).await;
     plugin.wait_for("Synchronize").await;
-    // The plugin is on the list once its answer has been read.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // It is on the list once its answer has been read.
+    wait_until("the plugin on the list", kit::patience(), || {
+        let log = std::fs::read_to_string(cri.path("log"));
+        log.is_ok_and(|text| text.contains("an NRI plugin is synchronized"))
+    });
     let pod = cri.run_pod(&mut client, "nri").await;
     let id = run(&mut client, &pod, script("main", "sleep 1000")).await;
     let memory = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes";
@@ -160,6 +163,15 @@ async fn what_a_plugin_adjusts_is_what_the_container_gets() {
         .unwrap()
         .memory_limit_in_bytes;
     assert_eq!(limit, 64 << 20);
+    let request = v1::UpdatePodSandboxResourcesRequest {
+        pod_sandbox_id: pod.0.clone(),
+        resources: Some(v1::LinuxContainerResources {
+            cpu_shares: 512,
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    client.update_pod_sandbox_resources(request).await.unwrap();
     remove_pod(&mut client, &pod.0).await;
     let calls = plugin.calls();
     let wanted = [
@@ -168,6 +180,8 @@ async fn what_a_plugin_adjusts_is_what_the_container_gets() {
         "PostCreateContainer main",
         "StartContainer main",
         "PostStartContainer main",
+        "UpdatePodSandbox",
+        "PostUpdatePodSandbox",
         "StopContainer main",
         "StopPodSandbox",
         "RemoveContainer main",

@@ -12,13 +12,15 @@
 //! | `container.log` | its log |
 
 mod archive;
+mod image;
 mod restore;
 mod save;
 
 use serde::{Deserialize, Serialize};
 
 pub use archive::is_archive;
-pub use restore::{base, unpack};
+pub use image::is_checkpoint;
+pub use restore::{base, base_of_image, unpack};
 pub use save::save;
 
 /// Directory of CRIU's files, in the archive and in a container's directory.

@@ -47,7 +47,7 @@ pub async fn prepare(
         if !record.checkpoint.is_empty() {
             let rootfs = daemon.images.find_rootfs(&record.id)?;
             let rootfs = rootfs.context("the image store does not know the rootfs just made")?;
-            checkpoint::unpack(Path::new(&record.checkpoint), &dir, &rootfs)?;
+            checkpoint::unpack(&daemon.images, &record.checkpoint, &dir, &rootfs)?;
         }
         Ok(bundle)
     })

@@ -14,6 +14,8 @@ pub enum Event {
     PostUpdateContainer = 9,
     StopContainer = 10,
     RemoveContainer = 11,
+    UpdatePodSandbox = 12,
+    PostUpdatePodSandbox = 13,
     ValidateContainerAdjustment = 14,
 }
 

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use anyhow::{Context, Result, bail};
-use rrun_cri_api::nri;
+use rrun_cri_api::{nri, v1};
 use rrun_task_api::Status;
 use rrun_task_api::prost::Message;
 use serde_json::Value;
@@ -78,6 +78,26 @@ impl Hold<'_> {
             };
             plugin
                 .call::<_, nri::Empty>(event, &request, Some(&old))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Tells what a pod's limits are to become. The first plugin that refuses ends it.
+    pub async fn update_pod(
+        &self,
+        record: &SandboxRecord,
+        overhead: Option<&v1::LinuxContainerResources>,
+        resources: Option<&v1::LinuxContainerResources>,
+    ) -> Result<()> {
+        for plugin in self.wanting(Event::UpdatePodSandbox) {
+            let request = nri::UpdatePodSandboxRequest {
+                pod: Some(convert::pod(record)),
+                overhead_linux_resources: overhead.map(convert::from_cri),
+                linux_resources: resources.map(convert::from_cri),
+            };
+            plugin
+                .call::<_, nri::Empty>(Event::UpdatePodSandbox, &request, None)
                 .await?;
         }
         Ok(())
@@ -179,7 +199,7 @@ impl Hold<'_> {
         pod: &SandboxRecord,
         record: &ContainerRecord,
         spec: &Value,
-        asked: &rrun_cri_api::v1::LinuxContainerResources,
+        asked: &v1::LinuxContainerResources,
     ) -> Result<Vec<nri::ContainerUpdate>> {
         let mut updates = Vec::new();
         for plugin in self.wanting(Event::UpdateContainer) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rrun_cri_api::v1;
+use rrun_images::Image;
 use tracing::{Instrument, debug_span};
 
 use crate::bundle;
@@ -101,14 +102,16 @@ async fn record(
         return Err(Error::invalid("config.image is empty"));
     }
     let (image, checkpoint) = if checkpoint::is_archive(&name) {
-        (base_image(daemon, &name).await?, name)
+        let path = PathBuf::from(&name);
+        let names = blocking(move || checkpoint::base(&path)).await;
+        (base_image(daemon, &name, names).await?, name)
     } else {
         let found = super::image_status::find(daemon, &name).await?;
         let missing = || Error::NotFound {
             kind: "image",
             id: name,
         };
-        (found.ok_or_else(missing)?, String::new())
+        unfold(daemon, found.ok_or_else(missing)?).await?
     };
     // Names are checked before anything is made.
     cdi::asked(&config)?;
@@ -131,10 +134,31 @@ async fn record(
     })
 }
 
+/// The image of a container's root, and the one that holds its checkpoint; none where the image that
+/// was asked for is the root itself.
+async fn unfold(daemon: &Arc<Daemon>, image: Image) -> Result<(Image, String)> {
+    let (own, asked) = (daemon.clone(), image.clone());
+    let names = blocking(move || {
+        let folded = checkpoint::is_checkpoint(&own.images, &asked)?;
+        folded
+            .then(|| checkpoint::base_of_image(&own.images, &asked))
+            .transpose()
+    });
+    let names = match names.await {
+        Ok(None) => return Ok((image, String::new())),
+        Ok(Some(names)) => Ok(names),
+        Err(error) => Err(error),
+    };
+    let id = image.id.to_string();
+    Ok((base_image(daemon, &id, names).await?, id))
+}
+
 /// The image that a checkpoint stands on, which has to be here.
-async fn base_image(daemon: &Arc<Daemon>, archive: &str) -> Result<rrun_images::Image> {
-    let path = PathBuf::from(archive);
-    let names = blocking(move || checkpoint::base(&path)).await;
+async fn base_image(
+    daemon: &Arc<Daemon>,
+    checkpoint: &str,
+    names: anyhow::Result<Vec<String>>,
+) -> Result<Image> {
     let names = names.map_err(|error| Error::invalid(format!("{error:#}")))?;
     for name in &names {
         if let Some(image) = super::image_status::find(daemon, name).await? {
@@ -142,7 +166,7 @@ async fn base_image(daemon: &Arc<Daemon>, archive: &str) -> Result<rrun_images::
         }
     }
     Err(Error::State(format!(
-        "checkpoint {archive} needs the image {}: pull it first",
+        "checkpoint {checkpoint} needs the image {}: pull it first",
         names.join(" or ")
     )))
 }

@@ -7,6 +7,7 @@ use rrun_cri_api::v1;
 use super::update_container_resources::merge;
 use crate::daemon::{Daemon, blocking};
 use crate::error::{Error, Result};
+use crate::nri::Event;
 use crate::sandbox::limits;
 use crate::store::{SandboxPhase, SandboxRecord};
 
@@ -23,6 +24,7 @@ pub async fn handle(
         let id = &record.id;
         return Err(Error::State(format!("pod sandbox {id} is not ready")));
     }
+    let (resources, overhead) = (request.resources.clone(), request.overhead.clone());
     let merged = |r: &mut SandboxRecord| {
         let config = r.config.get_or_insert_default();
         let linux = config.linux.get_or_insert_default();
@@ -40,8 +42,14 @@ pub async fn handle(
         // Refused before anything is written.
         limits::plan(linux, daemon.cgroups.unified)?;
     }
+    let plugins = daemon.nri.hold().await;
+    let told = plugins.update_pod(&record, overhead.as_ref(), resources.as_ref());
+    told.await?;
+    drop(plugins);
     daemon.store.update(&entry, |r| *r = new).await?;
     apply(daemon, entry.get()).await?;
+    let event = Event::PostUpdatePodSandbox;
+    daemon.tell_pod(event, &entry.get()).await;
     Ok(v1::UpdatePodSandboxResourcesResponse {})
 }
 
