@@ -15,6 +15,7 @@ use rrun_cri_api::v1;
 use rrun_task_api::client::Client;
 use rrun_task_api::pb::{shim, task};
 use tokio::net::{TcpStream, UnixStream};
+use tracing::{Instrument, debug_span};
 
 use crate::bundle;
 use crate::container;
@@ -71,7 +72,8 @@ impl Exec {
             stderr: command.stderr && !command.tty,
             ..Default::default()
         };
-        let started = client.exec_attached(&request).await?;
+        let started = client.exec_attached(&request);
+        let started = started.instrument(debug_span!("start exec")).await?;
         let mut exec = Self {
             client,
             container: record.id.clone(),
