@@ -223,6 +223,30 @@ async fn a_cdi_device_brings_its_node_its_environment_and_its_mounts() {
 }
 
 #[tokio::test]
+async fn a_stop_with_less_time_does_not_wait_for_one_with_more() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "hurry").await;
+    let body = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.05; done";
+    let id = run(&mut client, &pod, script("main", body)).await;
+    let log = cri.path("logs/main.log");
+    let said = |what: &str| fs::read_to_string(&log).map_or(0, |l| l.matches(what).count());
+    wait_until("the trap", LIMIT, || said("ready") == 1);
+    let patient = tokio::spawn({
+        let (mut client, id) = (cri.client().await, id.clone());
+        async move { stop(&mut client, &id, 1800).await }
+    });
+    wait_until("the signal", LIMIT, || said("asked") == 1);
+    stop(&mut client, &id, 1).await;
+    assert_eq!(wait_exited(&mut client, &id).await.exit_code, 137);
+    patient.await.unwrap();
+    assert_eq!(said("asked"), 1, "one stop signal for both");
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn stopping_waits_for_the_grace_period_and_no_longer() {
     require!(Need::Root);
     let cri = Cri::start();

@@ -61,6 +61,8 @@ want 'POD +NAME +CPU' top pod box --containers
 want 'node-1 +\d+m +\d+%' top node
 soon 'Started' get events --field-selector involvedObject.name=box
 since_minor 23 want '(?s)Scheduled.*Started' events --for pod/box
+want 'Started' get events.v1.events.k8s.io --field-selector regarding.name=box,reason=Started
+want '^events.k8s.io/v1 Started container box' get events.v1.events.k8s.io --field-selector regarding.name=box,reason=Started -o 'jsonpath={.items[0].apiVersion} {.items[0].note}'
 want '(?s)Events:.*Started' describe pod box
 want '(?s)Name: +box.*Node: +node-1.*State: +Running' describe pod/box
 since_minor 25 that 'kubectl debug adds an ephemeral container' bash -c "'$kubectl' debug box --image='$image:v1' --target=box -c dbg -- sh -c 'echo from the debugger; cat /proc/1/cmdline; sleep 1000'"
@@ -83,4 +85,28 @@ refused 'previous terminated container' logs box --previous
 refused 'container .*nothing|not valid|is not valid' logs box -c nothing
 want deleted delete pod crashes --grace-period=0 --force
 want 'pod "box" (force )?deleted' delete pod box --now
+# A container that heeds no signal, in a pod with half an hour: a forced delete does not wait for that.
+deaf() {
+    cat <<Y
+apiVersion: v1
+kind: Pod
+metadata: {name: deaf}
+spec:
+  terminationGracePeriodSeconds: 1800
+  containers:
+  - {name: c, image: "$image:v1", command: [sh, -c, 'trap "" TERM; while :; do sleep 0.1; done']}
+Y
+}
+deaf > deaf.yaml
+want created apply -f deaf.yaml
+want 'condition met' wait --for=condition=Ready pod/deaf --timeout=20s
+want deleted delete pod deaf --wait=false
+soon 'deaf +1/1 +Terminating' get pod deaf
+uid=$(k get pod deaf -o 'jsonpath={.metadata.uid}')
+want deleted delete pod deaf --grace-period=0 --force
+want created apply -f deaf.yaml
+want 'condition met' wait --for=condition=Ready pod/deaf --timeout=20s
+no_log() { [ ! -e "$work/logs/${namespace}_deaf_$uid" ]; }
+that 'nothing is left of a pod that a forced delete ended' await "its logs to be gone" 20 no_log
+want deleted delete pod deaf --grace-period=0 --force
 want deleted delete pods,services --all --grace-period=1

@@ -263,6 +263,77 @@ async fn a_deleted_pod_ends_with_its_grace_and_leaves_nothing() {
     assert_eq!(std::fs::read_dir(pods).map_or(0, Iterator::count), 0);
 }
 
+/// A pod that is being deleted with half an hour of grace, and uses it.
+async fn lingering(machine: &Machine, more: Value) -> String {
+    let deaf = ["a".to_owned(), "side".to_owned()];
+    machine.fake.world.lock().unwrap().deaf.extend(deaf);
+    let mut spec = json!({"terminationGracePeriodSeconds": 1800,
+        "containers": [{"name": "a", "image": "i:1"}]});
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    machine.create(spec).await;
+    let pod = machine.ready().await;
+    delete(machine, None).await;
+    pod["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+async fn delete(machine: &Machine, grace: Option<i64>) {
+    let options = DeleteOptions {
+        grace_period_seconds: grace,
+        ..DeleteOptions::default()
+    };
+    let deleted = machine
+        .client
+        .delete(&kinds::POD, "default", "p", &options)
+        .await;
+    deleted.unwrap();
+}
+
+#[tokio::test]
+async fn a_grace_that_is_shortened_while_a_pod_ends_reaches_the_runtime() {
+    let machine = Machine::start().await;
+    lingering(&machine, json!({})).await;
+    let called = |call: &'static str| {
+        let fake = machine.fake.clone();
+        move |_: &Value| fake.calls().iter().any(|c| c == call)
+    };
+    machine.until("asked to end", called("stop 1800")).await;
+    // More is not given, and the same again is not asked for.
+    delete(&machine, Some(3600)).await;
+    delete(&machine, Some(1)).await;
+    machine.until("asked again", called("stop 1")).await;
+    machine.until("gone", Value::is_null).await;
+    let calls = machine.fake.calls();
+    let stops: Vec<_> = calls.iter().filter(|c| c.starts_with("stop ")).collect();
+    assert_eq!(stops, ["stop 1800", "stop 1", "stop sandbox"]);
+}
+
+#[tokio::test]
+async fn a_forced_delete_ends_a_pod_at_once_and_leaves_its_name_free() {
+    let machine = Machine::start().await;
+    let hook = json!({"containers": [{"name": "a", "image": "i:1"}],
+        "initContainers": [{"name": "side", "image": "i:1", "restartPolicy": "Always"}]});
+    let uid = lingering(&machine, hook).await;
+    let asked = |_: &Value| machine.fake.calls().contains(&"stop 1800".to_owned());
+    machine.until("asked to end", asked).await;
+    delete(&machine, Some(0)).await;
+    assert!(machine.pod().is_null(), "the object does not wait");
+    machine.create(simple()).await;
+    let pod = machine.ready().await;
+    assert_ne!(pod["metadata"]["uid"], json!(uid));
+    let gone = |_: &Value| {
+        let world = machine.fake.world.lock().unwrap();
+        world.sandboxes.len() == 1 && world.containers.len() == 1
+    };
+    machine.until("nothing of the old one", gone).await;
+    let calls = machine.fake.calls();
+    let stops = calls.iter().filter(|c| c.starts_with("stop "));
+    let stops: Vec<_> = stops.map(String::as_str).collect();
+    assert_eq!(stops, ["stop 1800", "stop 0", "stop 0", "stop sandbox"]);
+    assert_eq!(condition(&machine.ready().await, "Ready"), "True");
+}
+
 #[tokio::test]
 async fn what_the_api_does_not_know_is_removed() {
     let mut machine = Machine::start().await;

@@ -1,6 +1,7 @@
 //! Ending a container's processes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -15,8 +16,8 @@ use crate::store::{ContainerPhase, ContainerRecord, Entry};
 const KILL: Duration = Duration::from_mins(1);
 const SIGKILL: u32 = 9;
 
-/// Asks the process to end, and after the grace period makes it. Returns when it has ended; a
-/// container that does not run has.
+/// Asks the process to end, once, and after the grace period makes it. Returns when it has ended; a
+/// container that does not run has. A stop with less time does not wait for one that has more.
 pub async fn stop(
     daemon: &Arc<Daemon>,
     entry: &Entry<ContainerRecord>,
@@ -27,7 +28,7 @@ pub async fn stop(
         return Ok(());
     }
     if !grace.is_zero() {
-        signal(daemon, &record, record.stop_signal, false).await?;
+        ask(daemon, entry, &record).await?;
         let ended = exited(entry, grace).instrument(debug_span!("grace period"));
         if ended.await {
             return Ok(());
@@ -41,6 +42,22 @@ pub async fn stop(
         "container {}: still running {KILL:?} after SIGKILL",
         record.id
     )
+}
+
+/// Sends the stop signal where no stop has sent it before.
+async fn ask(
+    daemon: &Daemon,
+    entry: &Entry<ContainerRecord>,
+    record: &ContainerRecord,
+) -> Result<()> {
+    if entry.told_to_end.swap(true, Ordering::Relaxed) {
+        return Ok(());
+    }
+    let sent = signal(daemon, record, record.stop_signal, false).await;
+    if sent.is_err() {
+        entry.told_to_end.store(false, Ordering::Relaxed);
+    }
+    sent
 }
 
 async fn exited(entry: &Entry<ContainerRecord>, within: Duration) -> bool {

@@ -1,6 +1,7 @@
 //! The records in memory, each with a lock for those who change it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use tokio::sync::watch;
@@ -12,6 +13,9 @@ use crate::error::{Error, Result};
 pub struct Entry<R> {
     /// Held over a change and its side effects; readers need no lock.
     pub lock: tokio::sync::Mutex<()>,
+    /// Whether a stop of this daemon's life has sent a container its stop signal: programs take a
+    /// second one for impatience.
+    pub told_to_end: AtomicBool,
     record: watch::Sender<Arc<R>>,
 }
 
@@ -79,6 +83,7 @@ impl<R: Record> Table<R> {
         let id = record.id().to_owned();
         let entry = Arc::new(Entry {
             lock: tokio::sync::Mutex::default(),
+            told_to_end: AtomicBool::new(false),
             record: watch::Sender::new(Arc::new(record)),
         });
         let mut map = self.0.write().unwrap_or_else(PoisonError::into_inner);

@@ -34,18 +34,21 @@ pub(super) enum Fate {
 pub(super) fn fate(res: Res, old: &Value, options: &DeleteOptions, now: Timestamp) -> Fate {
     let mut new = old.clone();
     set_finalizers(&mut new, options.propagation);
-    let grace = grace(res, old, options);
     let meta = &old["metadata"];
     let already = meta["deletionTimestamp"].is_string();
-    let shorter = meta["deletionGracePeriodSeconds"]
-        .as_i64()
-        .is_none_or(|g| grace < g);
+    let given = meta["deletionGracePeriodSeconds"].as_i64();
+    // Who deletes again without a word of grace changes none.
+    let grace = match (given, options.grace_period_seconds) {
+        (Some(given), None) => given,
+        _ => grace(res, old, options),
+    };
+    let shorter = given.is_none_or(|g| grace < g);
     let waits = grace > 0 && (!already || shorter);
     if !waits && finalized(res, &new) && (!already || grace == 0) {
         return Fate::Gone;
     }
     if !already || shorter {
-        let at = now + SignedDuration::from_secs(grace);
+        let at = end(meta, grace, now);
         new["metadata"]["deletionTimestamp"] = json!(at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         new["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
         if let Some(generation) = meta["generation"].as_i64() {
@@ -60,6 +63,19 @@ pub(super) fn fate(res: Res, old: &Value, options: &DeleteOptions, now: Timestam
     } else {
         Fate::Marked(new)
     }
+}
+
+/// When the object may go: counted from the first deletion, but not in the past.
+fn end(meta: &Value, grace: i64, now: Timestamp) -> Timestamp {
+    let given = meta["deletionGracePeriodSeconds"].as_i64();
+    let before = meta["deletionTimestamp"].as_str();
+    let before = before.and_then(|at| at.parse::<Timestamp>().ok());
+    let first = match (before, given) {
+        (Some(at), Some(given)) => at.checked_sub(SignedDuration::from_secs(given)),
+        _ => Ok(now),
+    };
+    let end = first.and_then(|at| at.checked_add(SignedDuration::from_secs(grace)));
+    end.map_or(Timestamp::MAX, |at| at.max(now))
 }
 
 /// Seconds until the object may go; only pods that run have any.
@@ -80,7 +96,9 @@ fn grace(res: Res, old: &Value, options: &DeleteOptions) -> i64 {
     let own = old["spec"]["terminationGracePeriodSeconds"]
         .as_i64()
         .unwrap_or(30);
-    options.grace_period_seconds.unwrap_or(own).max(0)
+    let asked = options.grace_period_seconds.unwrap_or(own);
+    // As Kubernetes: less than nothing is a second.
+    if asked < 0 { 1 } else { asked }
 }
 
 fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) {
@@ -210,6 +228,14 @@ mod tests {
             ..DeleteOptions::default()
         };
         assert!(matches!(of(&kinds::POD, &marked, &sooner), Fate::Marked(_)));
+        let later = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1);
+        let Fate::Marked(sooner) = fate(&kinds::POD, &marked, &sooner, later) else {
+            panic!()
+        };
+        let meta = &sooner["metadata"];
+        assert_eq!(meta["deletionGracePeriodSeconds"], 2);
+        assert_eq!(meta["deletionTimestamp"], "1970-01-01T00:00:02Z");
+        assert_eq!(of(&kinds::POD, &sooner, &options), Fate::Unchanged);
         let now = DeleteOptions {
             grace_period_seconds: Some(0),
             ..DeleteOptions::default()

@@ -3,7 +3,7 @@
 mod image;
 mod runtime;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +25,8 @@ pub struct World {
     pub lose_next: bool,
     /// Exit code of every command that is run in a container, by its first word.
     pub commands: HashMap<String, i32>,
+    /// Names of containers that end by SIGKILL alone.
+    pub deaf: HashSet<String>,
     /// Names of calls that change something, with their subject.
     pub calls: Vec<String>,
     events: broadcast::Sender<cri::ContainerEventResponse>,
@@ -51,6 +53,7 @@ impl Fake {
             images: Vec::new(),
             lose_next: false,
             commands: HashMap::new(),
+            deaf: HashSet::new(),
             calls: Vec::new(),
             events: broadcast::channel(256).0,
             next: 0,
@@ -159,6 +162,15 @@ impl World {
         container.exit_code = code;
         container.finished_at = now();
         self.tell(id, cri::ContainerEventType::ContainerStoppedEvent);
+    }
+
+    /// Whether the container runs and heeds no signal that it can.
+    fn resists(&self, id: &str) -> bool {
+        self.containers.get(id).is_some_and(|c| {
+            let name = c.metadata.as_ref().map(|m| &m.name);
+            c.state() == cri::ContainerState::ContainerRunning
+                && name.is_some_and(|name| self.deaf.contains(name))
+        })
     }
 
     fn tell(&self, id: &str, kind: cri::ContainerEventType) {

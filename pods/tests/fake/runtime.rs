@@ -1,6 +1,7 @@
 //! The runtime service: state machines of sandboxes and containers, without processes.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use rrun_cri_api::v1 as cri;
 use rrun_cri_api::v1::runtime_service_server::RuntimeService;
@@ -126,7 +127,9 @@ impl RuntimeService for Fake {
         request: Request<cri::RemovePodSandboxRequest>,
     ) -> Answer<cri::RemovePodSandboxResponse> {
         let id = request.into_inner().pod_sandbox_id;
-        self.world.lock().unwrap().sandboxes.remove(&id);
+        let mut world = self.world.lock().unwrap();
+        world.calls.push("remove sandbox".into());
+        world.sandboxes.remove(&id);
         Ok(Response::new(cri::RemovePodSandboxResponse {}))
     }
 
@@ -221,9 +224,21 @@ impl RuntimeService for Fake {
         request: Request<cri::StopContainerRequest>,
     ) -> Answer<cri::StopContainerResponse> {
         let request = request.into_inner();
-        let mut world = self.world.lock().unwrap();
-        world.calls.push(format!("stop {}", request.timeout));
-        world.end(&request.container_id, 143);
+        let id = &request.container_id;
+        let call = format!("stop {}", request.timeout);
+        self.world.lock().unwrap().calls.push(call);
+        let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
+        let ends = tokio::time::Instant::now() + grace;
+        let resists = || self.world.lock().unwrap().resists(id);
+        let mut code = 143;
+        while resists() {
+            if tokio::time::Instant::now() >= ends {
+                code = 137;
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.world.lock().unwrap().end(id, code);
         Ok(Response::new(cri::StopContainerResponse {}))
     }
 

@@ -1,16 +1,11 @@
 //! What a plan asks for, begun: each action is a task of its own.
 
-use std::time::Duration;
-
-use k8s_openapi::api::core::v1::Container;
 use rrun_cri_api::v1 as cri;
 
-use super::super::exec::Place;
-use super::super::memory::{Failure, every_container, nanos};
+use super::super::memory::{Failure, nanos};
 use super::super::plan::Action;
-use super::super::run::container_reference;
 use super::super::runtime::Runtime;
-use super::super::{hooks, probe};
+use super::kill::Term;
 use super::{Done, Worker, grace, stuck};
 
 impl Worker {
@@ -46,13 +41,8 @@ impl Worker {
                 message,
                 grace: own,
             } => {
-                self.kill(
-                    &name,
-                    id,
-                    &message,
-                    own.unwrap_or_else(|| grace(&pod)),
-                    runtime,
-                );
+                let term = Term::new(own.unwrap_or_else(|| grace(&pod)));
+                self.kill(&name, id, &message, term, runtime);
             }
             Action::Resize {
                 name,
@@ -82,53 +72,6 @@ impl Worker {
             let part = self.memory.parts.entry(name.to_owned()).or_default();
             part.crashes.next(nanos(last.finished_at));
         }
-    }
-
-    pub(super) fn kill(
-        &mut self,
-        name: &str,
-        id: String,
-        message: &str,
-        grace: i64,
-        runtime: &Runtime,
-    ) {
-        let task = format!("kill/{name}");
-        if self.memory.busy.contains(&task) {
-            return;
-        }
-        let object = container_reference(&self.pod, name);
-        self.shared.events.normal(&object, "Killing", message);
-        self.probers.stop(Some(name));
-        let container = every_container(&self.pod)
-            .into_iter()
-            .find(|c| c.name == name);
-        let place = Place {
-            cri: self.shared.cri.clone(),
-            id: id.clone(),
-            container: container.unwrap_or_else(|| Container {
-                name: name.to_owned(),
-                ..Container::default()
-            }),
-            ip: probe::address(runtime, &self.pod),
-        };
-        let shared = self.shared.clone();
-        self.spawn(task, false, async move {
-            let begun = std::time::Instant::now();
-            let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0));
-            if !limit.is_zero()
-                && let Err(why) = hooks::pre_stop(&place, limit).await
-            {
-                shared.events.warning(&object, "FailedPreStopHook", why);
-            }
-            let spent = i64::try_from(begun.elapsed().as_secs()).unwrap_or(grace);
-            // A hook that used up the grace leaves two seconds, as the kubelet does.
-            let left = if spent == 0 {
-                grace
-            } else {
-                (grace - spent).max(2)
-            };
-            shared.cri.stop(&id, left).await.map_err(|s| stuck(&s))
-        });
     }
 
     pub(super) fn spawn<F>(&mut self, name: String, start: bool, work: F)

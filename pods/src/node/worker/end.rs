@@ -5,6 +5,7 @@ use rrun_cri_api::v1 as cri;
 use super::super::plan::{Action, Plan};
 use super::super::runtime::{Runtime, is_ready, name_of};
 use super::super::{names, volumes};
+use super::kill::Term;
 use super::{Next, Worker, grace};
 use crate::api::{DeleteOptions, kinds};
 use crate::resources::is_sidecar;
@@ -12,7 +13,7 @@ use crate::resources::is_sidecar;
 impl Worker {
     /// What stops the pod: main containers, then sidecars, then sandboxes. `ended` once nothing is
     /// left that could run.
-    pub(super) fn stopping(&mut self, runtime: &Runtime, go: bool) -> Plan {
+    pub(super) fn stopping(&mut self, runtime: &Runtime, exists: bool) -> Plan {
         self.abort_starts();
         self.probers.stop(None);
         let mut plan = Plan::default();
@@ -23,7 +24,15 @@ impl Worker {
         };
         let (late, first): (Vec<&cri::ContainerStatus>, Vec<_>) =
             runtime.running().partition(|c| sidecar(name_of(c)));
-        let now = if first.is_empty() { late } else { first };
+        let allowed = self.allowed(exists);
+        let term = self.ending.get_or_insert_with(|| Term::new(allowed));
+        term.shorten(Term::new(allowed));
+        // Sidecars have what the main containers left.
+        let (now, grace) = if first.is_empty() {
+            (late, term.left_late())
+        } else {
+            (first, allowed)
+        };
         if now.is_empty() {
             for sandbox in runtime.sandboxes.iter().filter(|s| is_ready(s)) {
                 plan.actions.push(Action::StopSandbox {
@@ -33,17 +42,27 @@ impl Worker {
             plan.ended = plan.actions.is_empty() && self.memory.busy.is_empty();
             return plan;
         }
-        let grace = if go { Some(grace(&self.pod)) } else { None };
         for status in now {
             let name = name_of(status).to_owned();
             plan.actions.push(Action::Kill {
                 message: format!("Stopping container {name}"),
                 name,
                 id: status.id.clone(),
-                grace,
+                grace: Some(grace),
             });
         }
         plan
+    }
+
+    /// Seconds that the containers get: none once the object is gone, which is what a forced
+    /// delete means.
+    fn allowed(&self, exists: bool) -> i64 {
+        let known = self.pod.spec.is_some();
+        if known && !exists {
+            0
+        } else {
+            grace(&self.pod)
+        }
     }
 
     /// Starts that are under way end here; a sandbox that is being made is waited for.

@@ -9,6 +9,7 @@
 mod act;
 mod capsules;
 mod end;
+mod kill;
 mod results;
 
 use std::collections::{HashMap, HashSet};
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::backoff::BackOff;
@@ -29,6 +30,7 @@ use super::run::{Shared, reference};
 use super::runtime::Runtime;
 use super::{status, volumes};
 use crate::api::kinds;
+use kill::Term;
 
 /// After something did not answer it is asked again: after this at first, twice as long each time.
 const AWAY: Duration = Duration::from_secs(1);
@@ -72,6 +74,10 @@ pub struct Worker {
     ended: Ended,
     tasks: JoinSet<Done>,
     handles: HashMap<String, AbortHandle>,
+    /// Until when the containers that are being stopped may take.
+    terms: HashMap<String, watch::Sender<Term>>,
+    /// The same of the whole pod, once it ends.
+    ending: Option<Term>,
     probers: Probers,
     reports: mpsc::UnboundedReceiver<Report>,
     volumes_due: bool,
@@ -81,7 +87,7 @@ pub struct Worker {
     tokens_until: Option<tokio::time::Instant>,
     runtime_name: String,
     /// Something could not be stopped; it is tried again after this.
-    rest: Option<Timestamp>,
+    rest: Option<tokio::time::Instant>,
     /// The pause after the next thing that does not answer.
     away: Duration,
 }
@@ -118,6 +124,8 @@ impl Worker {
             ended: Ended::default(),
             tasks: JoinSet::new(),
             handles: HashMap::new(),
+            terms: HashMap::new(),
+            ending: None,
             probers: Probers::new(sender),
             reports,
             volumes_due: false,
@@ -139,6 +147,7 @@ impl Worker {
                     self.away = AWAY;
                     at.map(until)
                 }
+                Next::After(left) => Some(left),
                 Next::Away => {
                     let pause = self.away;
                     self.away = (pause * 2).min(LONGEST_AWAY);
@@ -216,7 +225,7 @@ impl Worker {
                 }
             }
             Aim::End(_) | Aim::Go => {
-                plan = self.stopping(&runtime, matches!(aim, Aim::Go));
+                plan = self.stopping(&runtime, exists);
             }
         }
         let ending = match &aim {
@@ -224,7 +233,10 @@ impl Worker {
             _ => None,
         };
         let status = self.status(&runtime, ending, now);
-        let resting = self.rest.filter(|at| *at > now);
+        let resting = self
+            .rest
+            .map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
+        let resting = resting.filter(|left| !left.is_zero());
         if resting.is_none() {
             // Begun before the status is on the disk: healing does not wait for it.
             for action in std::mem::take(&mut plan.actions) {
@@ -238,7 +250,10 @@ impl Worker {
         if matches!(aim, Aim::Go) && plan.ended {
             return self.clean_up(&runtime, exists).await;
         }
-        Next::At(resting.or(plan.wake))
+        match resting {
+            Some(left) => Next::After(left),
+            None => Next::At(plan.wake),
+        }
     }
 
     /// Reads the pod anew. False where it is no longer in the API, which keeps what was known.
@@ -356,6 +371,8 @@ enum Next {
     Over,
     /// At an instant, or when woken.
     At(Option<Timestamp>),
+    /// After a while, or when woken.
+    After(Duration),
     /// Something did not answer.
     Away,
     /// The runtime is away; the agent tells when it is back.

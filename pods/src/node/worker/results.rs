@@ -1,10 +1,17 @@
 //! What came of the tasks and probes of a pod.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::super::backoff::BackOff;
 use super::super::memory::{Failure, every_container};
 use super::super::probe::{Kind, Report};
 use super::super::run::{container_reference, reference};
 use super::{Done, Worker};
+
+/// After something could not be stopped.
+const REST: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// A task has ended, or was aborted.
@@ -15,13 +22,13 @@ impl Worker {
         };
         self.memory.busy.remove(&done.name);
         self.handles.remove(&done.name);
+        if let Some(container) = done.name.strip_prefix("kill/") {
+            self.terms.remove(container);
+        }
         if !done.start {
             if let Err(failure) = done.result {
                 tracing::warn!(pod = self.key.name, "not stopped: {}", failure.message);
-                self.rest = failure
-                    .at
-                    .checked_add(jiff::SignedDuration::from_secs(1))
-                    .ok();
+                self.rest = Some(Instant::now() + REST);
             }
             return;
         }
