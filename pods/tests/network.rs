@@ -69,7 +69,7 @@ impl Net {
 #[test]
 fn network_policies_hold_between_real_pods() {
     require!(Need::Root, Need::Network, Need::Program("nft"));
-    let net = Net::start();
+    let mut net = Net::start();
     let (port, other) = (format!("{}:8080", net.web), format!("{}:9090", net.web));
     net.becomes("an open network", "default", "client", &port, true);
 
@@ -146,10 +146,33 @@ fn network_policies_hold_between_real_pods() {
     net.becomes("an open network again", "ops", "monitor", &port, true);
     let table = format!("{}-policy", net.line.table());
     wait_until("no table", PATIENCE, || {
-        let tables = std::process::Command::new("nft")
-            .args(["list", "tables"])
-            .output()
-            .unwrap();
-        !String::from_utf8_lossy(&tables.stdout).contains(&table)
+        !nft(&["list", "tables"]).contains(&table)
     });
+    an_orderly_end_leaves_services_and_nothing_of_the_process(&mut net);
+}
+
+fn nft(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("nft").args(arguments).output();
+    String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
+}
+
+/// The ports of a process that has ended are anybody's.
+fn an_orderly_end_leaves_services_and_nothing_of_the_process(net: &mut Net) {
+    let name = net.line.table();
+    let table = || nft(&["list", "table", "inet", &name]);
+    assert!(table().contains("chain api_only"));
+    let address = net
+        .line
+        .get(&["service", "web", "-o", "jsonpath={.spec.clusterIP}"]);
+    let answers = || std::net::TcpStream::connect(format!("{address}:80")).is_ok();
+    assert!(answers(), "the Service");
+    net.line.stop_pods();
+    let left = table();
+    assert!(
+        !left.contains("redirect") && !left.contains("_only"),
+        "{left}"
+    );
+    assert!(left.contains(&address) && answers(), "{left}");
+    net.line.start_pods();
+    assert!(answers(), "after the next start");
 }

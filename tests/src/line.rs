@@ -221,6 +221,11 @@ impl Line {
         let _ = fs::remove_file(self.path("pods.sock"));
     }
 
+    /// Ends rrun-pods as a service manager does.
+    pub fn stop_pods(&mut self) {
+        terminate(self.pods.take());
+    }
+
     /// Runs a command of rrun-pods.
     pub fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(program("rrun-pods"));

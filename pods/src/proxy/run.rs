@@ -4,13 +4,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use k8s_openapi::api::core::v1::Service;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::plan::{Own, plan};
 use crate::api::{Client, Status, kinds};
-use crate::store::Selector;
+use crate::store::{Object, Selector};
 
 /// After a failure the table is tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -45,7 +44,7 @@ impl Proxy {
         // What is loaded; nothing is known of what another run left.
         let mut loaded: Option<Option<String>> = None;
         loop {
-            let failed = match self.wanted() {
+            let failed = match self.wanted(&self.own) {
                 Ok(wanted) if loaded.as_ref() == Some(&wanted) => false,
                 Ok(wanted) => match self.load(wanted.as_deref()).await {
                     Ok(()) => {
@@ -80,11 +79,11 @@ impl Proxy {
         }
     }
 
-    fn wanted(&self) -> Result<Option<String>, Status> {
+    fn wanted(&self, own: &[Own]) -> Result<Option<String>, Status> {
         let all = Selector::all();
         let services = self.client.list_as("", &all)?;
         let slices = self.client.list_as("", &all)?;
-        Ok(plan(&self.table, &services, &slices, &self.own, &self.node))
+        Ok(plan(&self.table, &services, &slices, own, &self.node))
     }
 
     async fn load(&self, text: Option<&str>) -> anyhow::Result<()> {
@@ -99,20 +98,20 @@ impl Proxy {
         remove(&self.table).await
     }
 
-    /// On a clean end: the table goes where no Service of anybody's is left to keep up.
+    /// On a clean end: what leads to this process goes, with the guard of its ports, which are
+    /// anybody's now. The Services of pods work on; where there are none, the table goes.
     pub async fn shut_down(&self) {
-        let services: Vec<Service> = self
-            .client
-            .list_as("", &Selector::all())
-            .unwrap_or_default();
-        let own = |service: &Service| {
-            service.metadata.namespace.as_deref() == Some("default")
-                && service.metadata.name.as_deref() == Some("kubernetes")
+        let services = self.client.list(&kinds::SERVICE, "", &Selector::all());
+        let of_api = |s: &Object| s.namespace() == "default" && s.name() == "kubernetes";
+        let wanted = match self.wanted(&[]) {
+            Ok(wanted) => wanted.filter(|_| !services.items.iter().all(|s| of_api(s))),
+            Err(status) => {
+                tracing::warn!("services not read: {}", status.message);
+                return;
+            }
         };
-        if services.iter().all(own)
-            && let Err(error) = self.remove().await
-        {
-            tracing::warn!(table = self.table, "table not removed: {error:#}");
+        if let Err(error) = self.load(wanted.as_deref()).await {
+            tracing::warn!(table = self.table, "table not left in order: {error:#}");
         }
     }
 }
