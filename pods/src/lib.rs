@@ -18,6 +18,7 @@
 pub mod api;
 pub mod backup;
 pub mod cli;
+pub mod clock;
 pub mod controllers;
 pub mod dns;
 pub mod events;

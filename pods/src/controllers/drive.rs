@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::queue::Queue;
 use crate::api::{Client, Res, Status, kinds};
+use crate::clock;
 use crate::store::{Object, Selector};
 
 /// `(namespace, name)` of the object that a controller looks after.
@@ -97,6 +98,7 @@ async fn work<C: Controller>(controller: C, mut keys: mpsc::UnboundedReceiver<Ke
     let mut queue = Queue::default();
     // The one timer of each key that asked to be called again: a later answer replaces it.
     let mut timers: HashMap<Key, Instant> = HashMap::new();
+    let mut clock = clock::sets();
     loop {
         while let Ok(key) = keys.try_recv() {
             queue.add(key);
@@ -127,6 +129,8 @@ async fn work<C: Controller>(controller: C, mut keys: mpsc::UnboundedReceiver<Ke
                 None => return,
             },
             () = pause(wake) => {}
+            // Whoever waits for an instant may have waited for the wrong time.
+            Ok(()) = clock.changed() => timers.drain().for_each(|(key, _)| queue.add(key)),
         }
     }
 }
@@ -153,5 +157,51 @@ async fn pause(until: Option<Instant>) {
     match until {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::store::Store;
+
+    struct Patient(Arc<AtomicUsize>);
+
+    impl Controller for Patient {
+        const NAME: &'static str = "patient";
+
+        fn watches(&self) -> Vec<(Res, Mapper)> {
+            vec![(&kinds::CONFIG_MAP, itself)]
+        }
+
+        async fn reconcile(&self, _: &Key) -> Result<Option<Duration>, Status> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(Some(Duration::from_hours(24)))
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_instant_looks_again_when_the_clock_is_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let client = Client::over(Store::open(dir.path()).unwrap());
+        crate::api::bootstrap::objects(&client).await.unwrap();
+        let map = serde_json::json!({"metadata": {"name": "m"}});
+        let made = client.create(&kinds::CONFIG_MAP, "default", map).await;
+        made.unwrap();
+        let looks = Arc::new(AtomicUsize::new(0));
+        let task = spawn(&client, Patient(looks.clone()));
+        let reach = async |count| {
+            while looks.load(Ordering::SeqCst) < count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let limit = Duration::from_secs(20);
+        tokio::time::timeout(limit, reach(1)).await.unwrap();
+        clock::tell();
+        tokio::time::timeout(limit, reach(2)).await.unwrap();
+        task.abort();
     }
 }

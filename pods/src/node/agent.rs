@@ -22,6 +22,7 @@ use super::volumes;
 use super::watch_file::Appearance;
 use super::worker::{Key, Wake, Worker};
 use crate::api::{Client, WatchEvent, kinds};
+use crate::clock;
 use crate::events::Recorder;
 use crate::proxy::policy::Gate;
 use crate::store::{Object, Selector};
@@ -173,6 +174,7 @@ impl Agent {
         };
         let client = self.shared.client.clone();
         let mut pods = client.changes(&kinds::POD, "", selector);
+        let mut clock = clock::sets();
         let mut maps = client.changes(&kinds::CONFIG_MAP, "", Selector::all());
         let mut secrets = client.changes(&kinds::SECRET, "", Selector::all());
         // Every pod of the API is known before the runtime is asked, so that no pod looks left over.
@@ -193,6 +195,8 @@ impl Agent {
                     Some(event) => self.pod_event(&event),
                     None => break,
                 },
+                // Deadlines and the ends of tokens are instants.
+                Ok(()) = clock.changed() => self.wake_all(Wake::Volumes),
                 Some(event) = maps.next() => self.source_event("ConfigMap", &event),
                 Some(event) = secrets.next() => self.source_event("Secret", &event),
                 Some(event) = runtime.recv() => self.runtime_event(event).await,
@@ -245,6 +249,12 @@ impl Agent {
         self.workers.insert(key, sender);
     }
 
+    fn wake_all(&self, wake: Wake) {
+        for worker in self.workers.values() {
+            let _ = worker.send(wake);
+        }
+    }
+
     fn source_event(&mut self, kind: &str, event: &WatchEvent) {
         let source = event.object();
         let (namespace, name) = (source.namespace(), source.name());
@@ -272,9 +282,7 @@ impl Agent {
                 let version = self.shared.cri.version().await.ok();
                 let (client, name) = (&self.shared.client, &self.config.node_name);
                 node_object::register(client, name, &self.node, version.map(Ok)).await;
-                for worker in self.workers.values() {
-                    let _ = worker.send(Wake::Look);
-                }
+                self.wake_all(Wake::Look);
                 // What the API does not know is left over from a pod that was removed.
                 for key in sandboxes.iter().filter_map(|s| key_from(&s.labels)) {
                     self.wake(key, Wake::Look);
@@ -287,11 +295,7 @@ impl Agent {
                     self.wake_left_over(key).await;
                 }
             }
-            FromRuntime::Touched(None) => {
-                for worker in self.workers.values() {
-                    let _ = worker.send(Wake::Look);
-                }
-            }
+            FromRuntime::Touched(None) => self.wake_all(Wake::Look),
             FromRuntime::Lost(why) => {
                 tracing::warn!(
                     socket = self.config.cri_socket,

@@ -5,6 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 
 const FIRST: i64 = 10;
 const LAST: i64 = 300;
+/// How far one look at the clock may be behind another.
+const SKEW: SignedDuration = SignedDuration::from_secs(2);
 
 /// How long a thing that keeps failing is left alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,13 +17,12 @@ pub struct BackOff {
 }
 
 impl BackOff {
-    /// When the next try may be, given that the thing failed at `failed`.
-    pub fn until(&self, failed: Timestamp) -> Option<Timestamp> {
-        (self.wait > 0).then(|| {
-            failed
-                .saturating_add(SignedDuration::from_secs(self.wait))
-                .ok()
-        })?
+    /// When the next try may be, given that the thing failed at `failed`; `None` where it may be
+    /// now. A failure that is yet to come was before the clock was set back: who knows when.
+    pub fn until(&self, failed: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let wait = SignedDuration::from_secs(self.wait);
+        let at = failed.checked_add(wait).ok()?;
+        (at > now && failed.duration_since(now) < SKEW).then_some(at)
     }
 
     /// Seconds of the current wait.
@@ -63,13 +64,22 @@ mod tests {
     fn the_first_retry_is_at_once_then_it_doubles() {
         let mut back_off = BackOff::default();
         let at: Timestamp = "2026-11-21T10:00:00Z".parse().unwrap();
-        assert_eq!(back_off.until(at), None);
+        assert_eq!(back_off.until(at, at), None);
         let mut waits = vec![];
         for _ in 0..7 {
             back_off.next(at);
             waits.push(back_off.seconds());
         }
         assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300]);
+        let second = |n| at + SignedDuration::from_secs(n);
+        assert_eq!(back_off.until(at, second(299)), Some(second(300)));
+        assert_eq!(back_off.until(at, second(300)), None);
+        assert_eq!(back_off.until(at, second(-1)), Some(second(300)));
+        assert_eq!(
+            back_off.until(at, second(-86_400)),
+            None,
+            "a clock set back"
+        );
         let later: Timestamp = "2026-11-21T10:10:01Z".parse().unwrap();
         back_off.next(later);
         assert_eq!(back_off.seconds(), 10);

@@ -208,8 +208,7 @@ impl Look<'_> {
             return;
         }
         if let Some(failure) = &self.memory.sandbox_failure
-            && let Some(at) = self.memory.sandbox_retries.until(failure.at)
-            && at > self.now
+            && let Some(at) = self.memory.sandbox_retries.until(failure.at, self.now)
         {
             plan.wake_at(at);
             return;
@@ -325,8 +324,7 @@ impl Look<'_> {
         let task = format!("resize/{name}");
         let failed = &self.memory.part(&task);
         if let Some(failure) = &failed.failure
-            && let Some(at) = failed.retries.until(failure.at)
-            && at > self.now
+            && let Some(at) = failed.retries.until(failure.at, self.now)
         {
             plan.wake_at(at);
         } else if !self.busy(&task) {
@@ -383,9 +381,9 @@ impl Look<'_> {
         plan: &mut Plan,
     ) {
         let back_off = &self.memory.part(&container.name).crashes;
-        match back_off.until(nanos(ended.finished_at)) {
-            Some(at) if at > self.now => plan.wake_at(at),
-            _ => self.start(container, sandbox, plan),
+        match back_off.until(nanos(ended.finished_at), self.now) {
+            Some(at) => plan.wake_at(at),
+            None => self.start(container, sandbox, plan),
         }
     }
 
@@ -395,8 +393,7 @@ impl Look<'_> {
         }
         let part = self.memory.part(&container.name);
         if let Some(failure) = &part.failure
-            && let Some(at) = part.retries.until(failure.at)
-            && at > self.now
+            && let Some(at) = part.retries.until(failure.at, self.now)
         {
             plan.wake_at(at);
             return;

@@ -313,8 +313,8 @@ fn crash_loop(inputs: &Inputs, spec: &Container, status: &cri::ContainerStatus) 
         "OnFailure" => status.exit_code != 0,
         _ => true,
     };
-    let until = part.crashes.until(nanos(status.finished_at))?;
-    if !again || until <= inputs.now || inputs.pod.metadata.deletion_timestamp.is_some() {
+    part.crashes.until(nanos(status.finished_at), inputs.now)?;
+    if !again || inputs.pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
     let pod = names::pod_key(inputs.pod).replace('/', "_");
