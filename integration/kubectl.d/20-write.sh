@@ -24,6 +24,35 @@ want created create clusterrole looks --verb=get --resource=nodes
 want created create clusterrolebinding looking --clusterrole=looks --serviceaccount="$namespace:robot"
 want deleted delete clusterrole/looks clusterrolebinding/looking
 since_minor 24 want '^ey' create token robot --duration=10m
+# A user by a certificate that they asked for.
+request() { # NAME SUBJECT
+    openssl req -new -newkey rsa:2048 -nodes -keyout "$1.key" -out "$1.csr" -subj "$2" 2> /dev/null
+    cat <<Y
+apiVersion: certificates.k8s.io/v1
+kind: CertificateSigningRequest
+metadata: {name: $1}
+spec:
+  signerName: kubernetes.io/kube-apiserver-client
+  usages: [client auth, digital signature]
+  request: $(base64 -w 0 < "$1.csr")
+Y
+}
+want created apply -f - <<< "$(request ann /O=dev/O=ops/CN=ann)"
+want 'ann .*kube-apiserver-client +kubernetes-admin .*Pending' get csr
+want approved certificate approve ann
+soon 'Approved,Issued' get csr ann
+that 'the certificate fits its request' bash -c "'$kubectl' get csr ann -o 'jsonpath={.status.certificate}' | base64 -d > ann.crt && openssl x509 -in ann.crt -noout -subject | grep -q 'O = dev, O = ops, CN = ann'"
+want - config set-credentials ann --client-certificate=ann.crt --client-key=ann.key --embed-certs
+refused 'User "ann" cannot list resource "pods"' get pods --user=ann
+want created create rolebinding ops-read --role=reader --group=ops
+want 'No resources found' get pods --user=ann
+want created apply -f - <<< "$(request bob /CN=bob)"
+want denied certificate deny bob
+want 'bob .*Denied' get csr bob
+refused 'not allowed' apply -f - <<< "$(request eve /O=system:masters/CN=eve)"
+want '(?s)ann.*bob' delete csr ann bob
+want - config unset users.ann
+want '(?s)pods/exec.*pods/log|pods/log.*pods/exec' get clusterrole admin -o 'jsonpath={.rules[*].resources}'
 want created create quota small --hard=pods=10,configmaps=20
 soon '(?s)configmaps +\d+ +20' describe quota small
 want created create priorityclass high-$$ --value=1000 --description=important

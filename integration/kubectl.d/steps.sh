@@ -83,7 +83,7 @@ since_minor() {
 served() {
     local plural=$1
     shift
-    if k api-resources -o name | grep -qE "^$plural(\.|\$)"; then "$@"; else skipped+=("$(name_of "${@:3}") (no $plural)"); fi
+    if grep -qE "^$plural(\.|\$)" <<< "$(k api-resources -o name)"; then "$@"; else skipped+=("$(name_of "${@:3}") (no $plural)"); fi
 }
 
 # A manifest from standard input, into a file of this name; $image stands in it for the image.

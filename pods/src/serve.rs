@@ -17,7 +17,7 @@ use crate::events::Recorder;
 use crate::proxy::policy::{Gate, Guard};
 use crate::proxy::{NameServer, Own, Proxy};
 use crate::store::Store;
-use crate::{controllers, dns, ingress, node, scheduler};
+use crate::{clock, controllers, dns, ingress, node, scheduler};
 
 /// Options of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -119,7 +119,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
 
 async fn serve(options: &Options) -> anyhow::Result<()> {
     let store = Store::open(&options.root)?;
-    let authority = Authority::open(&options.root.join("tls"))?;
+    let authority = Arc::new(Authority::open(&options.root.join("tls"))?);
     let tokens = Tokens::open(&options.root.join("tls"), &options.cluster_domain)?;
     let config = Config {
         service_cidr: options.service_cidr,
@@ -152,7 +152,12 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         node: node_name.clone(),
         reserved: reserved(options),
     };
-    let mut tasks = controllers::start(&client, &events, &place, answers);
+    let mut tasks = controllers::start(&client, &events, &place, answers, &authority);
+    tasks.push(tokio::spawn(async {
+        if let Err(error) = clock::watch().await {
+            tracing::warn!("it will not be noticed when the clock is set: {error}");
+        }
+    }));
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events.clone())));
     tasks.push(tokio::spawn(agent.evictor(options.eviction_hard).run()));
     tasks.push(tokio::spawn(agent.run()));

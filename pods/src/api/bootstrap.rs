@@ -9,6 +9,7 @@ use super::client::Client;
 use super::kinds;
 use super::resource::Res;
 use super::status::Result;
+use crate::controllers::aggregation;
 use crate::controllers::volumes::LOCAL_PATH;
 
 /// Namespaces that every Kubernetes has.
@@ -58,7 +59,7 @@ async fn roles(client: &Client) -> Result<()> {
         let binding = roles::binding(name, groups);
         missing(client, &kinds::CLUSTER_ROLE_BINDING, "", binding).await?;
     }
-    Ok(())
+    aggregation::settle(client).await
 }
 
 async fn missing(client: &Client, res: Res, ns: &str, object: Value) -> Result<()> {

@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 
 use super::auth::Tokens;
-use super::custom;
 use super::kinds::{self, Typed};
 use super::pipeline::{Api, Config};
 use super::resource::Res;
 use super::status::{Result, Status};
+use super::versions;
 use crate::store::{Event, List, Object, Selector, Store, WatchError};
 
 /// A handle to the API; cheap to clone. Reads are answered from memory and never wait; writes
@@ -398,7 +398,7 @@ impl Watch {
     /// Waits for the next event; 410 when events were missed. Cancel safe.
     pub async fn next(&mut self) -> Result<WatchEvent> {
         let event = self.events.next().await.map_err(watch_status)?;
-        let after = custom::shown(self.res, event.after);
+        let after = versions::shown(self.res, event.after);
         Ok(WatchEvent::from(Event { after, ..event }))
     }
 

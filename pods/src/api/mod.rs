@@ -4,6 +4,7 @@ pub(crate) mod admission;
 pub mod allocate;
 pub mod auth;
 pub mod bootstrap;
+pub mod certificates;
 mod client;
 pub mod custom;
 mod decode;
@@ -26,6 +27,7 @@ mod subresources;
 pub mod table;
 mod tokens;
 pub mod validate;
+mod versions;
 
 pub use client::{
     Changes, Client, DeleteOptions, Patch, Propagation, Validation, Watch, WatchEvent, WriteOptions,

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::admission;
 use super::allocate::{self, Cidr};
 use super::auth::Tokens;
+use super::certificates;
 use super::client::{Patch, WriteOptions, watch_status};
 use super::custom;
 use super::decode;
@@ -20,6 +21,7 @@ use super::podparts;
 use super::resource::Res;
 use super::status::{Cause, Result, Status};
 use super::validate::{self, Faults};
+use super::versions;
 use crate::store::{Expect, Key, List, Object, Selector, Store, Watch, Write, WriteError};
 
 /// How often a change without a resource version is tried against the newest one.
@@ -48,7 +50,7 @@ pub struct Config {
 }
 
 fn key(res: Res, ns: &str, name: &str) -> Key {
-    Key::new(&res.qualified(), ns, name)
+    Key::new(&res.kept_as().qualified(), ns, name)
 }
 
 impl Api {
@@ -78,15 +80,22 @@ impl Api {
     pub fn get(&self, res: Res, ns: &str, name: &str) -> Result<Arc<Object>> {
         let found = self.store.get(&key(res, ns, name));
         found
-            .map(|o| custom::shown(res, o))
+            .map(|o| versions::shown(res, o))
             .ok_or_else(|| Status::not_found(res, name))
     }
 
     pub fn list(&self, res: Res, ns: &str, selector: &Selector) -> List {
-        let mut list = self.store.list(&res.qualified(), ns, selector);
-        if res.custom.is_some() {
+        let kept = res.kept_as().qualified();
+        let mut list = match res.version_of {
+            None => self.store.list(&kept, ns, selector),
+            Some(_) => {
+                let selector = versions::selector(res, selector.clone());
+                self.store.list(&kept, ns, &selector)
+            }
+        };
+        if res.custom.is_some() || res.version_of.is_some() {
             let all = list.items.into_iter();
-            list.items = all.map(|o| custom::shown(res, o)).collect();
+            list.items = all.map(|o| versions::shown(res, o)).collect();
         }
         list
     }
@@ -97,8 +106,9 @@ impl Api {
     }
 
     pub fn watch(&self, res: Res, ns: &str, selector: Selector, after: u64) -> Result<Watch> {
+        let selector = versions::selector(res, selector);
         self.store
-            .watch(&res.qualified(), ns, selector, after)
+            .watch(&res.kept_as().qualified(), ns, selector, after)
             .map_err(watch_status)
     }
 
@@ -122,8 +132,8 @@ impl Api {
         value: Option<Value>,
     ) -> Result<Arc<Object>> {
         let name = key.path.rsplit('/').next().unwrap_or_default().to_owned();
-        let durable = res.durable;
-        let value = value.map(|v| custom::kept(res, v));
+        let durable = res.kept_as().durable;
+        let value = value.map(|v| versions::kept(res, v));
         self.store
             .write(Write {
                 key,
@@ -132,7 +142,7 @@ impl Api {
                 durable,
             })
             .await
-            .map(|o| custom::shown(res, o))
+            .map(|o| versions::shown(res, o))
             .map_err(|e| match e {
                 WriteError::Exists => Status::already_exists(res, &name),
                 WriteError::Missing => Status::not_found(res, &name),
@@ -428,6 +438,9 @@ impl Api {
         decode::object(res, &mut new, options)?;
         if sub == "status" {
             let mut new = with_status(was, new, options.applies);
+            if *res == kinds::CERTIFICATE_SIGNING_REQUEST {
+                certificates::check_status(was, &new)?;
+            }
             if res.custom.is_some() {
                 res.fill(&mut new);
                 let mut faults = Faults::default();
@@ -441,6 +454,9 @@ impl Api {
         let part = podparts::is_part(sub);
         if part {
             new = podparts::take(sub, was, &new);
+        }
+        if sub == "approval" {
+            new = certificates::decide(was, &new);
         }
         let mut faults = Faults::default();
         validate::meta::check_update(was, &new, &mut faults);
@@ -456,7 +472,11 @@ impl Api {
         if sub.is_empty() && res.has_status {
             keep(&mut new, was, "status");
         }
-        if *res == kinds::NAMESPACE && sub != "finalize" {
+        if sub.is_empty() {
+            versions::keep_own_annotations(res, was, &mut new);
+        }
+        let asked = *res == kinds::CERTIFICATE_SIGNING_REQUEST;
+        if asked || *res == kinds::NAMESPACE && sub != "finalize" {
             keep(&mut new, was, "spec");
         }
         res.fill(&mut new);

@@ -12,6 +12,7 @@ use super::validate::{
     Faults,
     names::{self, Wrong},
 };
+use super::versions::{self, Version};
 use crate::store::Object;
 
 /// A part of an object with a path of its own.
@@ -129,6 +130,8 @@ pub struct Resource {
     pub answer: Option<Answer>,
     /// For a kind that a CustomResourceDefinition declares: what it says.
     pub custom: Option<&'static Custom>,
+    /// For a kind whose objects are another kind's: how they are shown here.
+    pub version_of: Option<&'static Version>,
     /// Measured when asked for: there is nothing to write or to watch.
     pub measured: bool,
     /// Whether `metadata.generation` counts the changes of what is wanted.
@@ -169,6 +172,7 @@ impl Resource {
         row: table::name_age,
         answer: None,
         custom: None,
+        version_of: None,
         measured: false,
         generation: false,
         name_rule: names::subdomain,
@@ -187,6 +191,11 @@ impl Resource {
         }
     }
 
+    /// The kind that keeps the objects: itself, but for another version of one.
+    pub fn kept_as(&'static self) -> Res {
+        self.version_of.map_or(self, |version| version.of)
+    }
+
     /// Fills in what the user left out.
     pub(super) fn fill(&self, object: &mut Value) {
         match self.custom {
@@ -196,19 +205,30 @@ impl Resource {
     }
 
     /// Finds the faults of an object.
-    pub(super) fn check(&self, object: &Value, faults: &mut Faults) {
-        match self.custom {
-            Some(custom) => custom.validate(object, faults),
-            None => (self.validate)(object, faults),
+    pub(super) fn check(&'static self, object: &Value, faults: &mut Faults) {
+        if let Some(custom) = self.custom {
+            return custom.validate(object, faults);
+        }
+        (self.validate)(object, faults);
+        if let Some(version) = self.version_of {
+            let mut kept = versions::kept(self, object.clone());
+            version.of.fill(&mut kept);
+            version.of.check(&kept, faults);
         }
     }
 
     /// Cells of a row of `kubectl get`.
-    pub fn cells(&self, object: &Object) -> Vec<Value> {
-        match self.custom {
-            Some(custom) => custom.row(object),
-            None => (self.row)(object),
+    pub fn cells(&'static self, object: &Object) -> Vec<Value> {
+        if let Some(custom) = self.custom {
+            return custom.row(object);
         }
+        if let Some(version) = self.version_of {
+            let kept = versions::kept(self, object.value().clone());
+            return version
+                .of
+                .cells(&Object::from_value(object.resource_version(), kept));
+        }
+        (self.row)(object)
     }
 
     /// Verbs on the objects themselves.

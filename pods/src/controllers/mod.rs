@@ -4,8 +4,10 @@
 //! it out. Changes only wake: every look reads the world anew, so that a lost or repeated wake-up
 //! harms nothing, and a world that is as it should be is not written to.
 
+pub mod aggregation;
 pub mod autoscaler;
 mod autoscaler_run;
+pub mod certificates;
 pub mod cronjob;
 mod cronjob_run;
 pub mod daemonset;
@@ -44,6 +46,7 @@ use tokio::task::JoinHandle;
 pub use volumes_run::Place;
 
 use crate::api::Client;
+use crate::api::http::tls::Authority;
 use crate::api::node::NodeAgent;
 use crate::events::Recorder;
 
@@ -53,12 +56,15 @@ pub fn start(
     events: &Recorder,
     place: &Place,
     node: Arc<dyn NodeAgent>,
+    authority: &Arc<Authority>,
 ) -> Vec<JoinHandle<()>> {
     vec![
         drive::spawn(
             client,
             autoscaler_run::Autoscalers::new(client, events, node),
         ),
+        drive::spawn(client, aggregation::Aggregation::new(client)),
+        drive::spawn(client, certificates::Certificates::new(client, authority)),
         drive::spawn(client, ReplicaSets::<OfSets>::new(client, events)),
         drive::spawn(client, ReplicaSets::<OfControllers>::new(client, events)),
         drive::spawn(client, deployment_run::Deployments::new(client, events)),

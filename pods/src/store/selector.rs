@@ -64,6 +64,17 @@ impl Selector {
         Ok(self)
     }
 
+    /// The same with other names for some fields: pairs of an old and a new one.
+    #[must_use]
+    pub fn with_renamed_fields(mut self, names: &[(&str, &str)]) -> Self {
+        for field in &mut self.fields {
+            if let Some((_, new)) = names.iter().find(|(old, _)| *old == field.path) {
+                (*new).clone_into(&mut field.path);
+            }
+        }
+        self
+    }
+
     /// Adds the requirement that a field (`spec.nodeName`) equals a value.
     #[must_use]
     pub fn field(mut self, path: &str, value: &str) -> Self {

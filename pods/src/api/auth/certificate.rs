@@ -6,15 +6,24 @@
 
 use super::User;
 
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const OBJECT_ID: u8 = 0x06;
+pub(super) const BIT_STRING: u8 = 0x03;
+pub(super) const OBJECT_ID: u8 = 0x06;
+pub(super) const SEQUENCE: u8 = 0x30;
+pub(super) const SET: u8 = 0x31;
 /// 2.5.4.3 and 2.5.4.10.
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const ORGANISATION: &[u8] = &[0x55, 0x04, 0x0a];
 
 /// The user of a certificate; `None` where it has no common name.
 pub fn user(der: &[u8]) -> Option<User> {
+    let (tag, name, _) = element(subject_der(der)?)?;
+    (tag == SEQUENCE).then_some(())?;
+    let (name, groups) = subject(name)?;
+    (!name.is_empty()).then(|| User::new(&name, groups))
+}
+
+/// The subject of a certificate, DER.
+pub fn subject_der(der: &[u8]) -> Option<&[u8]> {
     let (_, certificate, _) = element(der)?;
     let (_, mut rest, _) = element(certificate)?;
     // An explicit version, where there is one, comes before the serial number.
@@ -25,9 +34,12 @@ pub fn user(der: &[u8]) -> Option<User> {
     for _ in 0..4 {
         rest = element(rest)?.2;
     }
-    let (tag, subject, _) = element(rest)?;
-    (tag == SEQUENCE).then_some(())?;
-    let (mut name, mut groups) = (None, Vec::new());
+    Some(whole(rest)?.0)
+}
+
+/// Common name (empty where there is none) and organisations of the content of a Name.
+pub(super) fn subject(subject: &[u8]) -> Option<(String, Vec<String>)> {
+    let (mut name, mut groups) = (String::new(), Vec::new());
     let mut sets = subject;
     while let Some((SET, set, after)) = element(sets) {
         sets = after;
@@ -39,18 +51,23 @@ pub fn user(der: &[u8]) -> Option<User> {
             };
             let text = std::str::from_utf8(element(value)?.1).ok()?.to_owned();
             match id {
-                COMMON_NAME => name = Some(text),
+                COMMON_NAME => name = text,
                 ORGANISATION => groups.push(text),
                 _ => {}
             }
         }
     }
-    name.filter(|n| !n.is_empty())
-        .map(|n| User::new(&n, groups))
+    Some((name, groups))
+}
+
+/// The first element with its tag and length, and what follows it.
+pub(super) fn whole(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, _, after) = element(bytes)?;
+    bytes.split_at_checked(bytes.len() - after.len())
 }
 
 /// Tag, content, and what follows the first element.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = bytes.split_first()?;
     let (first, mut rest) = rest.split_first()?;
     let mut length = usize::from(*first);

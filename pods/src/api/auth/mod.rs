@@ -8,6 +8,7 @@
 
 pub mod certificate;
 pub mod rbac;
+pub mod request;
 pub mod roles;
 pub mod token;
 

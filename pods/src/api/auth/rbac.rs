@@ -97,19 +97,7 @@ pub fn of_role(client: &Client, ns: &str, reference: &Value) -> Vec<Value> {
     let Some(role) = found else {
         return Vec::new();
     };
-    let mut rules = list(role.at("/rules")).to_vec();
-    // Aggregated when asked for: there is no second copy that could be old.
-    for selector in list(role.at("/aggregationRule/clusterRoleSelectors")) {
-        let Ok(Some(selector)) = Selector::from_label_selector(selector) else {
-            continue;
-        };
-        for other in client.list(&kinds::CLUSTER_ROLE, "", &selector).items {
-            if other.name() != role.name() {
-                rules.extend_from_slice(list(other.at("/rules")));
-            }
-        }
-    }
-    rules
+    list(role.at("/rules")).to_vec()
 }
 
 fn list(value: &Value) -> &[Value] {

@@ -176,19 +176,22 @@ fn admin() -> Vec<Value> {
     ]
 }
 
-/// A role that others add to by a label.
-fn aggregated(name: &str, from: &[&str], to: &[&str], rules: Vec<Value>) -> Value {
-    let label = |of: &str| format!("rbac.authorization.k8s.io/aggregate-to-{of}");
-    let selectors: Vec<Value> = from
-        .iter()
-        .map(|of| json!({"matchLabels": {label(of): "true"}}))
-        .collect();
-    let mut role = cluster_role(name, rules);
-    for of in to {
+fn label(of: &str) -> String {
+    format!("rbac.authorization.k8s.io/aggregate-to-{of}")
+}
+
+/// A role that gathers others by a label, and the one that brings what it has by itself. `to` is
+/// the role that gathers it in turn.
+fn aggregated(name: &str, to: Option<&str>, rules: Vec<Value>) -> [Value; 2] {
+    let mut role = cluster_role(name, Vec::new());
+    if let Some(of) = to {
         role["metadata"]["labels"][label(of)] = json!("true");
     }
-    role["aggregationRule"] = json!({"clusterRoleSelectors": selectors});
-    role
+    role["aggregationRule"] =
+        json!({"clusterRoleSelectors": [{"matchLabels": {label(name): "true"}}]});
+    let mut own = cluster_role(&format!("system:aggregate-to-{name}"), rules);
+    own["metadata"]["labels"][label(name)] = json!("true");
+    [role, own]
 }
 
 fn cluster_role(name: &str, rules: Vec<Value>) -> Value {
@@ -214,11 +217,13 @@ pub fn cluster_roles() -> Vec<Value> {
         review(&["subjectaccessreviews"]),
     ];
     let issuer = ["/.well-known/openid-configuration", "/openid/v1/jwks"];
-    vec![
+    let gathered = [
+        aggregated("admin", None, admin()),
+        aggregated("edit", Some("admin"), edit()),
+        aggregated("view", Some("edit"), rules(VIEWED, READ)),
+    ];
+    let plain = vec![
         cluster_role("cluster-admin", everything()),
-        aggregated("admin", &["admin", "edit", "view"], &[], admin()),
-        aggregated("edit", &["edit", "view"], &["admin"], edit()),
-        aggregated("view", &["view"], &["admin", "edit"], rules(VIEWED, READ)),
         cluster_role("system:basic-user", basic),
         cluster_role("system:discovery", paths(PATHS)),
         cluster_role("system:public-info-viewer", paths(&known)),
@@ -228,7 +233,11 @@ pub fn cluster_roles() -> Vec<Value> {
             "system:monitoring",
             paths(&["/healthz", "/livez", "/metrics", "/readyz"]),
         ),
-    ]
+    ];
+    plain
+        .into_iter()
+        .chain(gathered.into_iter().flatten())
+        .collect()
 }
 
 /// Name of a ClusterRoleBinding, its ClusterRole, and the groups that have it.

@@ -11,6 +11,7 @@ mod prometheus;
 mod query;
 mod read;
 mod route;
+pub mod sign;
 mod stream;
 pub mod tls;
 mod watch;
@@ -23,6 +24,7 @@ use hyper::body::Incoming;
 use hyper::{HeaderMap, Method, Request};
 
 use super::auth::User;
+use super::certificates;
 use super::node::NodeAgent;
 use super::podparts;
 use super::resource::Asker;
@@ -178,6 +180,9 @@ async fn resource(
             ("", _) => read::list(cx, &target, &query, accept),
             (_, "") if target.watch => read::list(cx, &target, &query, accept),
             (_, "scale") if target.res.has_scale => read::scale(cx, &target),
+            (_, "approval") if *target.res == kinds::CERTIFICATE_SIGNING_REQUEST => {
+                read::get(cx, &target, &query, accept)
+            }
             (_, "" | "status") => read::get(cx, &target, &query, accept),
             (_, sub) if podparts::is_part(sub) && target.res.plural == "pods" => {
                 read::get(cx, &target, &query, accept)
@@ -211,8 +216,11 @@ async fn resource(
         ("POST", _, "token") if target.res.plural == "serviceaccounts" => {
             write::token(cx, &target, &input)
         }
-        ("POST", "", "") => write::create(cx, &target, &input).await,
+        ("POST", "", "") => write::create(cx, &target, &input, user).await,
         ("PUT" | "PATCH", name, sub) if !name.is_empty() && writable(&target, sub) => {
+            if *target.res == kinds::CERTIFICATE_SIGNING_REQUEST {
+                certificates::authorize(&cx.client, user, name, sub)?;
+            }
             if method == Method::PUT {
                 write::update(cx, &target, &input).await
             } else {
@@ -240,6 +248,7 @@ fn writable(t: &Target, sub: &str) -> bool {
         "" => true,
         "status" => t.res.has_status,
         "scale" => t.res.has_scale,
+        "approval" => *t.res == kinds::CERTIFICATE_SIGNING_REQUEST,
         "finalize" => t.res.plural == "namespaces",
         sub if podparts::is_part(sub) => t.res.plural == "pods",
         _ => false,

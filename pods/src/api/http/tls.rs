@@ -113,6 +113,11 @@ impl Authority {
         &self.pem
     }
 
+    /// What signs.
+    pub(super) fn issuer(&self) -> &Issuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     fn leaf(
         &self,
         mut params: CertificateParams,

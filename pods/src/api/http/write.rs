@@ -10,7 +10,9 @@ use super::query::Query;
 use super::route::Target;
 use super::{Context, read};
 use crate::api::auth::{User, rbac};
+use crate::api::certificates;
 use crate::api::client::{DeleteOptions, Patch, Propagation, Validation, WriteOptions};
+use crate::api::kinds;
 use crate::api::resource::{self, Asker};
 use crate::api::status::{Result, Status};
 use crate::api::subresources::ScaleChange;
@@ -68,14 +70,20 @@ fn warned(mut answer: Answer, options: &WriteOptions) -> Answer {
     answer
 }
 
-pub(super) async fn create(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
+pub(super) async fn create(
+    cx: &Context,
+    t: &Target,
+    input: &Input<'_>,
+    user: &User,
+) -> Result<Answer> {
     let form = accept::form(input.accept)?;
     let options = input.options()?;
-    let done = cx
-        .client
-        .api()
-        .create(t.res, &t.ns, input.object()?, &options)
-        .await?;
+    let mut object = input.object()?;
+    if *t.res == kinds::CERTIFICATE_SIGNING_REQUEST {
+        certificates::stamp(&mut object, user)?;
+    }
+    let api = cx.client.api();
+    let done = api.create(t.res, &t.ns, object, &options).await?;
     Ok(warned(
         read::one(201, t.res, &done, form, input.query),
         &options,

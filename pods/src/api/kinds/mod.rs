@@ -4,6 +4,7 @@
 //! follows from the row. The shape of a kind is in `pods/schema/types.txt`.
 
 mod capsule;
+mod certificatesigningrequest;
 mod clusterrole;
 mod clusterrolebinding;
 mod configmap;
@@ -15,7 +16,9 @@ mod deployment;
 mod endpoints;
 mod endpointslice;
 mod event;
+mod event_v1;
 mod horizontalpodautoscaler;
+mod horizontalpodautoscaler_v1;
 mod ingress;
 mod ingressclass;
 mod job;
@@ -45,7 +48,10 @@ mod storageclass;
 mod workload;
 
 pub use capsule::CAPSULE;
+pub use certificatesigningrequest::is as request_is;
 pub use customresourcedefinition::CLEANUP;
+pub use event_v1::EVENT_V1;
+pub use horizontalpodautoscaler_v1::HORIZONTAL_POD_AUTOSCALER_V1;
 pub use job::duration as job_duration;
 pub use metrics::{NODE_METRICS, POD_METRICS};
 pub use reviews::{
@@ -106,6 +112,7 @@ kinds! {
     clusterrole::CLUSTER_ROLE: api::rbac::v1::ClusterRole,
     clusterrolebinding::CLUSTER_ROLE_BINDING: api::rbac::v1::ClusterRoleBinding,
     customresourcedefinition::CUSTOM_RESOURCE_DEFINITION: k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    certificatesigningrequest::CERTIFICATE_SIGNING_REQUEST: api::certificates::v1::CertificateSigningRequest,
     networkpolicy::NETWORK_POLICY: api::networking::v1::NetworkPolicy,
     ingress::INGRESS: api::networking::v1::Ingress,
     ingressclass::INGRESS_CLASS: api::networking::v1::IngressClass,
@@ -125,9 +132,18 @@ pub static REVIEWS: &[Res] = &[
 /// Kinds that are measured and not kept.
 pub static MEASURED: &[Res] = &[&NODE_METRICS, &POD_METRICS, &CAPSULE];
 
+/// Kinds that show the objects of one of [`ALL`] in another version.
+pub static VERSIONS: &[Res] = &[&HORIZONTAL_POD_AUTOSCALER_V1, &EVENT_V1];
+
 /// Everything that has a path.
 pub fn served() -> impl Iterator<Item = Res> {
-    ALL.iter().chain(REVIEWS).chain(MEASURED).copied()
+    let asked = REVIEWS.iter().chain(MEASURED).copied();
+    written().chain(asked)
+}
+
+/// Everything that objects are written to.
+pub fn written() -> impl Iterator<Item = Res> {
+    ALL.iter().chain(VERSIONS).copied()
 }
 
 /// The kind that a path names.
@@ -137,7 +153,5 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<Res> {
 
 /// The kind that an object's `apiVersion` and `kind` name.
 pub fn find_kind(api_version: &str, kind: &str) -> Option<Res> {
-    ALL.iter()
-        .copied()
-        .find(|r| r.kind == kind && r.api_version() == api_version)
+    written().find(|r| r.kind == kind && r.api_version() == api_version)
 }
