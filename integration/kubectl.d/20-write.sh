@@ -42,16 +42,17 @@ want 'ann .*kube-apiserver-client +kubernetes-admin .*Pending' get csr
 want approved certificate approve ann
 soon 'Approved,Issued' get csr ann
 that 'the certificate fits its request' bash -c "'$kubectl' get csr ann -o 'jsonpath={.status.certificate}' | base64 -d > ann.crt && openssl x509 -in ann.crt -noout -subject | grep -q 'O = dev, O = ops, CN = ann'"
-want - config set-credentials ann --client-certificate=ann.crt --client-key=ann.key --embed-certs
-refused 'User "ann" cannot list resource "pods"' get pods --user=ann
+# (`config set-credentials` of Debian's 1.20 ends in a fault of its own.)
+k config view --raw --minify -o json | jq --arg crt "$(base64 -w 0 < ann.crt)" --arg key "$(base64 -w 0 < ann.key)" \
+    '.users[0].user = {"client-certificate-data": $crt, "client-key-data": $key}' > ann.conf
+refused 'User "ann" cannot list resource "pods"' get pods --kubeconfig=ann.conf
 want created create rolebinding ops-read --role=reader --group=ops
-want 'No resources found' get pods --user=ann
+want 'No resources found' get pods --kubeconfig=ann.conf
 want created apply -f - <<< "$(request bob /CN=bob)"
 want denied certificate deny bob
 want 'bob .*Denied' get csr bob
 refused 'not allowed' apply -f - <<< "$(request eve /O=system:masters/CN=eve)"
 want '(?s)ann.*bob' delete csr ann bob
-want - config unset users.ann
 want '(?s)pods/exec.*pods/log|pods/log.*pods/exec' get clusterrole admin -o 'jsonpath={.rules[*].resources}'
 want created create quota small --hard=pods=10,configmaps=20
 soon '(?s)configmaps +\d+ +20' describe quota small

@@ -62,7 +62,7 @@ want 'node-1 +\d+m +\d+%' top node
 soon 'Started' get events --field-selector involvedObject.name=box
 since_minor 23 want '(?s)Scheduled.*Started' events --for pod/box
 want 'Started' get events.v1.events.k8s.io --field-selector regarding.name=box,reason=Started
-want '^events.k8s.io/v1 Started container box' get events.v1.events.k8s.io --field-selector regarding.name=box,reason=Started -o 'jsonpath={.items[0].apiVersion} {.items[0].note}'
+want '^events.k8s.io/v1 .*box' get events.v1.events.k8s.io --field-selector regarding.name=box,reason=Started -o 'jsonpath={.items[0].apiVersion} {.items[0].note}'
 want '(?s)Events:.*Started' describe pod box
 want '(?s)Name: +box.*Node: +node-1.*State: +Running' describe pod/box
 since_minor 25 that 'kubectl debug adds an ephemeral container' bash -c "'$kubectl' debug box --image='$image:v1' --target=box -c dbg -- sh -c 'echo from the debugger; cat /proc/1/cmdline; sleep 1000'"

@@ -28,10 +28,10 @@ want 'successfully rolled out' rollout status deployment/web --timeout=30s
 # kubectl before 1.33 asks for autoscaling/v1.
 want autoscaled autoscale deployment web --min=1 --max=5 --cpu-percent=80
 want 'Deployment/web' get hpa web
-want '(?s)^autoscaling/v1 80$' get hpa.v1.autoscaling web -o 'jsonpath={.apiVersion} {.spec.targetCPUUtilizationPercentage}'
-want '(?s)^autoscaling/v2 80$' get hpa.v2.autoscaling web -o 'jsonpath={.apiVersion} {.spec.metrics[0].resource.target.averageUtilization}'
-want - patch hpa.v1.autoscaling web --type=merge -p '{"spec": {"targetCPUUtilizationPercentage": 60}}'
-want '^60 5$' get hpa.v2.autoscaling web -o 'jsonpath={.spec.metrics[0].resource.target.averageUtilization} {.spec.maxReplicas}'
+want '(?s)^autoscaling/v1 80$' get horizontalpodautoscalers.v1.autoscaling web -o 'jsonpath={.apiVersion} {.spec.targetCPUUtilizationPercentage}'
+want '(?s)^autoscaling/v2 80$' get horizontalpodautoscalers.v2.autoscaling web -o 'jsonpath={.apiVersion} {.spec.metrics[0].resource.target.averageUtilization}'
+want - patch horizontalpodautoscalers.v1.autoscaling web --type=merge -p '{"spec": {"targetCPUUtilizationPercentage": 60}}'
+want '^60 5$' get horizontalpodautoscalers.v2.autoscaling web -o 'jsonpath={.spec.metrics[0].resource.target.averageUtilization} {.spec.maxReplicas}'
 want deleted delete hpa web
 want '(?s)NewReplicaSet:.*ScalingReplicaSet' describe deployment web
 want 'deployment.apps/web' get all
