@@ -225,6 +225,7 @@ fn wanted(options: &LogOptions) -> Result<logs::Options, Status> {
     Ok(logs::Options {
         tail: options.tail_lines.and_then(|n| usize::try_from(n).ok()),
         since,
+        follow: options.follow,
         timestamps: options.timestamps,
         limit_bytes: options.limit_bytes,
         stream: match options.stream.as_str() {

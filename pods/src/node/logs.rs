@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt, AsyncSeekExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncSeekExt, BufReader, Take};
 
 /// What of a log is wanted.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,8 @@ pub struct Options {
     pub tail: Option<usize>,
     /// Not what is older.
     pub since: Option<Timestamp>,
+    /// What is written from now on, too.
+    pub follow: bool,
     /// Begin each line with its time.
     pub timestamps: bool,
     /// End after so many bytes.
@@ -65,7 +67,7 @@ pub fn parse(line: &[u8]) -> Option<Record<'_>> {
 
 /// Reads a log from its start, or its last lines, and on while it grows.
 pub struct Reader {
-    file: BufReader<File>,
+    file: BufReader<Take<File>>,
     options: Options,
     line: Vec<u8>,
     /// The next record begins a line.
@@ -77,13 +79,16 @@ impl Reader {
     /// Opens the log.
     pub async fn open(path: &Path, options: Options) -> std::io::Result<Self> {
         let mut file = File::open(path).await?;
+        let size = file.metadata().await?.len();
+        let mut length = if options.follow { u64::MAX } else { size };
         if let Some(lines) = options.tail {
-            let at = tail_start(path.to_owned(), lines).await?;
+            let at = tail_start(path.to_owned(), size, lines).await?;
             file.seek(std::io::SeekFrom::Start(at)).await?;
+            length -= at;
         }
         let left = options.limit_bytes.unwrap_or(u64::MAX);
         Ok(Self {
-            file: BufReader::new(file),
+            file: BufReader::new(file.take(length)),
             options,
             line: Vec::new(),
             fresh: true,
@@ -145,20 +150,19 @@ impl Reader {
     }
 }
 
-/// Where the last `lines` lines begin.
-async fn tail_start(path: PathBuf, lines: usize) -> std::io::Result<u64> {
-    let work = move || tail_offset(&path, lines);
+/// Where the last `lines` of the lines in the first `size` bytes begin.
+async fn tail_start(path: PathBuf, size: u64, lines: usize) -> std::io::Result<u64> {
+    let work = move || tail_offset(&path, size, lines);
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|e| Err(std::io::Error::other(e)))
 }
 
 /// Reads blocks backwards until enough ends of lines were seen.
-fn tail_offset(path: &Path, lines: usize) -> std::io::Result<u64> {
+fn tail_offset(path: &Path, size: u64, lines: usize) -> std::io::Result<u64> {
     use std::io::{Read, Seek, SeekFrom};
     const BLOCK: u64 = 64 << 10;
     let mut file = std::fs::File::open(path)?;
-    let size = file.metadata()?.len();
     if lines == 0 {
         return Ok(size);
     }
@@ -247,10 +251,31 @@ mod tests {
     async fn a_record_that_is_being_written_is_waited_for() {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         write!(file, "{T} stdout F ha").unwrap();
-        let mut reader = Reader::open(file.path(), Options::default()).await.unwrap();
+        let options = Options {
+            follow: true,
+            ..Options::default()
+        };
+        let mut reader = Reader::open(file.path(), options).await.unwrap();
         assert_eq!(reader.next().await.unwrap(), None);
         writeln!(file, "lf").unwrap();
         assert_eq!(reader.next().await.unwrap().unwrap(), b"half\n");
+    }
+
+    #[tokio::test]
+    async fn what_is_written_while_it_is_read_is_for_who_follows() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "{T} stdout F one").unwrap();
+        for follow in [false, true] {
+            let options = Options {
+                tail: Some(1),
+                follow,
+                ..Options::default()
+            };
+            let mut reader = Reader::open(file.path(), options).await.unwrap();
+            writeln!(file, "{T} stdout F more").unwrap();
+            assert!(reader.next().await.unwrap().is_some());
+            assert_eq!(reader.next().await.unwrap().is_some(), follow);
+        }
     }
 
     #[test]
@@ -259,11 +284,12 @@ mod tests {
         for n in 0..10_000 {
             writeln!(file, "{T} stdout F line {n}").unwrap();
         }
-        let at = tail_offset(file.path(), 3).unwrap();
+        let size = file.as_file().metadata().unwrap().len();
+        let at = tail_offset(file.path(), size, 3).unwrap();
         let text = std::fs::read_to_string(file.path()).unwrap();
         assert_eq!(text[at as usize..].lines().count(), 3);
         assert!(text[at as usize..].starts_with(&format!("{T} stdout F line 9997")));
-        let most = tail_offset(file.path(), 5000).unwrap();
+        let most = tail_offset(file.path(), size, 5000).unwrap();
         assert_eq!(text[most as usize..].lines().count(), 5000);
     }
 }
