@@ -4,13 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{ACCEPT, CONTENT_RANGE, RANGE};
+use http::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Bytes;
 
 use super::transport::{Answer, chain};
-use super::{Call, Client, Remote, pause, read_body, remote};
+use super::{Call, Client, Remote, header, pause, read_body, remote};
 use crate::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use crate::store::DOCUMENT_LIMIT;
 use crate::{Digest, Error, Result};
@@ -33,8 +33,10 @@ impl Client {
         if answer.status() != StatusCode::OK {
             return Err(self.unexpected(&call, answer).await);
         }
+        let kind = header(answer.headers(), &CONTENT_TYPE).map(str::to_owned);
         let read = read_body(answer.into_body(), DOCUMENT_LIMIT).await;
         let bytes = read.map_err(|why| self.failed(&what, why))?;
+        check_kind(&what, kind.as_deref(), &bytes)?;
         if let Ok(expected) = identifier.parse::<Digest>() {
             verify(&format!("{}: {what}", self.registry), &expected, &bytes)?;
         }
@@ -68,6 +70,29 @@ impl Client {
             why,
         }
     }
+}
+
+/// A document that says it is something else than the registry says may be read as the one here
+/// and as the other there (CVE-2021-41190). Types that name no kind of manifest say nothing.
+fn check_kind(what: &str, header: Option<&str>, bytes: &[u8]) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kind {
+        #[serde(default)]
+        media_type: String,
+    }
+    let told = header.unwrap_or_default().split(';').next();
+    let told = told.unwrap_or_default().trim().to_ascii_lowercase();
+    // What is no such document is refused where it is read.
+    let Ok(Kind { media_type }) = serde_json::from_slice(bytes) else {
+        return Ok(());
+    };
+    let known = [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST];
+    if media_type.is_empty() || media_type == told || !known.contains(&told.as_str()) {
+        return Ok(());
+    }
+    let why = format!("the registry says it is {told}, and it says {media_type} itself");
+    Err(Error::document(what, why))
 }
 
 fn verify(what: &str, expected: &Digest, bytes: &[u8]) -> Result<()> {

@@ -14,8 +14,10 @@ mod ranges;
 mod referrers;
 mod registries;
 mod remote;
+mod subject;
 mod transport;
 mod upload;
+mod warnings;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -144,12 +144,15 @@ impl BlobSource {
                 if let Some(why) = stream.broken() {
                     let _ = pieces.send(Piece::Retry(why));
                 }
-                let sent = match piece {
+                let bytes = match piece {
                     Ok(None) => return,
-                    Ok(Some(bytes)) => pieces.send(Piece::Bytes(bytes)),
-                    Err(error) => pieces.send(Piece::Failed(error)),
+                    Ok(Some(bytes)) => bytes,
+                    Err(error) => {
+                        let _ = pieces.send(Piece::Failed(error));
+                        return;
+                    }
                 };
-                if sent.is_err() {
+                if pieces.send(Piece::Bytes(bytes)).is_err() {
                     return;
                 }
             }

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::proxy::{self, Proxies, Proxy};
+use super::warnings::Warnings;
 use crate::error::FileContext;
 use crate::{Error, Result};
 
@@ -103,6 +104,7 @@ pub(super) struct Transport {
     tls: Arc<rustls::ClientConfig>,
     idle: Idle,
     proxies: Proxies,
+    warnings: Warnings,
 }
 
 /// How a server proves itself, and we to it.
@@ -149,6 +151,7 @@ impl Transport {
             tls: Arc::new(tls),
             idle: Idle::default(),
             proxies: Proxies::from_env(),
+            warnings: Warnings::default(),
         })
     }
 
@@ -175,6 +178,7 @@ impl Transport {
             .await
             .map_err(|_| format!("no answer within {} s", ANSWER.as_secs()))?
             .map_err(|error| chain(&error))?;
+        self.warnings.tell(&authority, answer.headers());
         Ok(answer.map(|incoming| Answer {
             incoming,
             first: None,

@@ -215,6 +215,7 @@ impl Client {
                 from + length
             );
             files::remove_all(&upload.session).map_err(Refused::Final)?;
+            self.cancel(upload, &session.location).await;
             return Err(Refused::Broken(why));
         }
         session.at = next;
@@ -250,7 +251,19 @@ impl Client {
         }
         files::remove_all(&upload.session).map_err(Refused::Final)?;
         let error = self.unexpected(&call, answer).await;
+        self.cancel(upload, &session.location).await;
         Err(Refused::Broken(error.to_string()))
+    }
+
+    /// Lets the registry drop what it has of an upload that nobody will go on with. A failure
+    /// is the registry's to clear away.
+    async fn cancel(&self, upload: &Upload<'_>, location: &str) {
+        let mut call = self.pushing(Method::DELETE, location, &self.upload_name(upload));
+        call.once = true;
+        if let Err(error) = self.call(&call).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, "upload not cancelled");
+        }
     }
 }
 

@@ -12,6 +12,7 @@ mod places;
 mod push;
 mod ranges;
 mod refusals;
+mod specification;
 mod transfer;
 
 use std::sync::{Arc, Mutex};

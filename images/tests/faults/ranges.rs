@@ -109,5 +109,7 @@ fn a_registry_without_ranges_gives_a_large_layer_whole() {
         }
         plain
     });
-    assert_eq!(asked.last().map(String::as_str), Some(""), "{asked:?}");
+    // Once; a range that was asked for beside it may arrive later.
+    let whole = asked.iter().filter(|range| range.is_empty()).count();
+    assert_eq!(whole, 1, "{asked:?}");
 }
