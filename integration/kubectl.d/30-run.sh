@@ -85,6 +85,32 @@ refused 'previous terminated container' logs box --previous
 refused 'container .*nothing|not valid|is not valid' logs box -c nothing
 want deleted delete pod crashes --grace-period=0 --force
 want 'pod "box" (force )?deleted' delete pod box --now
+# Resources that change while it runs, and files out of an image.
+want created apply -f - <<Y
+apiVersion: v1
+kind: Pod
+metadata: {name: sized}
+spec:
+  containers:
+  - name: c
+    image: "$image:v1"
+    command: [sleep, "1000"]
+    resources: {requests: {memory: 64Mi}, limits: {memory: 64Mi}}
+    volumeMounts: [{name: files, mountPath: /files}]
+  volumes:
+  - {name: files, image: {reference: "$image:v1", pullPolicy: IfNotPresent}}
+Y
+want 'condition met' wait --for=condition=Ready pod/sized --timeout=20s
+want busybox exec sized -- ls /files/bin
+refused 'Read-only' exec sized -- touch /files/new
+memory_of() { k exec "$1" -- sh -c 'cat /sys/fs/cgroup/memory.max 2> /dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes'; }
+has_memory() { [ "$(memory_of "$1")" = "$2" ]; }
+that 'the limit of memory is in the cgroup' has_memory sized $((64 << 20))
+since_minor 32 want patched patch pod sized --subresource=resize \
+    --patch '{"spec": {"containers": [{"name": "c", "resources": {"requests": {"memory": "96Mi"}, "limits": {"memory": "96Mi"}}}]}}'
+since_minor 32 soon '^96Mi 0$' get pod sized -o 'jsonpath={.status.containerStatuses[0].resources.limits.memory} {.status.containerStatuses[0].restartCount}'
+since_minor 32 that 'the new limit is in the cgroup of the same container' await "the new limit" 20 has_memory sized $((96 << 20))
+want deleted delete pod sized --grace-period=1
 # A container that heeds no signal, in a pod with half an hour: a forced delete does not wait for that.
 deaf() {
     cat <<Y

@@ -145,6 +145,10 @@ fn one(
     if let Some(host) = &volume.host_path {
         return host_path(Path::new(&host.path), host.type_.as_deref().unwrap_or(""));
     }
+    // The runtime makes it, from an image that is pulled before its container is made.
+    if volume.image.is_some() {
+        return Ok(());
+    }
     let uid = names::uid(pod);
     let Some(dir) = place(dirs, uid, volume) else {
         return Err("this kind of volume is not supported here".to_owned());
