@@ -25,6 +25,9 @@ pub enum Error {
     State(String),
     /// Not within the time that the client gave.
     Deadline(String),
+    /// The machine's policy does not allow the image. A kubelet knows the reason by the word that the
+    /// message starts with, and reads that of errors of the code Unknown alone.
+    Rejected(String),
     /// A system call, a file, the shim, the runtime, the network …
     Internal(anyhow::Error),
 }
@@ -54,6 +57,7 @@ impl Error {
             Self::Exists(_) => "AlreadyExists",
             Self::State(_) => "FailedPrecondition",
             Self::Deadline(_) => "DeadlineExceeded",
+            Self::Rejected(_) => "Unknown",
             Self::Internal(_) => "Internal",
         }
     }
@@ -73,6 +77,7 @@ impl std::fmt::Display for Error {
             | Self::Exists(why)
             | Self::State(why)
             | Self::Deadline(why) => f.write_str(why),
+            Self::Rejected(why) => write!(f, "SignatureValidationFailed: {why}"),
             // The chain is printed here, once, since this is the top.
             Self::Internal(error) => write!(f, "{error:#}"),
         }
@@ -100,6 +105,7 @@ impl From<Error> for Status {
             Error::Exists(_) => Self::already_exists(message),
             Error::State(_) => Self::failed_precondition(message),
             Error::Deadline(_) => Self::deadline_exceeded(message),
+            Error::Rejected(_) => Self::unknown(message),
             Error::Internal(_) => Self::internal(message),
         }
     }

@@ -255,3 +255,42 @@ async fn a_checkpoint_in_an_image_becomes_a_container_of_the_image_it_stands_on(
     kit::remove_pod(&mut client, &pod.0).await;
     assert_eq!(cri.leftovers(), Vec::<String>::new());
 }
+
+/// A kubelet tells the pod's owner `SignatureValidationFailed` where the message starts with that
+/// word, which it sees of errors of the code Unknown only.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_the_policy_rejects_is_said_so_in_the_kubelets_word() {
+    require!(Need::Root);
+    let layer = archive(&[("file", b"1")]);
+    let registry = Registry::start(Content::new(layer, json!({})));
+    let dir = tempfile::tempdir().unwrap();
+    registry.release();
+    let policy = dir.path().join("policy.json");
+    let scopes = json!({format!("{}/bad", registry.host): [{"type": "reject"}]});
+    let text = json!({"default": [{"type": "insecureAcceptAnything"}],
+        "transports": {"docker": scopes}});
+    std::fs::write(&policy, text.to_string()).unwrap();
+    let cri = Cri::start_with(&format!("[images]\npolicy = {:?}\n", policy.display()));
+    let mut images = ImageServiceClient::new(cri.channel().await);
+    let mut pull = async |repository: &str| {
+        let image = format!("{}/{repository}/app:1", registry.host);
+        let spec = v1::ImageSpec {
+            image,
+            ..Default::default()
+        };
+        let request = v1::PullImageRequest {
+            image: Some(spec),
+            ..Default::default()
+        };
+        images.pull_image(request).await
+    };
+    let refused = pull("bad").await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unknown);
+    let message = refused.message();
+    assert!(
+        message.starts_with("SignatureValidationFailed: "),
+        "{message}"
+    );
+    assert!(message.contains("/bad/app"), "{message}");
+    pull("good").await.unwrap();
+}

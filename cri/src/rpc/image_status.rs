@@ -86,8 +86,7 @@ fn user(user: &str) -> (Option<v1::Int64Value>, String) {
 /// The error of the image library as a client can act on it.
 pub(super) fn error(error: rrun_images::Error) -> Error {
     if error.is_rejected() {
-        // The word that a kubelet looks for, to tell the pod's owner.
-        return Error::Internal(anyhow::anyhow!("SignatureValidationFailed: {error}"));
+        return Error::Rejected(error.to_string());
     }
     let (invalid, missing) = (error.is_invalid_input(), error.is_not_found());
     let error = anyhow::Error::from(error);
