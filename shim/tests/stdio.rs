@@ -9,6 +9,7 @@ use rrun_task_api::stdio::Stream;
 use rrun_tests::{Need, require, wait_until};
 use std::fs;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -202,19 +203,18 @@ fn a_flood_is_limited_and_the_log_says_how_much_is_missing() {
     shim.finish();
 }
 
+fn make_fifo(path: PathBuf) -> PathBuf {
+    let status = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(status.success());
+    path
+}
+
 #[test]
 fn a_fifo_outlives_its_reader() {
     require!(Need::Root);
     let script = "i=0; while [ $i -lt 100 ]; do i=$((i+1)); echo $i; sleep 0.01; done; exit 5";
     let shim = Shim::start(&runtimes()[0], &["sh", "-c", script]);
-    let fifo = shim.dir.join("out");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&fifo)
-            .status()
-            .unwrap()
-            .success()
-    );
+    let fifo = make_fifo(shim.dir.join("out"));
     let mut request = shim.create_request();
     request.stdout = fifo.display().to_string();
     request.stderr = String::new();
@@ -240,14 +240,7 @@ fn the_end_of_a_stdin_fifo_is_passed_on() {
     require!(Need::Root);
     for by_request in [false, true] {
         let shim = Shim::start(&runtimes()[0], &["cat"]);
-        let fifo = shim.dir.join("in");
-        assert!(
-            Command::new("mkfifo")
-                .arg(&fifo)
-                .status()
-                .unwrap()
-                .success()
-        );
+        let fifo = make_fifo(shim.dir.join("in"));
         let mut request = shim.create_request();
         request.stdin = fifo.display().to_string();
         shim.run_as(&request);

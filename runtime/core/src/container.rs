@@ -10,6 +10,7 @@
 //! ```
 
 use crate::cgroup::{self, Cgroup};
+use crate::plan::{self, Plan};
 use crate::{Context, Error, Result, oci, spec};
 use rrun_sys::process;
 use serde::{Deserialize, Serialize};
@@ -169,6 +170,17 @@ impl Container {
             }
         }
         Ok(list)
+    }
+
+    /// The plan of the configuration that it was created with.
+    pub(crate) fn plan(&self) -> Result<Plan> {
+        let record = &self.record;
+        let options = plan::Options {
+            manager: record.cgroup_manager,
+            ..plan::Options::default()
+        };
+        let spec = self.spec()?;
+        Plan::new(&record.id, &record.bundle, spec, options, record.rootless)
     }
 
     /// The container's cgroup, as its record names it.

@@ -4,7 +4,7 @@
 //! systems of devices or of layers) is opened before, in a mount namespace of its own.
 
 use crate::container::{Container, Status};
-use crate::plan::{self, Mount, Namespaces, Plan, Source, mounts as options, namespaces};
+use crate::plan::{Mount, Namespaces, Plan, Source, mounts as options, namespaces};
 use crate::rootfs::{Trees, mounts};
 use crate::sync::{self, Message};
 use crate::{Context, Error, Result};
@@ -76,18 +76,7 @@ fn plan(container: &Container) -> Result<Plan> {
             return Err(Error::State(text.into()));
         }
     }
-    let record = &container.record;
-    let settings = plan::Options {
-        manager: record.cgroup_manager,
-        ..plan::Options::default()
-    };
-    let plan = Plan::new(
-        &record.id,
-        &record.bundle,
-        container.spec()?,
-        settings,
-        record.rootless,
-    )?;
+    let plan = container.plan()?;
     if plan.namespaces.has(namespaces::MOUNT) {
         Ok(plan)
     } else {

@@ -3,7 +3,6 @@
 use super::rpc::{Message, kind};
 use super::{DESCRIPTORS, Options, Service, common, config_file, directory, external};
 use crate::container::{Container, Status};
-use crate::plan::{self, Plan};
 use crate::{Context, Error, Result};
 use rrun_sys::path;
 use std::os::fd::AsFd;
@@ -117,19 +116,8 @@ impl<'a> Request<'a> {
 
 /// What of the container is the host's.
 fn describe(opts: &mut Message, container: &Container, options: &Options) -> Result<()> {
-    let record = &container.record;
-    let settings = plan::Options {
-        manager: record.cgroup_manager,
-        ..plan::Options::default()
-    };
-    let plan = Plan::new(
-        &record.id,
-        &record.bundle,
-        container.spec()?,
-        settings,
-        record.rootless,
-    )?;
-    let pid = record.init_process_pid;
+    let plan = container.plan()?;
+    let pid = container.record.init_process_pid;
     let inside = format!("/proc/{pid}/root");
     let root = path::open(Path::new(&inside), path::O_PATH | path::O_DIRECTORY)?;
     external::mounts(opts, &plan, root.as_fd(), Path::new("/"), true);
