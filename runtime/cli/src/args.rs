@@ -187,10 +187,10 @@ pub fn program_name() -> &'static str {
     }
 }
 
-/// What is said when a container could not be started. Callers look for runc's words, by whatever
-/// name they call the program.
+/// What is said when `create`, `run` or `restore` failed. Callers look for runc's words, by
+/// whatever name they call the program.
 pub fn failed(command: &str) -> String {
-    format!("runc {command} failed: unable to start container process")
+    format!("runc {command} failed")
 }
 
 /// As in the headlines of help and version: `runc version` is looked for, under every name.

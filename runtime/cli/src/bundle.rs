@@ -77,7 +77,6 @@ impl Request {
         if request.id.is_empty() {
             return Err(Error::Usage("container id cannot be empty".into()));
         }
-        spec::validate_id(&request.id)?;
         Ok(request)
     }
 

@@ -71,7 +71,7 @@ fn a_second_container_of_the_same_id_is_refused() {
     let dir = bundle.write().to_str().unwrap().to_owned();
     let error = rrun.rrun(&["run", "--bundle", &dir, &id]).fails();
     assert!(
-        error.contains("container with given ID already exists"),
+        error.contains("runc run failed: container with given ID already exists"),
         "{error}"
     );
     assert_eq!(rrun.state(&id)["status"], "running");
@@ -117,6 +117,12 @@ fn exec_takes_user_directory_and_environment() {
         "exec", "--user", "7:8", "--cwd", "/tmp", "-e", "A=b c", &id, "sh", "-c", script,
     ];
     assert_eq!(rrun.rrun(&args).ok(), "7\n8\n/tmp\nb c\n");
+    // What the kernel does not know is left out, as in config.json.
+    let known = rrun.rrun(&["exec", "--cap", "CAP_OF_MORROW", &id, "true"]);
+    assert!(
+        known.err.contains("CAP_OF_MORROW") && known.code == 0,
+        "{known:?}"
+    );
 }
 
 #[test]
@@ -384,6 +390,13 @@ fn version_and_failed_starts_have_runcs_words() {
     assert!(help.lines().nth(1).unwrap().contains(title), "{help}");
     let error = rrun.run(&Bundle::new(&["/no/such/program"])).fails();
     let words = "runc run failed: unable to start container process: ";
+    assert!(error.contains(words), "{error}");
+    // Also where nothing had begun, and then without what could not be started.
+    let words = "\"runc run failed: process.args: args must not be empty\"";
+    let error = rrun.run(&Bundle::new(&[])).fails();
+    assert!(error.contains(words), "{error}");
+    let words = "\"runc create failed: invalid container ID format\"";
+    let error = rrun.rrun(&["create", "a/b"]).fails();
     assert!(error.contains(words), "{error}");
 }
 

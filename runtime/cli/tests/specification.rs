@@ -66,12 +66,12 @@ fn poststop_hooks_follow_a_failed_create() {
 }
 
 #[test]
-fn hooks_on_the_host_inherit_the_environment() {
+fn hooks_on_the_host_inherit_the_environment_and_are_in_the_bundle() {
     require!(Need::Root);
     let rrun = Runtime::new();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("env");
-    let script = format!("echo \"$RRUN_TEST_INHERITED\" >> {}", file.display());
+    let script = format!("echo \"$RRUN_TEST_INHERITED $PWD\" >> {}", file.display());
     let mut bundle = Bundle::new(&["true"]);
     bundle.config["hooks"] = json!({"createRuntime": [
         {"path": "/bin/sh", "args": ["sh", "-c", script]},
@@ -83,7 +83,8 @@ fn hooks_on_the_host_inherit_the_environment() {
         .env("RRUN_TEST_INHERITED", "yes")
         .status();
     assert!(status.unwrap().success());
-    assert_eq!(fs::read_to_string(file).unwrap(), "yes\n\n");
+    let expected = format!("yes {path}\n {path}\n");
+    assert_eq!(fs::read_to_string(file).unwrap(), expected);
 }
 
 #[test]

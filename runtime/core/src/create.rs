@@ -87,20 +87,45 @@ impl Drop for Undo<'_> {
 /// was read. With `fifo` the start comes from another process (`create`),
 /// without from [`Created::start`] (`run`).
 pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Created> {
+    if plan.spec.process().is_none() {
+        let why = "process property must not be empty";
+        return Err(Error::config("process", why));
+    }
     let began = span(Key::Directory);
     let dir = make_directory(root, &plan.id)?;
     drop(began);
     let mut undo = Undo::new(&dir);
+    let console = connect_console(plan)?;
+    let (record, pidfd, channel) = start_init(plan, config, (fifo, console), &mut undo)
+        .context("unable to start container process")?;
+    undo.disarm();
+    let container = Container::created(dir, record, plan.spec.hooks().clone());
+    Ok(Created {
+        container,
+        pidfd,
+        channel,
+    })
+}
+
+/// Starts init in the directory that `undo` knows, and serves it until it waits for its start. What
+/// it waits at is a fifo or not, as for [`create`]; its console is where its terminal goes.
+fn start_init<'a>(
+    plan: &'a Plan,
+    config: &[u8],
+    (fifo, console): (bool, Option<OwnedFd>),
+    undo: &mut Undo<'a>,
+) -> Result<(Record, OwnedFd, Channel)> {
+    let dir = undo.dir;
     if plan.options.notify {
-        crate::sdnotify::make_directory(&dir)?;
+        crate::sdnotify::make_directory(dir)?;
     }
-    let (pid, channel) = launch(plan, &dir, fifo, &mut undo)?;
+    let (pid, channel) = launch(plan, (fifo, console), undo)?;
     let began = span(Key::Record);
     let mut record = record(plan, pid, undo.cgroup.as_ref().expect("launch set it"))?;
     record.rdt.clone_from(&undo.rdt);
     write(&dir.join(container::CONFIG), config)?;
     let creating = dir.join(container::STATE_CREATING);
-    write_record(&dir, &record, container::STATE_CREATING)?;
+    write_record(dir, &record, container::STATE_CREATING)?;
     drop(began);
     let (_, pidfd) = undo.init.as_ref().expect("launch set it");
     if let Err(error) = supervise(plan, (pid, pidfd), &channel) {
@@ -113,13 +138,7 @@ pub fn create(plan: &Plan, root: &Path, config: &[u8], fifo: bool) -> Result<Cre
         send_pidfd(path, pidfd)?;
     }
     let (_, pidfd) = undo.init.take().expect("launch set it");
-    undo.disarm();
-    let container = Container::created(dir, record, plan.spec.hooks().clone());
-    Ok(Created {
-        container,
-        pidfd,
-        channel,
-    })
+    Ok((record, pidfd, channel))
 }
 
 /// Sends a pidfd to the unix socket at `path` (`--pidfd-socket`).
@@ -205,11 +224,13 @@ pub(crate) fn write(path: &Path, data: &[u8]) -> Result<()> {
 }
 
 /// Clones init, and makes its cgroups while it makes its namespaces.
-fn launch(plan: &Plan, dir: &Path, fifo: bool, undo: &mut Undo<'_>) -> Result<(i32, Channel)> {
-    let process = plan.spec.process().as_ref();
-    let process =
-        process.ok_or_else(|| Error::config("process", "process property must not be empty"))?;
-    let mut inherited = inherit(plan, dir, fifo)?;
+fn launch(
+    plan: &Plan,
+    (fifo, console): (bool, Option<OwnedFd>),
+    undo: &mut Undo<'_>,
+) -> Result<(i32, Channel)> {
+    let mut inherited = inherit(plan, undo.dir, fifo)?;
+    inherited.0.console = console;
     let began = span(Key::CgroupBegin);
     undo.cgroup = Some(plan.cgroup.begin().context("create the cgroup")?);
     drop(began);
@@ -245,7 +266,11 @@ fn launch(plan: &Plan, dir: &Path, fifo: bool, undo: &mut Undo<'_>) -> Result<(i
         ours.send(&Message::Mapped)?;
     }
     let began = span(Key::OomScore);
-    crate::idmap::oom_score(pid, process.oom_score_adj())?;
+    let process = plan.spec.process().as_ref();
+    crate::idmap::oom_score(
+        pid,
+        process.and_then(oci_spec::runtime::Process::oom_score_adj),
+    )?;
     drop(began);
     let began = span(Key::CgroupMake);
     cgroup
@@ -336,7 +361,7 @@ fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> 
         join,
         joiner: None,
         in_time: false,
-        console: connect_console(plan)?,
+        console: None,
         seccomp,
     };
     Ok((inherited, ours))

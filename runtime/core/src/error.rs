@@ -26,7 +26,7 @@ pub enum Error {
     #[error(transparent)]
     Process(#[from] rrun_process::Error),
     /// A file operation of the standard library failed.
-    #[error("{call} {}: {}", path.display(), source)]
+    #[error("{call} {}: {}", path.display(), plain(source))]
     File {
         /// What was done: "open", "write", …
         call: &'static str,
@@ -69,6 +69,14 @@ pub enum Error {
     /// Another process that takes part (init, a hook) failed and said why.
     #[error("{0}")]
     Remote(String),
+}
+
+/// An error of the standard library in the words that system calls' errors have here.
+fn plain(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => rrun_sys::Errno(number).to_string(),
+        None => error.to_string(),
+    }
 }
 
 impl Error {

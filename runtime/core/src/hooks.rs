@@ -58,6 +58,11 @@ fn run_one(
         command.arg0(name).args(args);
     }
     set_environment(&mut command, hook, environment);
+    // Those in the runtime's namespace find the bundle around them, as with crun, whoever calls;
+    // it may be gone by the time of poststop.
+    if environment.is_none() && state.bundle.is_dir() {
+        command.current_dir(state.bundle);
+    }
     command.stdin(Stdio::piped()).stdout(out).stderr(err);
     let mut child = command.spawn().map_err(|e| Error::file("exec", path, e))?;
     if let Some(mut stdin) = child.stdin.take() {

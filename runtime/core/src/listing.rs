@@ -58,8 +58,14 @@ struct Freezer {
 }
 
 impl Freezer {
-    /// The usual answer takes one read; all others are for whoever knows them all.
-    fn is_frozen(&self, files: &mut Files) -> Result<bool> {
+    /// Whether a container is frozen whose init has this `state` in /proc/PID/stat. The usual
+    /// answer takes one read or none; all others are for whoever knows them all.
+    fn is_frozen(&self, state: char, files: &mut Files) -> Result<bool> {
+        // v1 freezes in uninterruptible sleep ('D', also where the kernel calls it TASK_FROZEN, 6.1);
+        // v2 in an interruptible one, which tells nothing.
+        if self.freezer.is_some() && matches!(state, 'R' | 'S') {
+            return Ok(false);
+        }
         let (dir, file, thawed) = match (&self.freezer, &self.unified) {
             (Some(dir), _) => (dir, "freezer.state", "THAWED\n"),
             (None, Some(dir)) => (dir, "cgroup.freeze", "0\n"),
@@ -153,25 +159,26 @@ impl<'a> Root<'a> {
         Err(Error::NoContainer { id: id.to_owned() })
     }
 
-    /// As [`crate::container::Container::is_alive`].
-    fn is_alive(&mut self, brief: &Brief) -> bool {
+    /// The state of an init that lives, as [`crate::container::Container::is_alive`] has it.
+    fn alive(&mut self, brief: &Brief) -> Option<char> {
         self.name.clear();
         let _ = write!(self.name, "/proc/{}", brief.init_process_pid);
         let text = self.files.read(Path::new(&self.name), "stat").ok();
-        text.and_then(|text| process::parse_stat(&String::from_utf8_lossy(text)))
-            .is_some_and(|(start, state)| {
-                start == brief.init_process_start && !matches!(state, 'Z' | 'X')
-            })
+        let (start, state) = process::parse_stat(&String::from_utf8_lossy(text?))?;
+        (start == brief.init_process_start && !matches!(state, 'Z' | 'X')).then_some(state)
     }
 
     fn view(&mut self, (brief, creating): (Brief, bool)) -> Result<View> {
-        let alive = self.is_alive(&brief);
-        let frozen = alive && !creating && brief.cgroup_paths.is_frozen(&mut self.files)?;
+        let alive = self.alive(&brief);
+        let frozen = match alive {
+            Some(state) if !creating => brief.cgroup_paths.is_frozen(state, &mut self.files)?,
+            _ => false,
+        };
         self.name(&brief.id, START_FIFO);
         // Made by who made the directory, and seldom in vain, as it tells of the status.
         let fifo = path::stat_at(self.fd.as_fd(), Path::new(&self.name)).ok();
         let status = match &fifo {
-            _ if !alive => Status::Stopped,
+            _ if alive.is_none() => Status::Stopped,
             _ if creating => Status::Creating,
             _ if frozen => Status::Paused,
             Some(_) => Status::Created,

@@ -129,6 +129,15 @@ pub fn parse_process(text: &[u8]) -> serde_json::Result<oci_spec::runtime::Proce
     })
 }
 
+/// A capability by its name; a warning where there is none of it (config.md#linux-process).
+pub fn known_capability(name: &Value) -> Option<Capability> {
+    let known = serde_json::from_value(name.clone()).ok();
+    if known.is_none() {
+        warning!("ignoring unknown or unavailable capability {name}");
+    }
+    known
+}
+
 /// Unknown capabilities are dropped with a warning (runc's rule, so that a
 /// configuration made for a newer kernel still runs); an absent user is root.
 fn relax_process(process: &mut Value) {
@@ -137,13 +146,7 @@ fn relax_process(process: &mut Value) {
             let Some(names) = set.as_array_mut() else {
                 continue;
             };
-            names.retain(|name| {
-                let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
-                if !known {
-                    warning!("ignoring unknown or unavailable capability {name}");
-                }
-                known
-            });
+            names.retain(|name| known_capability(name).is_some());
         }
     }
     // oci-spec 0.10 knows these flags by names that are not the specification's.
@@ -177,6 +180,11 @@ pub fn validate(spec: &Spec) -> Result<()> {
     }
     if let Some(hooks) = spec.hooks() {
         validate_hooks(hooks)?;
+    }
+    if let Some(annotations) = spec.annotations()
+        && annotations.contains_key("")
+    {
+        return Err(Error::config("annotations", "a key is empty"));
     }
     validate_names(spec)?;
     validate_linux(spec)

@@ -9,13 +9,17 @@ use rrun_core::{Context, Result, create, explain};
 /// Creates a container that waits for `rrun start`.
 pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     let request = Request::parse(parser, false)?;
+    create(global, &request).with_context(|| args::failed("create"))
+}
+
+fn create(global: &Global, request: &Request) -> Result<u8> {
+    rrun_core::spec::validate_id(&request.id)?;
     let console = request.console_socket.clone().map(Console::Path);
     let (plan, config) = request.plan(global, console)?;
     let steps = request.explain.before(&plan.id, || {
         Ok(explain::of_create(&plan, &global.root, true))
     })?;
-    let created = create::create(&plan, &global.root, &config, true)
-        .with_context(|| args::failed("create"))?;
+    let created = create::create(&plan, &global.root, &config, true)?;
     request.explain.after(&steps);
     let pid = created.container.record.init_process_pid;
     let told = request

@@ -116,22 +116,22 @@ impl Request {
             p.set_no_new_privileges(Some(true));
         }
         args::announce_listen_fds(&mut p);
-        self.add_capabilities(&mut p)?;
+        self.add_capabilities(&mut p);
         self.change_user(&mut p)?;
         Ok(p)
     }
 
-    fn add_capabilities(&self, p: &mut Process) -> Result<()> {
+    fn add_capabilities(&self, p: &mut Process) {
         if self.capabilities.is_empty() {
-            return Ok(());
+            return;
         }
         // Not the crate's default, which names three capabilities.
         let none = || serde_json::from_str("{}").expect("every set may be absent");
         let mut sets = p.capabilities().clone().unwrap_or_else(none);
         for name in &self.capabilities {
-            let value = serde_json::Value::from(name.as_str());
-            let capability: oci::Capability = serde_json::from_value(value)
-                .map_err(|_| Error::Usage(format!("unknown capability {name:?}")))?;
+            let Some(capability) = spec::known_capability(&name.as_str().into()) else {
+                continue;
+            };
             let with = |set: &Option<oci::Capabilities>| {
                 let mut set = set.clone().unwrap_or_default();
                 set.insert(capability);
@@ -151,7 +151,6 @@ impl Request {
             }
         }
         p.set_capabilities(Some(sets));
-        Ok(())
     }
 
     fn change_user(&self, p: &mut Process) -> Result<()> {

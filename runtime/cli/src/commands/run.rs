@@ -8,12 +8,17 @@ use rrun_core::container::Container;
 use rrun_core::create::{self, Created};
 use rrun_core::plan::Console;
 use rrun_core::sdnotify::Listener;
-use rrun_core::{Context, Result, explain};
+use rrun_core::{Context, Error, Result, explain};
 
 /// Creates and starts a container; unless detached, waits for it, passes on
 /// signals and its terminal, and deletes it.
 pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     let request = Request::parse(parser, true)?;
+    execute(global, &request).with_context(|| args::failed("run"))
+}
+
+fn execute(global: &Global, request: &Request) -> Result<u8> {
+    rrun_core::spec::validate_id(&request.id)?;
     let console = request.console_socket.clone().map(Console::Path);
     let (mut plan, config) = request.plan(global, console)?;
     let mut relay = None;
@@ -33,20 +38,19 @@ pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
     let steps = request.explain.before(&plan.id, || {
         Ok(explain::of_create(&plan, &global.root, false))
     })?;
-    let failed = || args::failed("run");
-    let created = create::create(&plan, &global.root, &config, false).with_context(failed)?;
+    let created = create::create(&plan, &global.root, &config, false)?;
     let started = Listener::open(&created.container)
-        .and_then(|listener| Ok((listener, start(&created, &request, relay)?)));
+        .and_then(|listener| Ok((listener, start(&created, request, relay)?)));
     let (listener, terminal) = match started {
         Ok(started) => started,
         Err(error) => {
             remove(created);
-            // From here on runc's init speaks for itself, without a log line around it.
-            if global.log.is_none() {
+            // runc's init speaks for itself by now, without a log line around it.
+            if matches!(error, Error::Remote(_)) && global.log.is_none() {
                 eprintln!("{}", error.chain());
                 return Ok(1);
             }
-            return Err(error).with_context(failed);
+            return Err(error);
         }
     };
     request.explain.after(&steps);
