@@ -122,6 +122,9 @@ impl Plan {
                 plan.check_legacy()?;
             }
         }
+        if request.manager == Manager::Systemd {
+            super::systemd::round_quotas(&mut plan.writes);
+        }
         Ok(plan)
     }
 

@@ -16,6 +16,7 @@ use super::write::{Write, put};
 use super::{Cgroup, Plan};
 use crate::{Context, Error, Result, debug};
 use dbus::{Bus, Value, Writer};
+pub use properties::round_quotas;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

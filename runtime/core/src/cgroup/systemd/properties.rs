@@ -1,7 +1,7 @@
 //! The files of limits as properties of a systemd unit (systemd.resource-control(5)).
 
 use super::dbus::Value;
-use crate::cgroup::write::Write;
+use crate::cgroup::write::{Rule, Write};
 
 /// CPUQuotaPerSecUSec is kept as a whole percentage, rounded up.
 const PERCENT: u64 = 10_000;
@@ -36,6 +36,36 @@ fn legacy_quota(writes: &[Write]) -> Vec<(&'static str, Value)> {
         list.retain(|(name, _)| *name != "CPUQuotaPeriodUSec");
     }
     list
+}
+
+/// Changes the quotas in `writes` to those that systemd will have: what it sets again at a reload is
+/// then what was written. The files of `linux.resources.unified` stay as they were asked for.
+pub fn round_quotas(writes: &mut [Write]) {
+    let period = writes.iter().find(|w| w.file == "cpu.cfs_period_us");
+    let period = period.map_or(Some(100_000), |w| w.value.parse().ok());
+    for write in writes.iter_mut().filter(|w| w.rule != Rule::Unified) {
+        let new = match (&*write.file, write.value.split_once(' ')) {
+            ("cpu.max", Some((quota, period))) => {
+                rounded(quota, period.parse().ok()).map(|quota| format!("{quota} {period}"))
+            }
+            ("cpu.cfs_quota_us", None) => rounded(&write.value, period).map(|q| q.to_string()),
+            _ => None,
+        };
+        if let Some(new) = new {
+            write.value = new;
+        }
+    }
+}
+
+/// A quota of whole percents; `None` for one that is none.
+fn rounded(quota: &str, period: Option<u64>) -> Option<u64> {
+    let period = period.filter(|p| *p > 0)?;
+    let per_second = quota.parse::<u64>().ok()?.checked_mul(1_000_000)? / period;
+    if per_second.is_multiple_of(PERCENT) {
+        return None;
+    }
+    let whole = per_second.next_multiple_of(PERCENT);
+    Some(whole.checked_mul(period)? / 1_000_000)
 }
 
 fn one(file: &str, value: &str) -> Vec<(&'static str, Value)> {
@@ -127,6 +157,34 @@ mod tests {
         assert_eq!(per_second("50000 100000"), Value::U64(500_000));
         assert_eq!(per_second("50001 100000"), Value::U64(510_000));
         assert_eq!(per_second("max 100000"), Value::U64(u64::MAX));
+    }
+
+    #[test]
+    fn files_get_the_quota_that_systemd_has() {
+        let round = |writes: &[(&'static str, &str)]| {
+            let mut writes: Vec<_> = writes.iter().map(|(f, v)| Write::new(*f, v)).collect();
+            round_quotas(&mut writes);
+            let values = writes.into_iter().map(|w| w.value);
+            values.collect::<Vec<_>>().join(",")
+        };
+        assert_eq!(round(&[("cpu.max", "500000 900000")]), "504000 900000");
+        assert_eq!(round(&[("cpu.max", "50000 100000")]), "50000 100000");
+        assert_eq!(round(&[("cpu.max", "max 100000")]), "max 100000");
+        assert_eq!(round(&[("cpu.max", "1 100000")]), "1000 100000");
+        let legacy = [
+            ("cpu.cfs_period_us", "900000"),
+            ("cpu.cfs_quota_us", "500000"),
+        ];
+        assert_eq!(round(&legacy), "900000,504000");
+        assert_eq!(round(&[("cpu.cfs_quota_us", "33333")]), "34000");
+        assert_eq!(round(&[("cpu.cfs_quota_us", "-1")]), "-1");
+        assert_eq!(
+            round(&[("cpu.cfs_period_us", "0"), ("cpu.cfs_quota_us", "5")]),
+            "0,5"
+        );
+        let mut asked = [Write::new("cpu.max", "500000 900000").rule(Rule::Unified)];
+        round_quotas(&mut asked);
+        assert_eq!(asked[0].value, "500000 900000");
     }
 
     #[test]
