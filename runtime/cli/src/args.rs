@@ -65,8 +65,20 @@ pub fn number(parser: &mut Parser) -> Result<u32> {
         .map_err(|_| Error::Usage(format!("invalid number {value:?}")))
 }
 
-/// The one argument of commands that take a container id and nothing else.
-pub fn only_id(mut parser: Parser) -> Result<String> {
+/// A command without a container id, in runc's words; those with more arguments behind it take
+/// "a minimum".
+pub fn no_id(command: &str) -> Error {
+    let count = match command {
+        "exec" | "kill" | "ps" => "a minimum of",
+        _ => "exactly",
+    };
+    Error::Usage(format!(
+        "{command:?} requires {count} 1 argument(s): container id cannot be empty"
+    ))
+}
+
+/// The one argument of `command`, which takes a container id and nothing else.
+pub fn only_id(command: &str, mut parser: Parser) -> Result<String> {
     let mut id = None;
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
@@ -74,8 +86,7 @@ pub fn only_id(mut parser: Parser) -> Result<String> {
             other => return Err(unexpected(other)),
         }
     }
-    id.filter(|id| !id.is_empty())
-        .ok_or_else(|| Error::Usage("container id cannot be empty".into()))
+    id.filter(|id| !id.is_empty()).ok_or_else(|| no_id(command))
 }
 
 /// Writes to standard output.

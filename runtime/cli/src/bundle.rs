@@ -75,7 +75,7 @@ impl Request {
             }
         }
         if request.id.is_empty() {
-            return Err(Error::Usage("container id cannot be empty".into()));
+            return Err(args::no_id(if run { "run" } else { "create" }));
         }
         Ok(request)
     }

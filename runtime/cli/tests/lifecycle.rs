@@ -185,6 +185,27 @@ fn bad_input_is_answered_with_one_line() {
 }
 
 #[test]
+fn a_command_without_its_container_says_so_as_runc_does() {
+    let rrun = Runtime::new();
+    let exactly = "requires exactly 1 argument(s)";
+    for command in [
+        "create", "start", "run", "state", "delete", "pause", "resume",
+    ] {
+        let error = rrun.rrun(&[command]).fails();
+        // In a log line, with its quotes escaped.
+        assert!(
+            error.contains(&format!("{command}\\\" {exactly}")),
+            "{error}"
+        );
+    }
+    let error = rrun.rrun(&["exec"]).fails();
+    assert!(
+        error.contains("requires a minimum of 1 argument(s)"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_broken_configuration_names_its_field() {
     require!(Need::Root);
     let rrun = Runtime::new();

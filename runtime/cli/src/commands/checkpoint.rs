@@ -116,7 +116,7 @@ pub fn run(global: &Global, mut parser: Parser) -> Result<u8> {
             other => return Err(args::unexpected(other)),
         }
     }
-    let id = id.ok_or_else(|| Error::Usage("container id cannot be empty".into()))?;
+    let id = id.ok_or_else(|| args::no_id("checkpoint"))?;
     if global.is_rootless() {
         rrun_core::warning!("rrun checkpoint is untested with rootless containers");
     }

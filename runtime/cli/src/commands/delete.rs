@@ -18,7 +18,7 @@ pub fn run(global: &Global, mut parser: lexopt::Parser) -> Result<u8> {
             other => return Err(args::unexpected(other)),
         }
     }
-    let id = id.ok_or_else(|| Error::Usage("container id cannot be empty".into()))?;
+    let id = id.ok_or_else(|| args::no_id("delete"))?;
     if regex {
         let list = matching::containers(&global.root, &id)?;
         return Ok(matching::each(list, |container| container.delete(force)));

@@ -93,7 +93,7 @@ pub fn run(global: &Global, mut parser: Parser) -> Result<u8> {
             other => return Err(args::unexpected(other)),
         }
     }
-    let id = id.ok_or_else(|| Error::Usage("container id cannot be empty".into()))?;
+    let id = id.ok_or_else(|| args::no_id("events"))?;
     let container = Container::load(&global.root, &id)?;
     if container.status()? == Status::Stopped {
         return Err(Error::State(

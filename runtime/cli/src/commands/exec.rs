@@ -83,7 +83,7 @@ impl Request {
             }
         }
         if r.id.is_empty() {
-            return Err(Error::Usage("container id cannot be empty".into()));
+            return Err(args::no_id("exec"));
         }
         Ok(r)
     }

@@ -19,7 +19,7 @@ pub fn run(global: &Global, mut parser: lexopt::Parser) -> Result<u8> {
         }
     }
     let Some(id) = values.first() else {
-        return Err(Error::Usage("container id cannot be empty".into()));
+        return Err(args::no_id("kill"));
     };
     let name = values.get(1).map_or("SIGTERM", String::as_str);
     let signal = rrun_sys::signal::parse(name)

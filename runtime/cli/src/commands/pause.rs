@@ -19,7 +19,7 @@ EXAMPLES:
 
 /// Freezes the container's cgroup.
 pub fn run(global: &Global, parser: Parser) -> Result<u8> {
-    let container = Container::load(&global.root, &args::only_id(parser)?)?;
+    let container = Container::load(&global.root, &args::only_id("pause", parser)?)?;
     match container.status()? {
         Status::Running | Status::Created => {}
         status => {

@@ -8,7 +8,7 @@ use crate::globals::Global;
 use lexopt::{Arg, Parser};
 use rrun_core::criu::{self, Options};
 use rrun_core::plan::Console;
-use rrun_core::{Context, Error, Result};
+use rrun_core::{Context, Result};
 use std::path::PathBuf;
 
 /// Help text.
@@ -77,7 +77,7 @@ fn parse(mut parser: Parser) -> Result<(Request, Options)> {
         }
     }
     if request.id.is_empty() {
-        return Err(Error::Usage("container id cannot be empty".into()));
+        return Err(args::no_id("restore"));
     }
     rrun_core::spec::validate_id(&request.id)?;
     Ok((request, options))

@@ -16,7 +16,7 @@ USAGE:
 
 /// Thaws the container's cgroup.
 pub fn run(global: &Global, parser: Parser) -> Result<u8> {
-    let container = Container::load(&global.root, &args::only_id(parser)?)?;
+    let container = Container::load(&global.root, &args::only_id("resume", parser)?)?;
     if container.status()? != Status::Paused {
         return Err(Error::State("container not paused".into()));
     }

@@ -8,7 +8,7 @@ use rrun_core::sdnotify::Listener;
 
 /// Starts the user's program of a created container.
 pub fn run(global: &Global, parser: lexopt::Parser) -> Result<u8> {
-    let id = args::only_id(parser)?;
+    let id = args::only_id("start", parser)?;
     let container = Container::load(&global.root, &id)?;
     let listener = Listener::open(&container)?;
     container.start()?;

@@ -220,7 +220,7 @@ fn parse_size(value: &str) -> Option<i64> {
 pub fn run(global: &Global, parser: Parser) -> Result<u8> {
     let request = Request::parse(parser)?;
     let Some(id) = &request.id else {
-        return Err(Error::Usage("container id cannot be empty".into()));
+        return Err(args::no_id("update"));
     };
     let container = Container::load(&global.root, id)?;
     update::update(&container, &request.resources()?)?;

@@ -224,7 +224,7 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
     let began = span(Key::Join);
     join_user_namespace(&mut inherited.join)?;
     for (flag, fd) in std::mem::take(&mut inherited.join) {
-        ns::setns(fd.as_fd(), flag).with_context(|| format!("join {}", ns::names(flag)))?;
+        ns::setns(fd.as_fd(), flag).with_context(|| join_failed(namespaces, flag))?;
     }
     drop(began);
     if namespaces.new & namespaces::USER != 0 {
@@ -270,6 +270,13 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
         ns::unshare(namespaces::CGROUP)?;
     }
     names(plan)
+}
+
+fn join_failed(namespaces: &namespaces::Namespaces, flag: i32) -> String {
+    let path = namespaces.join.iter().find(|(kind, _)| *kind == flag);
+    let path = path.map_or(std::path::Path::new(""), |(_, path)| path);
+    let (path, kind) = (path.display(), ns::names(flag));
+    format!("join namespace {path} (is it one of {kind}?)")
 }
 
 fn names(plan: &Plan) -> Result<()> {
