@@ -88,6 +88,19 @@ pub(crate) fn create_private(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Tells the file system that what is made in this directory has nothing to do with each other (the
+/// flag T of chattr). ext4 then puts each tree into block groups of its own, and those that write
+/// trees side by side do not wait for each other there. A hint: where it is not taken, nothing is lost.
+pub(crate) fn spread_directories(path: &Path) {
+    use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+    let Ok(dir) = File::open(path) else { return };
+    if let Ok(flags) = ioctl_getflags(&dir)
+        && !flags.contains(IFlags::TOPDIR)
+    {
+        let _ = ioctl_setflags(&dir, flags | IFlags::TOPDIR);
+    }
+}
+
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     File::open(path)

@@ -254,19 +254,13 @@ fn keep_only(
     pieces: &mut dyn Iterator<Item = Result<Bytes>>,
     keep: &Keep<'_>,
 ) -> Result<()> {
-    use std::io::Write;
     let mut hasher = crate::Hasher::default();
     let mut bytes = 0;
     for piece in pieces {
         let piece = piece?;
         hasher.update(&piece);
-        let before = bytes;
+        keep.take(bytes, &piece)?;
         bytes += piece.len() as u64;
-        if bytes > keep.skip {
-            let from = keep.skip.saturating_sub(before) as usize;
-            let mut file = keep.file;
-            file.write_all(&piece[from..]).at("write", &keep.path)?;
-        }
     }
     let what = || format!("layer {}", layer.digest);
     let (got, length) = hasher.finish();

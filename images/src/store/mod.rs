@@ -85,6 +85,7 @@ impl Store {
             let path = root.join(dir);
             fs::create_dir_all(&path).at("create", &path)?;
         }
+        files::spread_directories(&root.join("ingest"));
         let root = root.canonicalize().at("resolve", root)?;
         let layout = root.join("oci-layout");
         if !layout.exists() {

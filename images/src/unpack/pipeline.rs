@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -43,6 +44,30 @@ pub(crate) struct Keep<'a> {
     pub path: PathBuf,
     /// Bytes of the source that are in the file already.
     pub skip: u64,
+}
+
+/// Bytes of a kept file that are started to the disk at once.
+const WRITEBACK: u64 = 4 << 20;
+
+impl Keep<'_> {
+    /// Takes a piece of the source that begins at `at`. What is written goes on to the disk at
+    /// once, so that the sync at the end does not wait for all of it.
+    pub fn take(&self, at: u64, piece: &[u8]) -> Result<()> {
+        let end = at + piece.len() as u64;
+        if end <= self.skip {
+            return Ok(());
+        }
+        let from = self.skip.saturating_sub(at) as usize;
+        let mut file = self.file;
+        file.write_all(&piece[from..])
+            .map_err(|source| file_error("write", &self.path, source))?;
+        if at / WRITEBACK < end / WRITEBACK {
+            let from = (at / WRITEBACK) * WRITEBACK;
+            rrun_sys::writeback::start(file.as_fd(), from, end - from)
+                .map_err(|error| file_error("write", &self.path, io::Error::other(error)))?;
+        }
+        Ok(())
+    }
 }
 
 /// Unpacks a layer from its compressed bytes and verifies both digests. Blocks.
@@ -161,13 +186,8 @@ fn feed(
         }
         fetched.store(bytes, Ordering::Relaxed);
         hasher.update(&chunk);
-        if let Some(keep) = &job.keep
-            && bytes > keep.skip
-        {
-            let from = keep.skip.saturating_sub(before) as usize;
-            let mut file = keep.file;
-            file.write_all(&chunk[from..])
-                .map_err(|source| file_error("write", &keep.path, source))?;
+        if let Some(keep) = &job.keep {
+            keep.take(before, &chunk)?;
         }
         if chunks.send(chunk).is_err() {
             return Ok(Fed::Stopped);

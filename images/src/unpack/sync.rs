@@ -1,32 +1,52 @@
 //! Files on their way to the disk, beside the writing of those that follow.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// Threads of one layer that wait for the disk. They use no CPU: more of them let the file system
-/// commit many files at once.
-const THREADS: usize = 8;
-/// Files that wait for a thread; each is an open descriptor.
-const WAITING: usize = 32;
+use rrun_sys::writeback;
+
+/// Threads of one layer that wait for the disk. They use no CPU.
+const THREADS: usize = 4;
+/// Files that are synced together. Their bytes and their inodes, which lie beside each other, go to
+/// the disk at once, so that the first fsync leaves little to the others. Each is an open
+/// descriptor until then.
+const BATCH: usize = 24;
+/// A batch is whole with this many bytes too: the disk is not to wait for more.
+const BATCH_BYTES: u64 = 4 << 20;
+/// Batches that wait for a thread.
+const WAITING: usize = 1;
 
 /// The threads share their end.
-type Queue = (SyncSender<OwnedFd>, Arc<Mutex<Receiver<OwnedFd>>>);
+type Queue = (SyncSender<Vec<OwnedFd>>, Arc<Mutex<Receiver<Vec<OwnedFd>>>>);
 
 /// Makes files durable. Threads are started as files come, and end when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Syncer {
+    batch: Vec<OwnedFd>,
+    bytes: u64,
     queue: Option<Queue>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     given_up: Arc<AtomicBool>,
 }
 
 impl Syncer {
-    /// Takes a file whose bytes and attributes are written.
-    pub fn add(&mut self, file: OwnedFd) -> io::Result<()> {
+    /// Takes a file whose bytes, this many, and attributes are written.
+    pub fn add(&mut self, file: OwnedFd, bytes: u64) -> io::Result<()> {
+        self.batch.push(file);
+        self.bytes += bytes;
+        if self.batch.len() < BATCH && self.bytes < BATCH_BYTES {
+            return Ok(());
+        }
+        self.hand_over()
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        let batch = std::mem::take(&mut self.batch);
+        self.bytes = 0;
         let (sender, receiver) = self.queue.get_or_insert_with(|| {
             let (sender, receiver) = sync_channel(WAITING);
             (sender, Arc::new(Mutex::new(receiver)))
@@ -38,13 +58,17 @@ impl Syncer {
             self.threads.push(thread);
         }
         let gone = |_| io::Error::other("the threads that sync are gone");
-        sender.send(file).map_err(gone)
+        sender.send(batch).map_err(gone)
     }
 
     /// Returns when all files are on the disk, or with the first error.
     pub fn finish(mut self) -> io::Result<()> {
+        let mut result = if self.batch.is_empty() {
+            Ok(())
+        } else {
+            self.hand_over()
+        };
         self.queue = None;
-        let mut result = Ok(());
         for thread in self.threads.drain(..) {
             let ended = thread.join();
             let ended = ended.unwrap_or_else(|_| Err(io::Error::other("a thread panicked")));
@@ -62,16 +86,29 @@ impl Drop for Syncer {
 }
 
 /// Goes on after an error, so that the writer never waits in vain.
-fn sync_all(files: &Mutex<Receiver<OwnedFd>>, given_up: &AtomicBool) -> io::Result<()> {
+fn sync_all(batches: &Mutex<Receiver<Vec<OwnedFd>>>, given_up: &AtomicBool) -> io::Result<()> {
     let mut result = Ok(());
     loop {
-        let file = match files.lock() {
-            Ok(files) => files.recv(),
+        let batch = match batches.lock() {
+            Ok(batches) => batches.recv(),
             Err(_) => return Err(io::Error::other("a thread panicked")),
         };
-        let Ok(file) = file else { return result };
+        let Ok(batch) = batch else { return result };
         if result.is_ok() && !given_up.load(Ordering::Relaxed) {
-            result = rustix::fs::fsync(&file).map_err(io::Error::from);
+            result = sync_batch(&batch);
         }
     }
+}
+
+fn sync_batch(batch: &[OwnedFd]) -> io::Result<()> {
+    for file in batch {
+        writeback::start(file.as_fd(), 0, 0).map_err(io::Error::other)?;
+    }
+    for file in batch {
+        writeback::wait(file.as_fd()).map_err(io::Error::other)?;
+    }
+    // What the file system has to note of bytes that came to the disk is noted by now.
+    batch
+        .iter()
+        .try_for_each(|file| rustix::fs::fsync(file).map_err(io::Error::from))
 }

@@ -142,6 +142,7 @@ impl<'a> Writer<'a> {
             other => other,
         };
         let file = file.map_err(failed("create it")).map_err(refuse)?;
+        let mut written = 0;
         loop {
             let bytes = entries.data()?;
             if bytes.is_empty() {
@@ -151,9 +152,10 @@ impl<'a> Writer<'a> {
                 .map_err(failed("write it"))
                 .map_err(refuse)?;
             entries.consume(n);
+            written += n as u64;
         }
         self.file_attributes(&file, entry).map_err(refuse)?;
-        let synced = self.left.files.add(file);
+        let synced = self.left.files.add(file, written);
         synced.map_err(|error| refuse(format!("sync it: {error}")))
     }
 

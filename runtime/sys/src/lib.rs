@@ -29,5 +29,6 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod tty;
+pub mod writeback;
 
 pub use error::{Errno, Error, Result};
