@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::registry::{Client, Remote};
-use crate::{Digest, Error, Progress, ProgressSink, Reference, RegistryOptions, Result, Store};
+use crate::{
+    Digest, Error, Progress, ProgressSink, Reference, RegistryOptions, Result, Store, tasks,
+};
 
 /// Blobs sent at the same time.
 const PARALLEL: usize = 4;
@@ -93,20 +95,10 @@ impl Store {
                     layer: digest,
                     existed,
                 });
-                Ok::<_, Error>(())
+                Ok(())
             });
         }
-        while let Some(ended) = tasks.join_next().await {
-            match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tasks.shutdown().await;
-                    return Err(error);
-                }
-                Err(error) => return Err(Error::Worker(format!("an upload's task: {error}"))),
-            }
-        }
-        Ok(())
+        tasks::all_of(tasks, "an upload's task").await
     }
 }
 

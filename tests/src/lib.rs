@@ -5,6 +5,7 @@
 mod bundle;
 mod line;
 mod need;
+mod noise;
 mod port;
 mod programs;
 mod registry;
@@ -13,6 +14,7 @@ mod wait;
 pub use bundle::{Bundle, busybox_rootfs};
 pub use line::{Line, PATIENCE};
 pub use need::{Need, missing, report_skip};
+pub use noise::noise;
 pub use port::Port;
 pub use programs::{find_program, program};
 pub use registry::Registry;

@@ -13,6 +13,11 @@ pub fn say(line: impl Display) {
     }
 }
 
+/// What another party wrote must not steer a terminal.
+pub fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
 /// A table without lines, its columns two spaces apart.
 pub fn table<const N: usize>(
     header: [&str; N],

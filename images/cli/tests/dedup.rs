@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kit::{Tool, outside};
-use rrun_tests::{Need, require};
+use rrun_tests::{Need, noise, require};
 
 /// An XFS in a file, taken down with this.
 struct Disk(PathBuf);
@@ -47,17 +47,6 @@ impl Drop for Disk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(&self.0).status();
     }
-}
-
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 /// Two images without a layer in common, with one large file in common, one of the same size that

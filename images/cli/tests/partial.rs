@@ -6,19 +6,7 @@ mod kit;
 use std::fs;
 
 use kit::{Tool, outside};
-use rrun_tests::{Need, Registry, require};
-
-/// Bytes that do not compress.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
+use rrun_tests::{Need, Registry, noise, require};
 
 #[test]
 fn layers_that_skopeo_made_chunked_are_pulled_in_part() {

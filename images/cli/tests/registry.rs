@@ -512,46 +512,6 @@ fn a_login_is_verified_kept_and_forgotten() {
 }
 
 #[test]
-fn referrers_are_listed_also_where_the_registry_knows_only_tags() {
-    require!(Need::Root, Need::Program("docker-registry"));
-    let (tool, registry) = (Tool::new(), Registry::start());
-    let name = format!("{}/app:1", registry.host());
-    tool.build(&name);
-    let digest = tool.ok(&["push", "--quiet", &name]);
-    assert_eq!(tool.ok(&["referrers", "--json", &name]), "[]");
-    // The fall-back tag, put there as a client of the older specification would.
-    let index = format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":7,"artifactType":"application/spdx+json"}}]}}"#
-    );
-    let file = tool.path("index.json");
-    fs::write(&file, index).unwrap();
-    let url = format!(
-        "http://{}/v2/app/manifests/sha256-{}",
-        registry.host(),
-        &digest[7..]
-    );
-    let kind = "Content-Type: application/vnd.oci.image.index.v1+json";
-    let body = format!("@{}", file.display());
-    outside(
-        "curl",
-        &[
-            "-sSf",
-            "-X",
-            "PUT",
-            "-H",
-            kind,
-            "--data-binary",
-            &body,
-            &url,
-        ],
-    );
-    assert!(
-        tool.ok(&["referrers", &name])
-            .contains("application/spdx+json")
-    );
-}
-
-#[test]
 fn a_registry_killed_in_the_middle_is_waited_for() {
     require!(Need::Root, Need::Program("docker-registry"));
     let (tool, mut registry) = (Tool::new(), Registry::start());

@@ -17,7 +17,7 @@ use crate::store::{Lease, Record};
 use crate::trust::Policy;
 use crate::{
     Digest, Error, ImageId, Layer, Platform, Progress, ProgressSink, PullOptions, Reference,
-    Result, Store,
+    Result, Store, tasks,
 };
 
 /// Layers fetched at the same time where nothing else is said.
@@ -182,17 +182,7 @@ impl Store {
                 Ok(())
             });
         }
-        while let Some(ended) = tasks.join_next().await {
-            match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    tasks.shutdown().await;
-                    return Err(error);
-                }
-                Err(error) => return Err(Error::Worker(format!("a layer's task: {error}"))),
-            }
-        }
-        Ok(())
+        tasks::all_of(tasks, "a layer's task").await
     }
 }
 

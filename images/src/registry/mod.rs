@@ -8,6 +8,7 @@ mod fetch;
 mod hosts;
 mod login;
 mod no_verify;
+mod pages;
 mod proxy;
 mod push;
 mod ranges;
@@ -15,6 +16,7 @@ mod referrers;
 mod registries;
 mod remote;
 mod subject;
+mod tags;
 mod transport;
 mod upload;
 mod warnings;
@@ -36,6 +38,7 @@ pub use login::{login, logout};
 pub(crate) use ranges::{BlobSource, LARGE};
 pub use referrers::{Referrer, referrers};
 pub(crate) use remote::Remote;
+pub use tags::{delete, tags};
 
 use crate::{Credentials, Error, Reference, RegistryOptions, Result};
 

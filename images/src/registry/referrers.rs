@@ -3,17 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use http::header::{ACCEPT, LINK};
-use http::{HeaderMap, Method, StatusCode};
+use http::header::ACCEPT;
+use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
-use super::{Call, Client, Remote, read_body, remote};
+use super::{Call, Client, Remote, remote};
 use crate::manifest::OCI_INDEX;
-use crate::store::DOCUMENT_LIMIT;
 use crate::{Digest, Error, Reference, RegistryOptions, Result};
-
-/// Pages of a listing that are read.
-const PAGES: usize = 100;
 
 /// A manifest that refers to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +40,7 @@ pub async fn referrers(reference: &Reference, options: &RegistryOptions) -> Resu
         Some(digest) => digest.clone(),
         None => Digest::of(&remote.manifest(reference.identifier()).await?),
     };
-    let client = remote.clients.last().expect("a registry has a place");
-    client.referrers(&digest).await
+    remote.registry().referrers(&digest).await
 }
 
 impl Remote {
@@ -68,27 +63,17 @@ impl Remote {
 impl Client {
     async fn referrers(&self, digest: &Digest) -> Result<Vec<Referrer>> {
         let what = format!("referrers of {}@{digest}", self.repository);
-        let mut next = Some(self.path(&format!("referrers/{digest}")));
+        let path = self.path(&format!("referrers/{digest}"));
+        let call = Call::new(Method::GET, &path, what.clone()).header(ACCEPT, OCI_INDEX);
+        let answer = self.call(&call).await?;
+        if answer.status() != StatusCode::OK {
+            return self.tagged_referrers(digest).await;
+        }
         let mut found = Vec::new();
-        for _ in 0..PAGES {
-            let Some(path) = next.take() else { break };
-            let call = Call::new(Method::GET, &path, what.clone()).header(ACCEPT, OCI_INDEX);
-            let answer = self.call(&call).await?;
-            if answer.status() != StatusCode::OK {
-                if found.is_empty() {
-                    return self.tagged_referrers(digest).await;
-                }
-                return Err(self.unexpected(&call, answer).await);
-            }
-            next = next_page(answer.headers());
-            let bytes = read_body(answer.into_body(), DOCUMENT_LIMIT).await;
-            let bytes = bytes.map_err(|why| Error::document(&what, why))?;
+        for bytes in self.pages(&call, answer).await? {
             let page: Index =
                 serde_json::from_slice(&bytes).map_err(|error| Error::document(&what, error))?;
             found.extend(page.manifests);
-        }
-        if next.is_some() {
-            return Err(Error::document(what, format!("more than {PAGES} pages")));
         }
         Ok(found)
     }
@@ -103,18 +88,4 @@ impl Client {
         let index: Option<Index> = serde_json::from_slice(&bytes).ok();
         Ok(index.map(|index| index.manifests).unwrap_or_default())
     }
-}
-
-/// `</v2/…?last=…>; rel="next"` (RFC 8288).
-fn next_page(headers: &HeaderMap) -> Option<String> {
-    let links = headers.get_all(LINK).iter();
-    let mut links = links.filter_map(|value| value.to_str().ok()?.trim().strip_prefix('<'));
-    links.find_map(|link| {
-        let (target, parameters) = link.split_once('>')?;
-        let parameters = parameters.replace(['"', ' '], "");
-        let next = parameters
-            .split(';')
-            .any(|p| p.eq_ignore_ascii_case("rel=next"));
-        next.then(|| target.to_owned())
-    })
 }

@@ -33,6 +33,11 @@ impl Remote {
         Ok(Arc::new(Self { clients }))
     }
 
+    /// The registry itself, behind its mirrors.
+    pub(super) fn registry(&self) -> &Arc<Client> {
+        self.clients.last().expect("a registry has a place")
+    }
+
     /// The bytes of a manifest or index, verified where the identifier is a digest.
     pub async fn manifest(&self, identifier: &str) -> Result<Bytes> {
         let by_digest = identifier.parse::<Digest>().is_ok();

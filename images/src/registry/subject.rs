@@ -1,5 +1,6 @@
 //! A manifest that refers to another, at a registry without the referrers API (distribution-spec,
-//! Pushing Manifests with Subject): it is noted in an index under a tag made of the other's digest.
+//! Pushing Manifests with Subject): it is noted in an index under a tag made of the other's digest,
+//! and taken out there when it is deleted.
 
 use serde_json::{Map, Value, json};
 
@@ -11,14 +12,9 @@ impl Client {
     /// Notes a manifest that was pushed, where it has a subject that the registry took no note of.
     pub(super) async fn note_referrer(&self, media_type: &str, bytes: &[u8]) -> Result<()> {
         let manifest: Value = serde_json::from_slice(bytes).unwrap_or_default();
-        let Some(subject) = manifest["subject"]["digest"].as_str() else {
+        let Some((tag, what)) = self.subject_of(&manifest)? else {
             return Ok(());
         };
-        let what = format!("the referrers' tag of {subject} in {}", self.repository);
-        let subject: Digest = subject
-            .parse()
-            .map_err(|error| Error::document(&what, error))?;
-        let tag = format!("sha256-{}", subject.hex());
         let index = match self.manifest(&tag).await {
             Err(Error::NotFound { .. }) => None,
             other => Some(other?),
@@ -29,6 +25,37 @@ impl Client {
         }
         let text = serde_json::to_vec(&index).expect("the index is plain");
         Box::pin(self.push_manifest(&tag, OCI_INDEX, &text)).await
+    }
+
+    /// Takes a manifest that was deleted out of the index, where there is one.
+    pub(super) async fn forget_referrer(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        let manifest: Value = serde_json::from_slice(bytes).unwrap_or_default();
+        let Some((tag, what)) = self.subject_of(&manifest)? else {
+            return Ok(());
+        };
+        let index = match self.manifest(&tag).await {
+            // The registry lists referrers by itself, or never knew of this one.
+            Err(Error::NotFound { .. }) => return Ok(()),
+            other => other?,
+        };
+        let mut index = read_index(Some(&index)).map_err(|why| Error::document(&what, why))?;
+        if !take_out(&mut index, digest) {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(&index).expect("the index is plain");
+        self.push_manifest(&tag, OCI_INDEX, &text).await
+    }
+
+    /// The tag that lists what refers to the same as this manifest, and its name for messages.
+    fn subject_of(&self, manifest: &Value) -> Result<Option<(String, String)>> {
+        let Some(subject) = manifest["subject"]["digest"].as_str() else {
+            return Ok(None);
+        };
+        let what = format!("the referrers' tag of {subject} in {}", self.repository);
+        let subject: Digest = subject
+            .parse()
+            .map_err(|error| Error::document(&what, error))?;
+        Ok(Some((format!("sha256-{}", subject.hex()), what)))
     }
 }
 
@@ -73,6 +100,16 @@ fn add(index: &mut Value, descriptor: Value) -> bool {
     true
 }
 
+/// False where it is not in there.
+fn take_out(index: &mut Value, digest: &Digest) -> bool {
+    let Some(list) = index["manifests"].as_array_mut() else {
+        return false;
+    };
+    let before = list.len();
+    list.retain(|known| known["digest"] != digest.as_str());
+    list.len() < before
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,6 +127,9 @@ mod tests {
         let mut index = read_index(None).unwrap();
         assert!(add(&mut index, entry.clone()) && !add(&mut index, entry));
         assert_eq!(index["manifests"].as_array().unwrap().len(), 1);
+        let (own, other) = (Digest::of(b"x"), Digest::of(b"y"));
+        assert!(!take_out(&mut index, &other) && take_out(&mut index, &own));
+        assert_eq!(index["manifests"], json!([]));
         for bad in ["{", "{}", r#"{"mediaType":"x","manifests":[]}"#] {
             assert!(read_index(Some(bad.as_bytes())).is_err(), "{bad}");
         }

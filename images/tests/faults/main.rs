@@ -7,6 +7,7 @@ mod kit;
 
 mod auth;
 mod documents;
+mod lists;
 mod partial;
 mod places;
 mod push;

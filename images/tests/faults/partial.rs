@@ -5,24 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rrun_images::{Digest, Progress};
-use rrun_tests::{Need, require};
+use rrun_tests::{Need, noise, require};
 
 use crate::Client;
 use crate::kit::Blob;
 use crate::kit::chunked::{File, estargz, zstd_chunked};
 use crate::kit::double::{Content, Double, Reply, Request};
-
-/// Bytes that do not compress.
-fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
 
 /// Two images of one layer at a registry.
 struct Versions {

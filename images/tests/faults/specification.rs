@@ -16,14 +16,14 @@
 //! | MUST note a manifest with a subject under the referrers' tag where OCI-Subject is not set | `a_subject_is_noted_where_the_registry_does_not` |
 //! | SHOULD fail where that tag holds something else | the same |
 //! | MUST ask the referrers' tag where the referrers API is not there; SHOULD take what is no index for none | cli `registry::referrers_are_listed_also_where_the_registry_knows_only_tags`, `a_tag_that_holds_no_index_names_no_referrers` |
-//! | follows Link of a list that comes in pages | `referrers_come_in_pages` |
+//! | follows Link of a list that comes in pages | `referrers_come_in_pages`, `lists::tags_come_in_pages_and_not_without_end` |
+//! | SHOULD take a deleted manifest out of the referrers' tag of its subject | `lists::a_deleted_manifest_is_taken_out_of_its_subjects_referrers` |
 //! | SHOULD NOT send `ns` to a registry that is no proxy | `manifests_are_asked_for_by_type` |
 //! | SHOULD wait as long as Retry-After says (429) | `refusals::throttling_is_waited_out` |
 //! | SHOULD report warnings, each once, and MUST NOT act on them | unit test of `registry::warnings` |
 //! | SHOULD NOT depend on Docker's headers and error codes | every double here is without them |
 //!
-//! Tags are not listed and nothing is deleted at a registry: there is no command for it. Of
-//! digests, sha256 is known.
+//! Of digests, sha256 is known.
 
 use std::sync::{Arc, Mutex};
 

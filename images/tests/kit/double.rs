@@ -81,6 +81,8 @@ impl Double {
 }
 
 fn serve(stream: &TcpStream, handler: &dyn Fn(&Request) -> Reply, log: &Mutex<Vec<String>>) {
+    // Head and body are two writes: the second would wait for the first one's acknowledgement.
+    stream.set_nodelay(true).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     while let Some(request) = read_request(&mut reader) {
         // Clients ask first whether there is TLS; that is not what tests count.

@@ -5,11 +5,13 @@ mod build_layers;
 mod check;
 mod completion;
 mod dedup;
+mod delete;
 mod diff;
 mod history;
 mod inspect;
 mod limits;
 mod list;
+mod list_tags;
 mod load;
 mod login;
 mod logout;
@@ -83,6 +85,10 @@ pub enum Command {
     Diff(diff::Diff),
     /// List what refers to an image at its registry: signatures, bills of materials
     Referrers(referrers::Referrers),
+    /// List the tags of a repository at its registry
+    ListTags(list_tags::ListTags),
+    /// Delete an image at its registry (remove is for the store's)
+    Delete(delete::Delete),
     /// Write a completion script for a shell
     Completion(completion::Completion),
     /// Write manual pages
@@ -119,6 +125,8 @@ impl Command {
             Self::Unmount(command) => command.run(&store()?)?,
             Self::Diff(command) => command.run(&store()?)?,
             Self::Referrers(command) => command.run()?,
+            Self::ListTags(command) => command.run()?,
+            Self::Delete(command) => command.run()?,
             Self::Completion(command) => command.run(),
             Self::Man(command) => command.run()?,
             Self::Build(command) => command.run(&store()?)?,

@@ -25,12 +25,11 @@ impl Referrers {
             say(serde_json::to_string_pretty(&found)?);
             return Ok(());
         }
-        let plain = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
         let rows = found.iter().map(|referrer| {
             [
                 referrer.digest.to_string(),
                 text::bytes(referrer.size),
-                plain(&referrer.artifact_type),
+                text::plain(&referrer.artifact_type),
             ]
         });
         say(text::table(["DIGEST", "SIZE", "TYPE"], rows));
