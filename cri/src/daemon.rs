@@ -13,7 +13,9 @@ use crate::metrics::Metrics;
 use crate::network::Network;
 use crate::nri::Nri;
 use crate::pulls::Pulls;
+use crate::rest::Rest;
 use crate::shims::Shims;
+use crate::stats::Rates;
 use crate::store::{ContainerRecord, Entry, KeyLocks, SandboxRecord, Store};
 use crate::streaming::Streaming;
 
@@ -27,6 +29,10 @@ pub struct Daemon {
     pub nri: Nri,
     /// Figures about this daemon.
     pub metrics: Metrics,
+    /// Told of changes, for the time after them.
+    pub rest: Rest,
+    /// Processor time per second.
+    pub rates: Rates,
     /// Pulls that are under way.
     pub pulls: Arc<Pulls>,
     /// Durable intent.
@@ -72,6 +78,8 @@ impl Daemon {
             live: RwLock::new(Arc::new(live)),
             metrics: Metrics::default(),
             nri: Nri::default(),
+            rates: Rates::default(),
+            rest: Rest::default(),
             pulls: Arc::default(),
             config,
         }))

@@ -21,8 +21,10 @@ mod progress;
 mod pulls;
 mod recover;
 mod reload;
+mod rest;
 mod rpc;
 mod sandbox;
+mod selinux;
 mod server;
 mod shims;
 mod stats;
@@ -31,6 +33,7 @@ mod streaming;
 mod trace;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -97,6 +100,8 @@ fn helper() -> Option<Result<()>> {
 }
 
 fn run(flags: config::Flags) -> Result<()> {
+    // Before there is a second thread: each would get a heap of its own, and keep what it once needed.
+    rrun_sys::mem::limit_heaps(2);
     let (config, live) = config::load(&flags)?;
     let filter = EnvFilter::try_new(&live.log).context("the log's filter")?;
     let traces = config.traces.clone();
@@ -106,6 +111,8 @@ fn run(flags: config::Flags) -> Result<()> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(512 * 1024)
+        // Stacks and heaps of threads that had a burst of work: gone before the daemon rests.
+        .thread_keep_alive(Duration::from_secs(2))
         .enable_all()
         .build()
         .context("start the asynchronous runtime")?

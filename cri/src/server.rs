@@ -82,6 +82,7 @@ async fn serve_daemon(daemon: Arc<Daemon>, flags: Flags, set_filter: SetFilter) 
     };
     tracing::info!(socket = %socket.display(), handed_over, "serving CRI v1");
     notify::tell("READY=1");
+    daemon.rest.watch();
     let service = Service(daemon);
     let runtime = RuntimeServiceServer::new(service.clone())
         .max_decoding_message_size(MESSAGE)

@@ -19,7 +19,7 @@ use crate::notify;
 pub const NAMESPACE: &str = "rrun-cri";
 
 /// A shim that does not start within this time never will.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_mins(3);
 
 /// Connections by container id. A connection that broke is made anew when it is next asked for.
 #[derive(Default)]

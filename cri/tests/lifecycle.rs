@@ -4,6 +4,7 @@
 mod kit;
 
 use std::fs;
+use std::path::Path;
 
 use kit::{Cri, create, exec, pid, remove_pod, run, run_pod, script, start, status, stop};
 use kit::{LIMIT, wait_exited};
@@ -52,13 +53,21 @@ async fn a_pod_of_its_own_network_has_an_address_and_a_name() {
     let pod = (run_pod(&mut client, &config).await, config);
     let request = v1::PodSandboxStatusRequest {
         pod_sandbox_id: pod.0.clone(),
-        verbose: false,
+        verbose: true,
     };
     let response = client
         .pod_sandbox_status(request)
         .await
         .unwrap()
         .into_inner();
+    // What scripts read of `crictl inspectp`.
+    let info: serde_json::Value = serde_json::from_str(&response.info["info"]).unwrap();
+    let namespaces = info["runtimeSpec"]["linux"]["namespaces"]
+        .as_array()
+        .unwrap();
+    let net = namespaces.iter().find(|n| n["type"] == "network").unwrap();
+    assert!(Path::new(net["path"].as_str().unwrap()).exists(), "{info}");
+    assert_eq!(info["pid"], 0, "nothing runs yet");
     let ip = response.status.unwrap().network.unwrap().ip;
     let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
     let said = exec(&mut client, &id, "hostname; ip addr show; cat /etc/hosts").await;

@@ -90,7 +90,7 @@ async fn requests_that_cannot_be_right_are_refused_and_leave_nothing() {
     let cri = Cri::start();
     let mut client = cri.client().await;
     let pod = cri.run_pod(&mut client, "wrong").await;
-    let cases: [(&str, Code, Change); 7] = [
+    let cases: [(&str, Code, Change); 9] = [
         ("metadata.name", Code::InvalidArgument, |c| {
             c.metadata = None;
         }),
@@ -121,6 +121,20 @@ async fn requests_that_cannot_be_right_are_refused_and_leave_nothing() {
                 .capabilities
                 .get_or_insert_default()
                 .add_capabilities = vec!["FLY".into()];
+        }),
+        // The pod's file says that no container of it is.
+        ("privileged", Code::InvalidArgument, |c| {
+            let linux = c.linux.as_mut().unwrap();
+            linux.security_context.as_mut().unwrap().privileged = true;
+        }),
+        // It ran unconfined.
+        ("seccomp_profile_path", Code::InvalidArgument, |c| {
+            #[allow(deprecated)]
+            let path = |s: &mut v1::LinuxContainerSecurityContext| {
+                s.seccomp = None;
+                s.seccomp_profile_path = "runtime/defualt".into();
+            };
+            path(c.linux.as_mut().unwrap().security_context.as_mut().unwrap());
         }),
     ];
     for (says, code, change) in cases {

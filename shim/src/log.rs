@@ -1,5 +1,6 @@
 //! The Kubernetes log format: `<RFC3339Nano> <stdout|stderr> <P|F> <line>\n`, lines split at
-//! 16 KiB, all but the last part of a line marked P.
+//! 16 KiB, all but the last part of a line marked P. Output that ends without a newline is marked P
+//! as well, as containerd does: whoever reads the log then gets the very bytes.
 //!
 //! Writing goes to a regular file and so never waits for a reader. A disk that is full loses lines
 //! rather than stop the container; what is lost is counted and said in the log when it can be.
@@ -69,7 +70,7 @@ impl Lines {
     fn end(&mut self, stream: Stream, emit: &mut dyn FnMut(&str, &[u8])) {
         let partial = std::mem::take(&mut self.partial[stream as usize]);
         if !partial.is_empty() {
-            emit("F", &partial);
+            emit("P", &partial);
         }
     }
 }
@@ -239,7 +240,7 @@ mod tests {
     fn lines_are_whole_however_they_arrive() {
         let whole = lines(&[b"one\ntwo\n\nthree"]);
         let tags: Vec<_> = whole.iter().map(|(tag, _)| tag.as_str()).collect();
-        assert_eq!(tags, ["F", "F", "F", "F"]);
+        assert_eq!(tags, ["F", "F", "F", "P"]);
         assert_eq!(whole[3].1, b"three");
         let bytes: Vec<&[u8]> = b"one\ntwo\n\nthree".chunks(1).collect();
         assert_eq!(lines(&bytes), whole);

@@ -9,6 +9,12 @@ use super::Input;
 pub(super) fn annotations(input: &Input<'_>) -> BTreeMap<String, String> {
     let sandbox = input.sandbox.metadata();
     let config = input.config();
+    let image = config.image.clone().unwrap_or_default();
+    let image = [
+        image.user_specified_image,
+        image.image,
+        input.container.image_ref.clone(),
+    ];
     let mut all: BTreeMap<String, String> = config.annotations.clone().into_iter().collect();
     for (key, value) in [
         ("container-type", "container".to_owned()),
@@ -17,7 +23,13 @@ pub(super) fn annotations(input: &Input<'_>) -> BTreeMap<String, String> {
         ("sandbox-namespace", sandbox.namespace),
         ("sandbox-uid", sandbox.uid),
         ("container-name", input.container.metadata().name),
-        ("image-name", input.container.image_ref.clone()),
+        (
+            "image-name",
+            image
+                .into_iter()
+                .find(|name| !name.is_empty())
+                .unwrap_or_default(),
+        ),
     ] {
         all.insert(format!("io.kubernetes.cri.{key}"), value);
     }

@@ -47,9 +47,15 @@ pub(super) fn linux(input: &Input<'_>, capabilities: &Sets) -> Result<Value> {
         "resources": resources,
         "devices": devices(input),
     });
+    if let Some(labels) = input.labels() {
+        linux["mountLabel"] = json!(labels.file);
+    }
     if !security.privileged {
+        // A kubelet always says which, but for `procMount: Unmasked`, which only pods with users of
+        // their own may have: there, no list is a wish. Elsewhere it is somebody who did not say.
+        let unmasked = input.facts.users_of_pod.is_some();
         let or = |given: &[String], default: &[&str]| match given {
-            [] => json!(default),
+            [] if !unmasked => json!(default),
             given => json!(given),
         };
         linux["maskedPaths"] = or(&security.masked_paths, &MASKED);
@@ -165,16 +171,16 @@ fn devices(input: &Input<'_>) -> Value {
 
 /// What is asked for, by the new field or the deprecated one.
 #[allow(deprecated)]
-pub fn asked_seccomp(security: &LinuxContainerSecurityContext) -> SecurityProfile {
+pub fn asked_seccomp(security: &LinuxContainerSecurityContext) -> Result<SecurityProfile> {
     match &security.seccomp {
-        Some(profile) => profile.clone(),
+        Some(profile) => Ok(profile.clone()),
         None => from_path(&security.seccomp_profile_path),
     }
 }
 
 /// An absent profile is unconfined, as the CRI's default has always been.
 fn seccomp_profile(input: &Input<'_>, capabilities: &Sets) -> Result<Option<Value>> {
-    let asked = asked_seccomp(&input.security);
+    let asked = asked_seccomp(&input.security)?;
     if asked.profile_type() == ProfileType::Unconfined {
         return Ok(None);
     }
@@ -199,16 +205,22 @@ fn seccomp_profile(input: &Input<'_>, capabilities: &Sets) -> Result<Option<Valu
 }
 
 /// The deprecated field: `runtime/default`, `docker/default`, `localhost/<path>`, `unconfined`.
-fn from_path(path: &str) -> SecurityProfile {
+fn from_path(path: &str) -> Result<SecurityProfile> {
     let (kind, reference) = match path {
         "runtime/default" | "docker/default" => (ProfileType::RuntimeDefault, ""),
-        _ => match path.strip_prefix("localhost/") {
+        "" | "unconfined" => (ProfileType::Unconfined, ""),
+        other => match other.strip_prefix("localhost/") {
             Some(reference) => (ProfileType::Localhost, reference),
-            None => (ProfileType::Unconfined, ""),
+            None => {
+                return Err(Error::invalid(format!(
+                    "linux.security_context.seccomp_profile_path: {other:?} is none of \
+                     runtime/default, unconfined and localhost/<path>"
+                )));
+            }
         },
     };
-    SecurityProfile {
+    Ok(SecurityProfile {
         profile_type: kind as i32,
         localhost_ref: reference.to_owned(),
-    }
+    })
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::sandbox::IdMaps;
+use crate::selinux::{Labels, labels};
 use crate::store::{ContainerRecord, SandboxRecord};
 
 pub use linux::{asked_seccomp, resources};
@@ -43,6 +44,8 @@ pub struct Facts {
     pub devices: Vec<DeviceNode>,
     /// Directory of the sandbox's files and pins.
     pub sandbox_dir: PathBuf,
+    /// What the pod calls itself: its own name, or the machine's.
+    pub hostname: String,
     /// Pid namespace to join, where it is not the container's own or the machine's.
     pub pid_namespace: Option<PathBuf>,
     /// Maps of the pod's user namespace; `None` for the machine's.
@@ -125,6 +128,11 @@ pub(crate) struct Input<'a> {
 impl Input<'_> {
     fn config(&self) -> &v1::ContainerConfig {
         self.container.config()
+    }
+
+    fn labels(&self) -> Option<Labels> {
+        let asked = self.security.selinux_options.as_ref();
+        labels(asked).filter(|_| self.facts.selinux)
     }
 }
 

@@ -35,10 +35,10 @@ type Mounts = (Vec<Value>, Option<&'static str>);
 /// The mounts, and the propagation that the root needs for them.
 pub(super) fn mounts(input: &Input<'_>) -> Result<Mounts> {
     let config = input.config();
-    let taken: BTreeSet<&Path> = config
+    let taken: BTreeSet<PathBuf> = config
         .mounts
         .iter()
-        .map(|m| clean(&m.container_path))
+        .map(|m| absolute(&m.container_path))
         .collect();
     let mut all: Vec<(PathBuf, Value)> = Vec::new();
     for mount in defaults(input).into_iter().chain(files(input)) {
@@ -57,14 +57,15 @@ pub(super) fn mounts(input: &Input<'_>) -> Result<Mounts> {
     }
     let mut root = None;
     for (mount, fact) in config.mounts.iter().zip(&input.facts.mounts) {
-        let destination = clean(&mount.container_path).to_owned();
-        if !destination.is_absolute() || destination == Path::new("/") {
+        let destination = absolute(&mount.container_path);
+        if destination == Path::new("/") {
             return Err(Error::invalid(format!(
-                "mounts: container_path {:?} is not an absolute path below /",
+                "mounts: container_path {:?} is not a path below /",
                 mount.container_path
             )));
         }
         let mut made = bind(mount, fact, &mut root)?;
+        made["destination"] = json!(destination);
         if matches!(fact.source, Source::Layers(_)) {
             map_ids(&mut made, input.facts.users_of_pod);
         }
@@ -78,6 +79,11 @@ pub(super) fn mounts(input: &Input<'_>) -> Result<Mounts> {
     let mut mounts = vec![overlay];
     mounts.extend(all.into_iter().map(|(_, mount)| mount));
     Ok((mounts, root))
+}
+
+/// The path of a request's mount; one that is relative is so to the root, as with the peers.
+fn absolute(path: &str) -> PathBuf {
+    Path::new("/").join(clean(path))
 }
 
 /// Without a trailing slash; the runtime resolves the rest below the root.

@@ -38,27 +38,8 @@ pub(super) fn process(input: &Input<'_>, user: &User) -> Result<(Value, Sets)> {
     if let Some(profile) = apparmor(input)? {
         process["apparmorProfile"] = json!(profile);
     }
-    if let Some(label) = security
-        .selinux_options
-        .as_ref()
-        .filter(|s| input.facts.selinux && !s.r#type.is_empty())
-    {
-        let user = if label.user.is_empty() {
-            "system_u"
-        } else {
-            &label.user
-        };
-        let role = if label.role.is_empty() {
-            "system_r"
-        } else {
-            &label.role
-        };
-        let level = if label.level.is_empty() {
-            "s0"
-        } else {
-            &label.level
-        };
-        process["selinuxLabel"] = json!(format!("{user}:{role}:{}:{level}", label.r#type));
+    if let Some(labels) = input.labels() {
+        process["selinuxLabel"] = json!(labels.process);
     }
     Ok((process, capabilities))
 }
@@ -87,10 +68,7 @@ fn env(input: &Input<'_>) -> Vec<String> {
     if config.tty {
         set(&mut env, "TERM=xterm".into());
     }
-    let hostname = &input.sandbox.config().hostname;
-    if !hostname.is_empty() && !input.sandbox.host_network() {
-        set(&mut env, format!("HOSTNAME={hostname}"));
-    }
+    set(&mut env, format!("HOSTNAME={}", input.facts.hostname));
     for entry in &input.facts.image.env {
         set(&mut env, entry.clone());
     }

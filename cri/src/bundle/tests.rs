@@ -4,6 +4,7 @@ use rrun_cri_api::v1;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::sandbox::users::Range;
 
 const ALL: Limits = Limits {
     swap: true,
@@ -21,6 +22,7 @@ fn facts() -> Facts {
         },
         rootfs: vec!["lowerdir=/l".into()],
         sandbox_dir: "/s".into(),
+        hostname: "pod".into(),
         cgroup: "/pod/c".into(),
         held_capabilities: u64::MAX,
         seccomp: true,
@@ -329,4 +331,74 @@ fn a_label_is_left_out_where_there_is_no_selinux() {
     };
     assert_eq!(label(true), "system_u:system_r:container_t:s0:c1,c2");
     assert_eq!(label(false), Value::Null);
+}
+
+#[test]
+fn a_pod_without_a_name_has_the_machines_in_its_environment() {
+    let facts = Facts {
+        hostname: "machine".into(),
+        ..facts()
+    };
+    let spec = make(plain(), &facts).unwrap();
+    let env = spec["process"]["env"].as_array().unwrap();
+    assert!(env.contains(&json!("HOSTNAME=machine")), "{env:?}");
+}
+
+/// A kubelet says `procMount: Unmasked` by naming no path, in a pod with users of its own.
+#[test]
+fn no_list_of_hidden_paths_is_a_wish_where_unmasked_is_allowed() {
+    let hidden = |users_of_pod| {
+        let facts = Facts {
+            users_of_pod,
+            ..facts()
+        };
+        let spec = make(plain(), &facts).unwrap();
+        spec["linux"]["maskedPaths"].as_array().unwrap().len()
+    };
+    let range = Range {
+        host: 100_000,
+        length: 65_536,
+    };
+    let maps = IdMaps {
+        uids: range,
+        gids: range,
+    };
+    assert!(hidden(None) > 5);
+    assert_eq!(hidden(Some(maps)), 0);
+}
+
+#[test]
+fn a_relative_destination_is_below_the_root() {
+    let mut config = plain();
+    config.mounts = vec![v1::Mount {
+        container_path: "data/".into(),
+        host_path: "/h".into(),
+        ..Default::default()
+    }];
+    let mut facts = facts();
+    facts.mounts = vec![MountFact {
+        source: Source::Path("/h".into()),
+        shared: false,
+        slave: false,
+    }];
+    let spec = make(config.clone(), &facts).unwrap();
+    let mounts = spec["mounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|m| m["destination"] == "/data"));
+    config.mounts[0].container_path = "/".into();
+    assert!(make(config, &facts).is_err());
+}
+
+#[test]
+fn an_annotation_names_the_image_as_it_was_asked_for() {
+    let mut config = plain();
+    config.image = Some(v1::ImageSpec {
+        image: "sha256:00".into(),
+        user_specified_image: "busybox".into(),
+        ..Default::default()
+    });
+    let spec = make(config, &facts()).unwrap();
+    assert_eq!(
+        spec["annotations"]["io.kubernetes.cri.image-name"],
+        "busybox"
+    );
 }

@@ -15,6 +15,7 @@ use crate::config::CgroupDriver;
 use crate::daemon::Daemon;
 use crate::error::Error;
 use crate::sandbox::{self, IdMaps};
+use crate::selinux;
 use crate::store::{ContainerRecord, SandboxRecord};
 
 /// Gathers everything, and makes the writable layer.
@@ -47,6 +48,7 @@ pub fn gather(daemon: &Daemon, sandbox: &SandboxRecord, record: &ContainerRecord
         volumes,
         devices: devices(record, &security)?,
         sandbox_dir: daemon.config.sandbox_dir(&sandbox.id),
+        hostname: hostname(sandbox)?,
         pid_namespace: pid_namespace(daemon, sandbox, record, &security)?,
         users_of_pod,
         cgroup: cgroup_path(daemon, sandbox, &record.id),
@@ -54,13 +56,23 @@ pub fn gather(daemon: &Daemon, sandbox: &SandboxRecord, record: &ContainerRecord
         limits: limits(daemon),
         seccomp_profile: seccomp_profile(&security)?,
         seccomp: Path::new("/proc/sys/kernel/seccomp").exists(),
-        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        selinux: selinux::enabled(),
         apparmor: apparmor::enabled(),
         apparmor_default: apparmor_default(&security)?,
         held_capabilities: held_capabilities()?,
         oom_floor: oom_floor()?,
         arch: std::env::consts::ARCH.to_owned(),
     })
+}
+
+/// As the pod's UTS namespace has it: a kubelet names no pod that is in the machine's network.
+fn hostname(sandbox: &SandboxRecord) -> Result<String> {
+    let own = &sandbox.config().hostname;
+    if !own.is_empty() && !sandbox.host_network() {
+        return Ok(own.clone());
+    }
+    let name = nix::unistd::gethostname().context("read the host name")?;
+    Ok(name.to_string_lossy().into_owned())
 }
 
 /// The pod's user namespace, which a container cannot choose for itself.
@@ -297,7 +309,7 @@ fn swap_limit(daemon: &Daemon) -> bool {
 }
 
 fn seccomp_profile(security: &LinuxContainerSecurityContext) -> Result<Option<(String, String)>> {
-    let asked = crate::bundle::asked_seccomp(security);
+    let asked = crate::bundle::asked_seccomp(security)?;
     if asked.profile_type() != ProfileType::Localhost || security.privileged {
         return Ok(None);
     }

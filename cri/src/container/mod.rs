@@ -16,10 +16,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Facts, Source};
 use crate::cdi;
 use crate::checkpoint;
 use crate::daemon::{Daemon, blocking};
+use crate::selinux;
 use crate::store::{ContainerRecord, SandboxRecord};
 
 pub use facts::{limits, oom_floor};
@@ -42,6 +43,7 @@ pub async fn prepare(
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let facts = facts::gather(&daemon, &sandbox, &record)?;
         let mut bundle = crate::bundle::bundle(&sandbox, &record, &facts)?;
+        relabel(&bundle.spec, &record, &facts)?;
         let devices = cdi::asked(record.config())?;
         cdi::inject(&daemon.config.cdi_dirs, &devices, &mut bundle.spec)?;
         if !record.checkpoint.is_empty() {
@@ -52,6 +54,30 @@ pub async fn prepare(
         Ok(bundle)
     })
     .await
+}
+
+/// Gives a container's SELinux label to the files that are for it.
+fn relabel(spec: &Value, record: &ContainerRecord, facts: &Facts) -> Result<()> {
+    let Some(label) = spec["linux"]["mountLabel"].as_str() else {
+        return Ok(());
+    };
+    for name in ["hostname", "hosts", "resolv.conf", "shm"] {
+        let path = facts.sandbox_dir.join(name);
+        if path.exists() {
+            selinux::relabel(&path, label)?;
+        }
+    }
+    for (_, path) in &facts.volumes {
+        selinux::relabel(path, label)?;
+    }
+    for (mount, fact) in record.config().mounts.iter().zip(&facts.mounts) {
+        if let Source::Path(path) = &fact.source
+            && mount.selinux_relabel
+        {
+            selinux::relabel(path, label)?;
+        }
+    }
+    Ok(())
 }
 
 /// Adds CDI devices to the config.json of a container that is being made.

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rrun_cri_api::v1;
-use serde_json::json;
 
+use super::verbose;
 use crate::bundle;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ pub async fn handle(
     }
     let mut info = HashMap::new();
     if request.verbose {
-        info.insert("info".to_owned(), verbose(daemon, &record));
+        info.insert("info".to_owned(), verbose::container(daemon, &record));
     }
     Ok(v1::ContainerStatusResponse {
         status: Some(status(&record)),
@@ -72,15 +72,4 @@ fn mounts(record: &ContainerRecord) -> Vec<v1::Mount> {
         }
     }
     mounts
-}
-
-fn verbose(daemon: &Daemon, record: &ContainerRecord) -> String {
-    let spec = crate::container::read_spec(daemon, &record.id).ok();
-    json!({
-        "sandboxID": record.sandbox_id, "pid": record.pid, "phase": record.phase().to_string(),
-        "bundle": daemon.config.bundle_dir(&record.id),
-        "directory": daemon.config.container_dir(&record.id),
-        "shim": record.shim_address, "runtimeSpec": spec,
-    })
-    .to_string()
 }

@@ -47,6 +47,15 @@ pub async fn handle(
             sandbox.id
         )));
     }
+    let asked = request.sandbox_config.as_ref();
+    if privileged_container(&config)
+        && !privileged(sandbox.config())
+        && !asked.is_some_and(privileged)
+    {
+        return Err(Error::invalid(
+            "linux.security_context.privileged: not in a pod sandbox that is not privileged",
+        ));
+    }
     if let Some(container_id) = existing(daemon, &sandbox.id, &config)? {
         return Ok(v1::CreateContainerResponse { container_id });
     }
@@ -63,6 +72,21 @@ pub async fn handle(
         &sandbox.id,
     );
     Ok(v1::CreateContainerResponse { container_id })
+}
+
+fn privileged_container(config: &v1::ContainerConfig) -> bool {
+    let linux = config.linux.as_ref();
+    linux
+        .and_then(|l| l.security_context.as_ref())
+        .is_some_and(|s| s.privileged)
+}
+
+/// Of the sandbox, as made or as the request has it: a kubelet raises it for an ephemeral container.
+fn privileged(config: &v1::PodSandboxConfig) -> bool {
+    let linux = config.linux.as_ref();
+    linux
+        .and_then(|l| l.security_context.as_ref())
+        .is_some_and(|s| s.privileged)
 }
 
 /// A container of the same name and attempt: the answer where it is the same, else an error.

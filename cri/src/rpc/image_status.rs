@@ -19,7 +19,7 @@ pub async fn handle(
     let image = find(daemon, &name).await?;
     let mut info = HashMap::new();
     if let Some(image) = image.as_ref().filter(|_| request.verbose) {
-        let text = serde_json::to_string(image).map_err(anyhow::Error::from)?;
+        let text = super::verbose::image(image).map_err(anyhow::Error::from)?;
         info.insert("info".to_owned(), text);
     }
     if request.verbose
@@ -73,12 +73,12 @@ pub(super) fn to_cri(image: &Image) -> v1::Image {
     }
 }
 
-/// A kubelet checks runAsNonRoot by these: the number, or the name where it is none.
+/// A kubelet checks runAsNonRoot by these: the number, or the name where it is none; without either it
+/// takes the image for root's.
 fn user(user: &str) -> (Option<v1::Int64Value>, String) {
     let name = user.split(':').next().unwrap_or_default();
     match name.parse::<u32>() {
         Ok(uid) => (Some(v1::Int64Value { value: uid.into() }), String::new()),
-        Err(_) if name.is_empty() => (Some(v1::Int64Value { value: 0 }), String::new()),
         Err(_) => (None, name.to_owned()),
     }
 }
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn run_as_non_root_can_be_checked() {
         assert_eq!(user("1000:1000").0.unwrap().value, 1000);
-        assert_eq!(user("").0.unwrap().value, 0);
+        assert_eq!(user(""), (None, String::new()));
         assert_eq!(user("www:www"), (None, "www".to_owned()));
     }
 }

@@ -34,6 +34,7 @@ mod subject;
 mod update_container_resources;
 mod update_pod_sandbox_resources;
 mod update_runtime_config;
+mod verbose;
 mod version;
 
 use std::sync::Arc;
@@ -130,7 +131,9 @@ macro_rules! service {
                     let (daemon, request) = (self.0.clone(), request.into_inner());
                     let work = async move { $cmod::handle(&daemon, request).await };
                     let work = detached(work.instrument(span.clone()));
-                    answer(&self.0, stringify!($cname), span, work).await
+                    let answered = answer(&self.0, stringify!($cname), span, work).await;
+                    self.0.rest.note();
+                    answered
                 }
             )*
             $(

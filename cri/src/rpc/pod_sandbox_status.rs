@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rrun_cri_api::v1;
-use serde_json::json;
 
-use super::container_status;
+use super::{container_status, verbose};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::id;
-use crate::sandbox;
 use crate::store::{ContainerPhase, SandboxPhase, SandboxRecord};
 
 /// The sandbox with its containers.
@@ -24,7 +22,7 @@ pub async fn handle(
     }
     let mut info = HashMap::new();
     if request.verbose {
-        info.insert("info".to_owned(), verbose(daemon, &record));
+        info.insert("info".to_owned(), verbose::sandbox(daemon, &record));
     }
     let containers = daemon.containers_of(&record.id);
     Ok(v1::PodSandboxStatusResponse {
@@ -77,14 +75,4 @@ pub fn status(record: &SandboxRecord) -> v1::PodSandboxStatus {
         annotations: config.annotations.clone(),
         runtime_handler: record.runtime_handler.clone(),
     }
-}
-
-fn verbose(daemon: &Daemon, record: &SandboxRecord) -> String {
-    let dir = daemon.config.sandbox_dir(&record.id);
-    json!({
-        "phase": record.phase().to_string(), "directory": dir,
-        "networkNamespace": sandbox::pin(&dir, "net"), "ips": record.ips,
-        "cgroupParent": record.cgroup_parent,
-    })
-    .to_string()
 }

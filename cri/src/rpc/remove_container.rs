@@ -40,6 +40,7 @@ pub async fn remove(daemon: &Arc<Daemon>, entry: &Entry<ContainerRecord>) -> Res
     container::remove(daemon, &record).await?;
     daemon.store.remove(entry).await?;
     daemon.shims.remove(&record.id);
+    daemon.rates.forget(&record.id);
     let kind = v1::ContainerEventType::ContainerDeletedEvent;
     daemon.publish(kind, &record.id, &record.sandbox_id);
     Ok(())

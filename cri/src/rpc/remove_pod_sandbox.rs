@@ -31,6 +31,7 @@ pub async fn remove(daemon: &Arc<Daemon>, entry: &Entry<SandboxRecord>) -> Resul
         super::remove_container::remove(daemon, &container).await?;
     }
     daemon.tell_pod(Event::RemovePodSandbox, &record).await;
+    daemon.rates.forget(&record.id);
     undo(daemon, entry, Failure::IsReported).await?;
     daemon.publish(
         v1::ContainerEventType::ContainerDeletedEvent,

@@ -59,11 +59,17 @@ pub fn write(plan: &Plan, ips: &PodIps) -> Result<()> {
         Some(text) if !text.is_empty() => text,
         _ => machine("/etc/resolv.conf")?,
     };
-    let (hosts, hostname) = if plan.host_network {
+    // A pod without a name of its own has the machine's.
+    let hostname = if plan.hostname.is_empty() {
         let name = nix::unistd::gethostname().context("read the host name")?;
-        (machine("/etc/hosts")?, name.to_string_lossy().into_owned())
+        name.to_string_lossy().into_owned()
     } else {
-        (hosts(&plan.hostname, ips), plan.hostname.clone())
+        plan.hostname.clone()
+    };
+    let hosts = if plan.host_network {
+        machine("/etc/hosts")?
+    } else {
+        hosts(&hostname, ips)
     };
     put(plan, "resolv.conf", &resolv)?;
     put(plan, "hosts", &hosts)?;

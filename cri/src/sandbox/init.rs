@@ -148,6 +148,23 @@ fn kill_all(namespace: u64) -> Result<bool> {
     Ok(any)
 }
 
+/// The first process, as this machine numbers it; `None` without one.
+pub fn pid(dir: &Path) -> Option<u32> {
+    if !namespaces::is_pinned(dir, "pid") {
+        return None;
+    }
+    let namespace = fs::metadata(pin(dir, "pid")).ok()?.ino();
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let first = |pid: &i32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        line.is_some_and(|line| line.ends_with("\t1"))
+    };
+    let found = pids.filter(|pid| is_in(*pid, namespace)).find(first)?;
+    u32::try_from(found).ok()
+}
+
 /// A zombie has no namespaces any more, so it counts as gone.
 fn is_in(pid: i32, namespace: u64) -> bool {
     fs::metadata(format!("/proc/{pid}/ns/pid")).is_ok_and(|meta| meta.ino() == namespace)

@@ -4,6 +4,7 @@ mod cgroup;
 pub mod metrics;
 mod network;
 mod pod;
+mod rates;
 mod tree;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::id;
 use crate::store::{ContainerPhase, ContainerRecord};
 
 pub use pod::sandbox;
+pub use rates::Rates;
 pub use tree::Usage;
 
 /// Usage of a container. One that does not run has only its writable layer.
@@ -49,6 +51,9 @@ pub async fn container(
             id: record.id.clone(),
         };
         fill(&mut stats, &client.usage(&request).await?);
+        if let Some(cpu) = &mut stats.cpu {
+            daemon.rates.fill(&record.id, cpu);
+        }
     }
     Ok(stats)
 }

@@ -28,6 +28,9 @@ pub async fn sandbox(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<v1:
         .await?
         .map(|text| network::usage(&text));
     linux.containers = containers;
+    if let Some(cpu) = &mut linux.cpu {
+        daemon.rates.fill(&record.id, cpu);
+    }
     Ok(v1::PodSandboxStats {
         attributes: Some(v1::PodSandboxAttributes {
             id: record.id.clone(),

@@ -181,7 +181,9 @@ fn tail_offset(path: &Path, size: u64, lines: usize) -> std::io::Result<u64> {
             .collect();
         for pair in ends.windows(2) {
             let record = &block[pair[1] + 1..=pair[0]];
-            let full = parse(record).is_some_and(|r| !r.partial);
+            // Output may end without a newline; what there is of its last line is a line.
+            let last = pair[0] as u64 + start + 1 == size;
+            let full = last || parse(record).is_some_and(|r| !r.partial);
             seen += usize::from(full);
             if seen > lines {
                 return Ok(start + pair[0] as u64 + 1);
@@ -276,6 +278,18 @@ mod tests {
             assert!(reader.next().await.unwrap().is_some());
             assert_eq!(reader.next().await.unwrap().is_some(), follow);
         }
+    }
+
+    #[tokio::test]
+    async fn output_without_a_newline_at_its_end_ends_in_a_line() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "{T} stdout F one").unwrap();
+        writeln!(file, "{T} stdout P two").unwrap();
+        let options = Options {
+            tail: Some(1),
+            ..Options::default()
+        };
+        assert_eq!(all(file.path(), options).await, "two");
     }
 
     #[test]

@@ -133,7 +133,7 @@ impl Shared {
 
 impl Client {
     /// Time-out of calls that do not name their own; runtime programs and freezers can be slow.
-    pub const TIMEOUT: Duration = Duration::from_mins(2);
+    pub const TIMEOUT: Duration = Duration::from_mins(10);
 
     /// Connects to a shim's address, as its bootstrap gave it (`unix:///path`), or to a path.
     pub async fn connect(address: &str) -> Result<Self, Error> {
