@@ -182,8 +182,17 @@ fn security_context(
     spec: &PodSpec,
     context: &PodSecurityContext,
 ) -> cri::LinuxSandboxSecurityContext {
-    let privileged =
-        every(spec).any(|c| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true));
+    // Of any kind: the sandbox refuses a privileged container that it was not told of.
+    let containers = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers);
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    let privileged = containers
+        .map(|c| &c.security_context)
+        .chain(ephemeral.map(|c| &c.security_context))
+        .any(|context| context.as_ref().and_then(|s| s.privileged) == Some(true));
     cri::LinuxSandboxSecurityContext {
         namespace_options: Some(security::namespaces(spec)),
         selinux_options: None,
@@ -226,5 +235,22 @@ mod tests {
         let dns = config.dns_config.unwrap();
         assert_eq!(dns.searches[0], "ns.svc.cluster.local");
         assert_eq!(dns.options, ["ndots:2"]);
+    }
+
+    #[test]
+    fn a_privileged_container_of_any_kind_makes_the_sandbox_privileged() {
+        let context = json!([{"name": "x", "securityContext": {"privileged": true}}]);
+        for kind in [
+            "containers",
+            "initContainers",
+            "ephemeralContainers",
+            "none",
+        ] {
+            let mut spec = json!({"containers": [{"name": "a"}]});
+            spec[kind] = context.clone();
+            let spec: PodSpec = serde_json::from_value(spec).unwrap();
+            let made = security_context(&spec, &PodSecurityContext::default());
+            assert_eq!(made.privileged, kind != "none", "{kind}");
+        }
     }
 }
