@@ -5,6 +5,8 @@ pub(super) const OCTET_STRING: u8 = 0x04;
 pub(super) const OID: u8 = 0x06;
 pub(super) const SEQUENCE: u8 = 0x30;
 pub(super) const BOOLEAN: u8 = 0x01;
+/// Of a certificate: `[3]`.
+pub(super) const EXTENSIONS: u8 = 0xa3;
 
 /// Elements one after the other.
 #[derive(Clone, Copy)]
@@ -34,6 +36,13 @@ impl<'a> Der<'a> {
         Some((tag, content))
     }
 
+    /// The same, and the element as it stands there.
+    pub fn next_whole(&mut self) -> Option<(u8, &'a [u8], &'a [u8])> {
+        let before = self.0;
+        let (tag, content) = self.next()?;
+        Some((tag, content, &before[..before.len() - self.0.len()]))
+    }
+
     /// The content of the next element, which must have this tag.
     pub fn take(&mut self, tag: u8) -> Option<&'a [u8]> {
         let (found, content) = self.next()?;
@@ -44,6 +53,18 @@ impl<'a> Der<'a> {
     pub fn enter(&mut self, tag: u8) -> Option<Self> {
         self.take(tag).map(Self)
     }
+}
+
+/// An element of this tag and content.
+pub(super) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let length = &length[content.len().leading_zeros() as usize / 8..];
+    let head = match length {
+        [] => vec![tag, 0],
+        [short @ 0..0x80] => vec![tag, *short],
+        long => [&[tag, 0x80 | long.len() as u8], long].concat(),
+    };
+    [&head, content].concat()
 }
 
 /// Algorithm, its parameters if they are an OID, and the key's bits.
@@ -61,7 +82,7 @@ pub(super) fn extensions(certificate: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
     let mut fields = Der(certificate).enter(SEQUENCE)?.enter(SEQUENCE)?;
     let mut found = Vec::new();
     while let Some((tag, content)) = fields.next() {
-        if tag != 0xa3 {
+        if tag != EXTENSIONS {
             continue;
         }
         let mut list = Der(content).enter(SEQUENCE)?;
@@ -82,6 +103,18 @@ pub(super) fn extensions(certificate: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn elements_are_written_as_they_are_read() {
+        for length in [0, 1, 127, 128, 255, 256, 70_000] {
+            let content = vec![7; length];
+            let written = element(SEQUENCE, &content);
+            let mut read = Der(&written);
+            let whole = Some((SEQUENCE, &content[..], &written[..]));
+            assert_eq!(read.next_whole(), whole, "{length}");
+        }
+        assert_eq!(element(OID, &[1; 130])[..3], [OID, 0x81, 130]);
+    }
 
     #[test]
     fn lengths_beyond_the_end_are_refused() {

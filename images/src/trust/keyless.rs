@@ -7,9 +7,10 @@ use serde::Deserialize;
 use std::time::Duration;
 
 use super::decode;
-use super::der::{Der, SEQUENCE, extensions};
+use super::der::{Der, SEQUENCE, element, extensions};
 use super::key::PublicKey;
 use super::log::LogEntry;
+use super::sct::{self, CertificateLog};
 use super::signature::Signature;
 
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
@@ -32,6 +33,8 @@ pub(super) struct Certified {
 #[derive(Debug)]
 pub(super) struct Authority {
     anchors: Vec<TrustAnchor<'static>>,
+    /// Where there are any, one of them must have taken the certificate.
+    logs: Vec<CertificateLog>,
     rekor: PublicKey,
     issuer: String,
     subject: String,
@@ -94,31 +97,46 @@ impl Authority {
         }
         Ok(Self {
             anchors,
+            logs: Vec::new(),
             rekor: PublicKey::from_pem(rekor).map_err(|why| format!("rekorPublicKey: {why}"))?,
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
         })
     }
 
+    /// Wants a timestamp (SCT) of one of these logs in the certificate. PEM keys.
+    pub fn with_certificate_logs(self, pem: &[u8]) -> Result<Self, String> {
+        let logs = sct::logs(pem).map_err(|why| format!("fulcio.ctLogPublicKey: {why}"))?;
+        Ok(Self { logs, ..self })
+    }
+
     /// Verifies the log's promise, that it speaks of this signature, the certificate at the time
     /// it gives, whose it is, and last the signature itself.
     pub fn verify(&self, certified: &Certified, signature: &Signature) -> Result<(), String> {
         let Certified { leaf, chain, entry } = certified;
-        let time = entry.time_of(&self.rekor, signature, leaf)?;
+        let time = Duration::from_secs(entry.time_of(&self.rekor, signature, leaf)?);
         let bad = |what: &str| format!("its certificate {what}");
         let entity = webpki::EndEntityCert::try_from(leaf).map_err(|_| bad("is malformed"))?;
         let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        entity
+        let path = entity
             .verify_for_usage(
                 algorithms.all,
                 &self.anchors,
                 chain,
-                UnixTime::since_unix_epoch(Duration::from_secs(time)),
+                UnixTime::since_unix_epoch(time),
                 webpki::KeyUsage::required(CODE_SIGNING),
                 None,
                 None,
             )
             .map_err(|error| bad(&format!("is not of the policy's authority: {error:?}")))?;
+        if !self.logs.is_empty() {
+            let issuer = match path.intermediate_certificates().next() {
+                Some(issuer) => issuer.subject_public_key_info().to_vec(),
+                // An anchor's key comes without its first tag and length.
+                None => element(SEQUENCE, &path.anchor().subject_public_key_info),
+            };
+            sct::verify(&self.logs, leaf, &issuer, time)?;
+        }
         self.check_holder(leaf)?;
         let spki = entity.subject_public_key_info();
         let key = PublicKey::from_spki(&spki)?;

@@ -9,6 +9,7 @@ mod key;
 mod keyless;
 mod log;
 mod policy;
+mod sct;
 mod signature;
 
 use std::path::Path;

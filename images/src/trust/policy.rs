@@ -80,6 +80,9 @@ struct Rule {
 struct Fulcio {
     ca_path: Option<String>,
     ca_data: Option<String>,
+    /// Ours; the containers tools do not know it.
+    ct_log_public_key_path: Option<String>,
+    ct_log_public_key_data: Option<String>,
     oidc_issuer: String,
     subject_email: String,
 }
@@ -200,7 +203,13 @@ fn signed(rule: &Rule) -> Result<Signed, String> {
             rule.rekor_public_key_data.as_ref(),
             "rekorPublicKey",
         )?;
-        Authority::new(&ca, &rekor, &fulcio.oidc_issuer, &fulcio.subject_email)
+        let authority = Authority::new(&ca, &rekor, &fulcio.oidc_issuer, &fulcio.subject_email)?;
+        let path = fulcio.ct_log_public_key_path.as_ref();
+        let data = fulcio.ct_log_public_key_data.as_ref();
+        if path.is_none() && data.is_none() {
+            return Ok(authority);
+        }
+        authority.with_certificate_logs(&either(path, data, "fulcio.ctLogPublicKey")?)
     });
     let authority = authority.transpose()?;
     if keys.is_empty() && authority.is_none() {

@@ -19,24 +19,32 @@ pub struct Authority {
 }
 
 pub fn authority(subject: &str) -> Authority {
+    let params = ca_params();
+    let ca_key = CertificateKey::generate().unwrap();
+    let ca_pem = params.self_signed(&ca_key).unwrap().pem();
+    let issuer = Issuer::new(params, ca_key);
+    let leaf = CertificateKey::generate().unwrap();
+    let certificate = leaf_params(subject).signed_by(&leaf, &issuer);
+    Authority {
+        ca_pem,
+        leaf_pem: certificate.unwrap().pem(),
+        leaf,
+    }
+}
+
+pub fn ca_params() -> CertificateParams {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let ca_key = CertificateKey::generate().unwrap();
-    let ca = params.self_signed(&ca_key).unwrap();
-    let ca_pem = ca.pem();
-    let issuer = Issuer::new(params, ca_key);
+    params
+}
+
+pub fn leaf_params(subject: &str) -> CertificateParams {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.subject_alt_names = vec![SanType::Rfc822Name(subject.try_into().unwrap())];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
     params.custom_extensions = vec![issuer_extension("https://issuer.example")];
-    let leaf = CertificateKey::generate().unwrap();
-    let leaf_pem = params.signed_by(&leaf, &issuer).unwrap().pem();
-    Authority {
-        ca_pem,
-        leaf_pem,
-        leaf,
-    }
+    params
 }
 
 pub fn leaf_signs(leaf: &CertificateKey, message: &[u8]) -> Vec<u8> {
@@ -46,7 +54,7 @@ pub fn leaf_signs(leaf: &CertificateKey, message: &[u8]) -> Vec<u8> {
     pair.sign(&random, message).unwrap().as_ref().to_vec()
 }
 
-fn notes(authority: &Authority, log: &Key, payload: &[u8], logged: &[u8]) -> serde_json::Value {
+pub fn notes(authority: &Authority, log: &Key, payload: &[u8], logged: &[u8]) -> serde_json::Value {
     let signature = base64(&leaf_signs(&authority.leaf, payload));
     let body = json!({"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": {
         "data": {"hash": {"algorithm": "sha256", "value": Digest::of(logged).hex()}},

@@ -6,6 +6,7 @@ mod kit;
 
 mod bundle;
 mod keyless;
+mod sct;
 
 use std::path::PathBuf;
 use std::sync::Arc;
