@@ -256,13 +256,7 @@ fn launch(
     undo.init = Some((pid, pidfd));
     let cgroup = undo.cgroup.as_mut().expect("set above");
     if plan.namespaces.new & namespaces::USER != 0 {
-        let began = span(Key::IdMaps);
-        crate::idmap::write_maps(pid, &plan.namespaces)?;
-        drop(began);
-        if mapped {
-            let namespace = crate::idmap::of_process(pid)?;
-            rootfs::map_trees(plan, &trees, namespace.as_fd())?;
-        }
+        map_ids(plan, pid, mapped.then_some(&trees))?;
         ours.send(&Message::Mapped)?;
     }
     let began = span(Key::OomScore);
@@ -289,6 +283,16 @@ fn launch(
     Ok((pid, ours))
 }
 
+/// Maps the ids of init's new user namespace, and `trees` by it.
+fn map_ids(plan: &Plan, pid: i32, trees: Option<&rootfs::Trees>) -> Result<()> {
+    let began = span(Key::IdMaps);
+    crate::idmap::write_maps(pid, &plan.namespaces)?;
+    drop(began);
+    let Some(trees) = trees else { return Ok(()) };
+    let namespace = crate::idmap::of_process(pid)?;
+    rootfs::map_trees(plan, trees, namespace.as_fd())
+}
+
 /// A failed send means that init is gone: what it said last is the better error.
 fn explain(channel: &Channel, error: Error) -> Result<()> {
     match channel.receive() {
@@ -309,62 +313,72 @@ fn trees_for_init(plan: &Plan) -> Result<rootfs::Trees> {
 fn inherit(plan: &Plan, dir: &Path, fifo: bool) -> Result<(Inherited, Channel)> {
     let (ours, theirs) = sync::pair()?;
     let gate = if fifo {
-        let fifo = dir.join(container::START_FIFO);
-        path::mkfifo(&fifo, 0o622)?;
-        if plan.namespaces.user() {
-            // Whatever the umask says: init is another user when it opens it.
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o622);
-            std::fs::set_permissions(&fifo, mode).map_err(|e| Error::file("chmod", &fifo, e))?;
-        }
-        Gate::Fifo(path::open(&fifo, path::O_PATH)?)
+        Gate::Fifo(start_fifo(plan, dir)?)
     } else {
         Gate::Channel
     };
-    let user = plan.namespaces.user();
-    let mut trees = if user {
+    let mut trees = if plan.namespaces.user() {
         let _began = span(Key::Trees);
         trees_for_init(plan)?
     } else {
         rootfs::Trees::new()
     };
     rootfs::open_mapped_trees(plan, &mut trees)?;
+    let inherited = Inherited {
+        channel: Some(theirs),
+        gate,
+        join: open_namespaces(plan, &trees)?,
+        trees,
+        joiner: None,
+        in_time: false,
+        console: None,
+        seccomp: filter(plan, dir)?,
+    };
+    Ok((inherited, ours))
+}
+
+/// The fifo in `dir` at which init waits for its start.
+fn start_fifo(plan: &Plan, dir: &Path) -> Result<OwnedFd> {
+    let fifo = dir.join(container::START_FIFO);
+    path::mkfifo(&fifo, 0o622)?;
+    if plan.namespaces.user() {
+        // Whatever the umask says: init is another user when it opens it.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o622);
+        std::fs::set_permissions(&fifo, mode).map_err(|e| Error::file("chmod", &fifo, e))?;
+    }
+    Ok(path::open(&fifo, path::O_PATH)?)
+}
+
+/// The namespaces to join; `trees` are mapped as the user namespace among them says.
+fn open_namespaces(plan: &Plan, trees: &rootfs::Trees) -> Result<Vec<(i32, OwnedFd)>> {
     let mut join = Vec::new();
     for (flag, target) in &plan.namespaces.join {
         let what = || format!("join namespace {}", target.display());
         let namespace = path::open(target, path::O_RDONLY).with_context(what)?;
         if *flag == namespaces::USER {
-            rootfs::map_trees(plan, &trees, namespace.as_fd())?;
+            rootfs::map_trees(plan, trees, namespace.as_fd())?;
         }
         join.push((*flag, namespace));
     }
-    let seccomp = match plan
-        .spec
-        .linux()
-        .as_ref()
-        .and_then(|l| l.seccomp().as_ref())
-    {
-        Some(profile) => {
-            let _began = span(Key::Seccomp);
-            let cache = dir.parent().map(|root| root.join(".seccomp"));
-            seccomp::compile(profile, cache.as_deref()).context("compile the seccomp profile")?
-        }
-        None => None,
+    Ok(join)
+}
+
+/// The compiled seccomp profile; one without a listener is kept in `dir` for exec.
+fn filter(plan: &Plan, dir: &Path) -> Result<Option<seccomp::Filter>> {
+    let linux = plan.spec.linux().as_ref();
+    let Some(profile) = linux.and_then(|l| l.seccomp().as_ref()) else {
+        return Ok(None);
     };
-    if let Some(filter) = seccomp.as_ref().filter(|f| f.listener.is_none()) {
+    let began = span(Key::Seccomp);
+    let cache = dir.parent().map(|root| root.join(".seccomp"));
+    let filter =
+        seccomp::compile(profile, cache.as_deref()).context("compile the seccomp profile")?;
+    drop(began);
+    if let Some(filter) = filter.as_ref().filter(|f| f.listener.is_none()) {
         let path = dir.join(rrun_sys::seccomp::SAVED);
         rrun_sys::seccomp::save(&path, &filter.program, filter.flags)?;
     }
-    let inherited = Inherited {
-        channel: Some(theirs),
-        gate,
-        trees,
-        join,
-        joiner: None,
-        in_time: false,
-        console: None,
-        seccomp,
-    };
-    Ok((inherited, ours))
+    Ok(filter)
 }
 
 fn connect_console(plan: &Plan) -> Result<Option<OwnedFd>> {
