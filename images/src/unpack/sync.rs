@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -20,13 +20,36 @@ const BATCH_BYTES: u64 = 4 << 20;
 /// Batches that wait for a thread.
 const WAITING: usize = 1;
 
+/// Descriptors of the whole process from which on files are synced one by one. A daemon that
+/// pulls many images may have no more than 1024.
+const ENOUGH: usize = 384;
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// A file that is not synced yet.
+#[derive(Debug)]
+struct Unsynced(OwnedFd);
+
+impl Unsynced {
+    fn new(file: OwnedFd) -> Self {
+        OPEN.fetch_add(1, Ordering::Relaxed);
+        Self(file)
+    }
+}
+
+impl Drop for Unsynced {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+type Batch = Vec<Unsynced>;
 /// The threads share their end.
-type Queue = (SyncSender<Vec<OwnedFd>>, Arc<Mutex<Receiver<Vec<OwnedFd>>>>);
+type Queue = (SyncSender<Batch>, Arc<Mutex<Receiver<Batch>>>);
 
 /// Makes files durable. Threads are started as files come, and end when this is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Syncer {
-    batch: Vec<OwnedFd>,
+    batch: Batch,
     bytes: u64,
     queue: Option<Queue>,
     threads: Vec<JoinHandle<io::Result<()>>>,
@@ -36,9 +59,10 @@ pub(super) struct Syncer {
 impl Syncer {
     /// Takes a file whose bytes, this many, and attributes are written.
     pub fn add(&mut self, file: OwnedFd, bytes: u64) -> io::Result<()> {
-        self.batch.push(file);
+        self.batch.push(Unsynced::new(file));
         self.bytes += bytes;
-        if self.batch.len() < BATCH && self.bytes < BATCH_BYTES {
+        let open = OPEN.load(Ordering::Relaxed);
+        if self.batch.len() < BATCH && self.bytes < BATCH_BYTES && open < ENOUGH {
             return Ok(());
         }
         self.hand_over()
@@ -86,7 +110,7 @@ impl Drop for Syncer {
 }
 
 /// Goes on after an error, so that the writer never waits in vain.
-fn sync_all(batches: &Mutex<Receiver<Vec<OwnedFd>>>, given_up: &AtomicBool) -> io::Result<()> {
+fn sync_all(batches: &Mutex<Receiver<Batch>>, given_up: &AtomicBool) -> io::Result<()> {
     let mut result = Ok(());
     loop {
         let batch = match batches.lock() {
@@ -100,15 +124,55 @@ fn sync_all(batches: &Mutex<Receiver<Vec<OwnedFd>>>, given_up: &AtomicBool) -> i
     }
 }
 
-fn sync_batch(batch: &[OwnedFd]) -> io::Result<()> {
+fn sync_batch(batch: &[Unsynced]) -> io::Result<()> {
     for file in batch {
-        writeback::start(file.as_fd(), 0, 0).map_err(io::Error::other)?;
+        writeback::start(file.0.as_fd(), 0, 0).map_err(io::Error::other)?;
     }
     for file in batch {
-        writeback::wait(file.as_fd()).map_err(io::Error::other)?;
+        writeback::wait(file.0.as_fd()).map_err(io::Error::other)?;
     }
     // What the file system has to note of bytes that came to the disk is noted by now.
     batch
         .iter()
-        .try_for_each(|file| rustix::fs::fsync(file).map_err(io::Error::from))
+        .try_for_each(|file| rustix::fs::fsync(&file.0).map_err(io::Error::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One daemon pulled several images with large batches each, and had no descriptors left.
+    #[test]
+    fn many_layers_at_once_keep_few_files_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let most = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for layer in 0..48 {
+                let (dir, most) = (dir.path(), &most);
+                scope.spawn(move || {
+                    let mut syncer = Syncer::default();
+                    for n in 0..60 {
+                        let file = std::fs::File::create(dir.join(format!("{layer}-{n}")));
+                        syncer.add(file.unwrap().into(), 0).unwrap();
+                        most.fetch_max(OPEN.load(Ordering::Relaxed), Ordering::Relaxed);
+                    }
+                    syncer.finish().unwrap();
+                });
+            }
+        });
+        let most = most.into_inner();
+        // Each layer has at most a few more: for itself, its queue and its threads.
+        assert!(
+            most <= ENOUGH + 48 * (THREADS + WAITING + 4),
+            "{most} files open"
+        );
+    }
+
+    #[test]
+    fn an_error_of_a_file_is_the_layers() {
+        let mut syncer = Syncer::default();
+        let (pipe, _writer) = std::io::pipe().unwrap();
+        syncer.add(pipe.into(), BATCH_BYTES).unwrap();
+        assert!(syncer.finish().is_err(), "a pipe cannot be synced");
+    }
 }
