@@ -38,17 +38,13 @@ fn call(file: BorrowedFd<'_>, offset: u64, length: u64, flags: libc::c_uint) -> 
 mod tests {
     use std::io::Write;
     use std::os::fd::AsFd;
-    use std::os::unix::fs::OpenOptionsExt;
 
     use super::*;
 
     #[test]
     fn files_are_written_and_what_is_no_file_is_left_out() {
-        let mut file = std::fs::File::options()
-            .write(true)
-            .custom_flags(libc::O_TMPFILE)
-            .open(std::env::temp_dir())
-            .unwrap();
+        let memory = rustix::fs::memfd_create("written", rustix::fs::MemfdFlags::CLOEXEC);
+        let mut file = std::fs::File::from(memory.unwrap());
         file.write_all(&vec![7; 70_000]).unwrap();
         start(file.as_fd(), 0, 4096).unwrap();
         start(file.as_fd(), 4096, 0).unwrap();
