@@ -108,6 +108,7 @@ fn rejected(reference: &Reference, why: &str) -> Error {
 #[cfg(feature = "fuzzing")]
 pub(crate) fn parse_der(data: &[u8]) {
     let _ = der::extensions(data);
+    sct::parse(data);
     let _ = key::PublicKey::from_spki(data);
     let _ = key::PublicKey::from_pem(data);
     let _ = bundle::parse(&Digest::of(b""), data);
