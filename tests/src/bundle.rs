@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -20,7 +21,14 @@ pub fn busybox_rootfs(rootfs: &Path) {
     for dir in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
         fs::create_dir_all(rootfs.join(dir)).expect("a directory of the rootfs");
     }
-    fs::copy(busybox, rootfs.join("bin/busybox")).expect("busybox is copied");
+    // By another process: what this one writes a file by is in every child that another test's
+    // thread makes meanwhile, and until that child executes, nobody can execute the file (ETXTBSY).
+    let copied = Command::new(&busybox)
+        .args(["cp", "-p"])
+        .arg(&busybox)
+        .arg(rootfs.join("bin/busybox"))
+        .status();
+    assert!(copied.is_ok_and(|s| s.success()), "busybox is copied");
     for applet in [
         "sh", "cat", "echo", "sleep", "ls", "id", "mount", "env", "hostname", "ps", "kill", "true",
         "false", "stat", "touch", "mkdir", "head", "grep", "dd", "readlink", "wc", "sed", "test",
