@@ -140,6 +140,7 @@ impl Agent {
             events: self.shared.events.clone(),
             node: self.config.node_name.clone(),
             root: self.config.root.clone(),
+            dirs: self.shared.dirs.clone(),
             evictions: self.shared.evictions.clone(),
         };
         Evictor::new(parts, thresholds)
@@ -282,7 +283,7 @@ impl Agent {
                 let version = self.shared.cri.version().await.ok();
                 let (client, name) = (&self.shared.client, &self.config.node_name);
                 node_object::register(client, name, &self.node, version.map(Ok)).await;
-                self.wake_all(Wake::Look);
+                self.wake_all(Wake::Back);
                 // What the API does not know is left over from a pod that was removed.
                 for key in sandboxes.iter().filter_map(|s| key_from(&s.labels)) {
                     self.wake(key, Wake::Look);

@@ -69,6 +69,12 @@ impl Memory {
         }
     }
 
+    /// What the loss of the runtime made fail is tried again at once when it is back.
+    pub fn forgive(&mut self) {
+        self.sandbox_retries = BackOff::default();
+        self.forget_starts();
+    }
+
     /// Takes notice of containers that are new: their probes have yet to say something. A
     /// container that this process did not start is believed to be as the stored status says.
     pub fn notice(&mut self, pod: &Pod, runtime: &Runtime) {

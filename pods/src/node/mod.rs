@@ -20,6 +20,7 @@ mod conditions;
 mod container;
 mod cri;
 mod dirs;
+mod du;
 mod env;
 mod eviction;
 mod exec;

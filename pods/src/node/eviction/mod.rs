@@ -5,6 +5,7 @@
 //! above. Pods of the node itself (static ones, those of a system priority) stay.
 
 mod run;
+mod storage;
 
 use std::str::FromStr;
 

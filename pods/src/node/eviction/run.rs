@@ -2,17 +2,19 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Pod;
 use rrun_cri_api::v1 as cri;
 use serde_json::{Value, json};
 
+use super::storage::{self, Layers, Taken};
 use super::{Candidate, Crossed, Lack, Left, Signals, Thresholds, choose, crossed};
 use crate::api::{Client, Patch, Status, kinds};
 use crate::events::Recorder;
 use crate::node::cri::Cri;
+use crate::node::dirs::Dirs;
 use crate::node::names::POD_UID;
 use crate::node::run::reference;
 use crate::scheduler::snapshot::finished;
@@ -35,6 +37,7 @@ pub struct Evictor {
     events: Recorder,
     node: String,
     root: PathBuf,
+    dirs: Dirs,
     thresholds: Thresholds,
     evictions: Evictions,
     /// When each lack was seen last.
@@ -54,6 +57,8 @@ pub struct Parts {
     pub node: String,
     /// A directory of the file system of pods.
     pub root: PathBuf,
+    /// Where pods' files are.
+    pub dirs: Dirs,
     /// Where workers read.
     pub evictions: Evictions,
 }
@@ -67,6 +72,7 @@ impl Evictor {
             events: parts.events,
             node: parts.node,
             root: parts.root,
+            dirs: parts.dirs,
             evictions: parts.evictions,
             thresholds,
             seen: [None; 2],
@@ -77,6 +83,9 @@ impl Evictor {
     /// Works without end.
     pub async fn run(mut self) {
         loop {
+            if let Err(status) = self.hold_to_limits().await {
+                tracing::warn!("eviction: {}", status.message);
+            }
             let found = crossed(&self.signals(), &self.thresholds);
             if let Err(status) = self.tell(&found).await {
                 tracing::debug!("pressure not told: {}", status.message);
@@ -213,23 +222,10 @@ impl Evictor {
                 return Ok(());
             }
         }
-        let mine = format!("spec.nodeName={}", self.node);
-        let selector = Selector::all()
-            .with_fields(&mine)
-            .map_err(Status::internal)?;
-        let mut pods: Vec<Pod> = self.client.list_as("", &selector)?;
-        {
-            let mut going = self
-                .evictions
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            going.retain(|uid, _| pods.iter().any(|p| p.metadata.uid.as_ref() == Some(uid)));
-            pods.retain(|p| {
-                let uid = p.metadata.uid.as_deref().unwrap_or_default();
-                !finished(p) && p.metadata.deletion_timestamp.is_none() && !going.contains_key(uid)
-            });
-        }
-        let used = self.used(crossed.lack).await;
+        let mut pods: Vec<Pod> = self.client.list_as("", &self.mine()?)?;
+        self.forget(|uid| pods.iter().any(|p| p.metadata.uid.as_deref() == Some(uid)));
+        pods.retain(|p| self.may_go(p));
+        let used = self.used(crossed.lack, &pods).await;
         let candidates: Vec<Candidate> = pods
             .iter()
             .map(|p| candidate(p, crossed.lack, &used))
@@ -258,6 +254,13 @@ impl Evictor {
             "{} The pod was using {used}Ki, its request is {asked}Ki. ",
             words(crossed)
         );
+        self.dismiss(pod, message).await?;
+        self.evicted = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Has a pod end, and says why.
+    async fn dismiss(&self, pod: &Pod, message: String) -> Result<(), Status> {
         let meta = &pod.metadata;
         let (ns, name) = (meta.namespace.as_deref(), meta.name.as_deref());
         let (ns, name) = (ns.unwrap_or_default(), name.unwrap_or_default());
@@ -270,8 +273,7 @@ impl Evictor {
         self.events
             .warning(&reference(pod, None), "Evicted", message.clone());
         tracing::warn!("evicting pod {ns}/{name}: {message}");
-        self.send_away(&chosen.uid, message);
-        self.evicted = Some(Instant::now());
+        self.send_away(meta.uid.as_deref().unwrap_or_default(), message);
         // The change of its status does not wake its worker, a change of its annotations does.
         let at = crate::api::now();
         let patch = Patch::Merge(json!({"metadata": {"annotations": {"rrun.io/evicted-at": at}}}));
@@ -282,30 +284,88 @@ impl Evictor {
     }
 
     fn send_away(&self, uid: &str, why: String) {
-        let mut going = self
-            .evictions
+        self.going().insert(uid.to_owned(), why);
+    }
+
+    /// The pods of this node.
+    fn mine(&self) -> Result<Selector, Status> {
+        let mine = format!("spec.nodeName={}", self.node);
+        Selector::all().with_fields(&mine).map_err(Status::internal)
+    }
+
+    fn going(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        self.evictions
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        going.insert(uid.to_owned(), why);
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets who was to go and is gone.
+    fn forget(&self, is_there: impl Fn(&str) -> bool) {
+        self.going().retain(|uid, _| is_there(uid));
+    }
+
+    fn may_go(&self, pod: &Pod) -> bool {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let ends = finished(pod) || pod.metadata.deletion_timestamp.is_some();
+        !ends && !self.going().contains_key(uid)
+    }
+
+    /// Evicts the pods that took more of the disk than their own limits allow. Pods without such
+    /// limits are not measured.
+    async fn hold_to_limits(&self) -> Result<(), Status> {
+        let stored = self.client.list(&kinds::POD, "", &self.mine()?).items;
+        let limited = stored.iter().filter(|pod| storage::is_limited(pod));
+        let pods: Vec<Pod> = limited.filter_map(|pod| pod.typed().ok()).collect();
+        let pods: Vec<Pod> = pods.into_iter().filter(|pod| self.may_go(pod)).collect();
+        if pods.is_empty() {
+            return Ok(());
+        }
+        let taken = self.taken(&pods).await;
+        for (pod, taken) in pods.iter().zip(taken) {
+            if let Some(why) = storage::excess(pod, &taken) {
+                self.dismiss(pod, why).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn stats(&self) -> Vec<cri::ContainerStats> {
+        let request = cri::ListContainerStatsRequest::default();
+        let stats = self.cri.runtime().list_container_stats(request).await;
+        stats.map(|s| s.into_inner().stats).unwrap_or_default()
+    }
+
+    /// What each of the pods has on the disk.
+    async fn taken(&self, pods: &[Pod]) -> Vec<Taken> {
+        let layers: Layers = storage::layers(self.stats().await);
+        let (dirs, pods) = (self.dirs.clone(), pods.to_vec());
+        let measure = move || {
+            let each = pods.iter();
+            each.map(|pod| storage::measure(pod, &dirs, &layers))
+                .collect()
+        };
+        tokio::task::spawn_blocking(measure)
+            .await
+            .unwrap_or_default()
     }
 
     /// What each pod uses, by uid.
-    async fn used(&self, lack: Lack) -> HashMap<String, u64> {
+    async fn used(&self, lack: Lack, pods: &[Pod]) -> HashMap<String, u64> {
+        if lack == Lack::Disk {
+            let uids = pods
+                .iter()
+                .map(|p| p.metadata.uid.clone().unwrap_or_default());
+            let taken = self.taken(pods).await;
+            return uids.zip(taken.iter().map(Taken::total)).collect();
+        }
         let mut all: HashMap<String, u64> = HashMap::new();
-        let request = cri::ListContainerStatsRequest::default();
-        let Ok(stats) = self.cri.runtime().list_container_stats(request).await else {
-            return all;
-        };
-        for stats in stats.into_inner().stats {
-            let Some(about) = stats.attributes else {
-                continue;
-            };
-            let amount = match lack {
-                Lack::Memory => stats.memory.and_then(|m| m.working_set_bytes),
-                Lack::Disk => stats.writable_layer.and_then(|l| l.used_bytes),
-            };
-            if let (Some(uid), Some(amount)) = (about.labels.get(POD_UID), amount) {
-                *all.entry(uid.clone()).or_default() += amount.value;
+        for stats in self.stats().await {
+            let amount = stats.memory.and_then(|m| m.working_set_bytes);
+            let uid = stats
+                .attributes
+                .and_then(|a| a.labels.get(POD_UID).cloned());
+            if let (Some(uid), Some(amount)) = (uid, amount) {
+                *all.entry(uid).or_default() += amount.value;
             }
         }
         all

@@ -44,6 +44,8 @@ pub enum Wake {
     Look,
     /// A ConfigMap or Secret of its volumes changed.
     Volumes,
+    /// The runtime is back after it was away.
+    Back,
 }
 
 /// Which pod.
@@ -177,10 +179,12 @@ impl Worker {
     /// A change of what the pod is made of is tried at once, not after the back-off of what failed
     /// for want of it.
     fn woken(&mut self, wake: Wake) {
-        if wake != Wake::Volumes {
-            return;
+        match wake {
+            Wake::Look => return,
+            // What failed because nobody answered has not failed.
+            Wake::Back => return self.memory.forgive(),
+            Wake::Volumes => self.volumes_due = true,
         }
-        self.volumes_due = true;
         self.memory.sandbox_retries = BackOff::default();
         for part in self.memory.parts.values_mut() {
             let wanting = |f: &Failure| f.reason == "CreateContainerConfigError";

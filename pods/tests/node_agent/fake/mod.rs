@@ -11,7 +11,6 @@ use rrun_cri_api::v1 as cri;
 use rrun_cri_api::v1::image_service_server::ImageServiceServer;
 use rrun_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use tokio::sync::broadcast;
-use tokio::task::JoinHandle;
 
 /// What the runtime holds; it outlives the server, as containers outlive rrun-cri.
 pub struct World {
@@ -25,6 +24,8 @@ pub struct World {
     pub lose_next: bool,
     /// Exit code of every command that is run in a container, by its first word.
     pub commands: HashMap<String, i32>,
+    /// Names of containers that are never made, but by a server that is killed meanwhile.
+    pub held: HashSet<String>,
     /// Names of containers that end by SIGKILL alone.
     pub deaf: HashSet<String>,
     /// Names of calls that change something, with their subject.
@@ -53,6 +54,7 @@ impl Fake {
             images: Vec::new(),
             lose_next: false,
             commands: HashMap::new(),
+            held: HashSet::new(),
             deaf: HashSet::new(),
             calls: Vec::new(),
             events: broadcast::channel(256).0,
@@ -63,19 +65,30 @@ impl Fake {
         }
     }
 
-    /// Serves on a socket in `dir` until the task is aborted.
-    pub async fn serve(&self, dir: &Path) -> Server {
+    /// Serves on a socket in `dir` until the server is killed.
+    pub fn serve(&self, dir: &Path) -> Server {
         let path = dir.join("cri.sock");
         let _ = std::fs::remove_file(&path);
-        let listener = tokio::net::UnixListener::bind(&path).unwrap();
-        let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let service = tonic::transport::Server::builder()
             .add_service(RuntimeServiceServer::new(self.clone()))
             .add_service(ImageServiceServer::new(self.clone()));
-        let task = tokio::spawn(async move {
-            service.serve_with_incoming(incoming).await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        // A runtime of its own, so that its end is that of every connection.
+        let thread = std::thread::spawn(move || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().build().unwrap().block_on(async {
+                let listener = tokio::net::UnixListener::from_std(listener).unwrap();
+                let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
+                tokio::select! {
+                    served = service.serve_with_incoming(incoming) => served.unwrap(),
+                    _ = stopped => {}
+                }
+            });
         });
-        Server { path, task }
+        let running = Some((stop, thread));
+        Server { path, running }
     }
 
     /// Ends a container as a signal would, or as itself.
@@ -108,16 +121,21 @@ impl Fake {
 
 /// A running server.
 pub struct Server {
-    pub path: PathBuf,
-    task: JoinHandle<()>,
+    path: PathBuf,
+    running: Option<(
+        tokio::sync::oneshot::Sender<()>,
+        std::thread::JoinHandle<()>,
+    )>,
 }
 
-impl Server {
-    /// As kill -9 does: the socket goes away with everything that was under way.
-    pub async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
+/// As kill -9 does: the socket goes away, with every connection and all that was under way.
+impl Drop for Server {
+    fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
+        if let Some((stop, thread)) = self.running.take() {
+            drop(stop);
+            let _ = thread.join();
+        }
     }
 }
 

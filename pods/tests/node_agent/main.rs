@@ -2,142 +2,14 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod fake;
+mod machine;
+mod outage;
 
 use std::time::{Duration, Instant};
 
-use fake::{Fake, Server};
-use rrun_pods::api::{Client, DeleteOptions, bootstrap, kinds};
-use rrun_pods::node::{Agent, Config};
-use rrun_pods::store::Store;
+use machine::{LONGEST, Machine, condition, first, simple};
+use rrun_pods::api::{DeleteOptions, kinds};
 use serde_json::{Value, json};
-use tokio::task::JoinHandle;
-
-const LONGEST: Duration = Duration::from_secs(20);
-
-struct Machine {
-    dir: tempfile::TempDir,
-    store: Store,
-    client: Client,
-    fake: Fake,
-    server: Option<Server>,
-    agent: JoinHandle<()>,
-}
-
-fn agent(client: &Client, dir: &std::path::Path) -> JoinHandle<()> {
-    let config = Config {
-        node_name: "node".into(),
-        root: dir.join("node"),
-        log_dir: None,
-        cri_socket: dir.join("cri.sock").display().to_string(),
-        cluster_dns: vec![],
-        cluster_domain: "cluster.local".into(),
-        max_pods: 110,
-    };
-    tokio::spawn(Agent::new(client.clone(), config).unwrap().run())
-}
-
-impl Machine {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("store")).unwrap();
-        let client = Client::over(store.clone());
-        bootstrap::objects(&client).await.unwrap();
-        let fake = Fake::new();
-        let server = Some(fake.serve(dir.path()).await);
-        let agent = agent(&client, dir.path());
-        Self {
-            dir,
-            store,
-            client,
-            fake,
-            server,
-            agent,
-        }
-    }
-
-    /// As kill -9 and a new start of rrun-pods.
-    async fn restart_agent(&mut self) {
-        self.agent.abort();
-        let _ = (&mut self.agent).await;
-        self.agent = agent(&self.client, self.dir.path());
-    }
-
-    async fn lose_runtime(&mut self) {
-        self.server.take().unwrap().kill().await;
-    }
-
-    async fn find_runtime(&mut self) {
-        self.server = Some(self.fake.serve(self.dir.path()).await);
-    }
-
-    async fn create(&self, spec: Value) {
-        let mut spec = spec;
-        spec["nodeName"] = "node".into();
-        let pod = json!({"metadata": {"name": "p"}, "spec": spec});
-        self.client
-            .create(&kinds::POD, "default", pod)
-            .await
-            .unwrap();
-    }
-
-    fn pod(&self) -> Value {
-        let pod = self.client.find(&kinds::POD, "default", "p");
-        pod.map_or(Value::Null, |pod| pod.value().clone())
-    }
-
-    async fn until(&self, what: &str, test: impl Fn(&Value) -> bool) -> Value {
-        let begun = Instant::now();
-        loop {
-            let pod = self.pod();
-            if test(&pod) {
-                return pod;
-            }
-            let calls = self.fake.calls();
-            assert!(
-                begun.elapsed() < LONGEST,
-                "{what}: {:#}\n{calls:?}",
-                pod["status"]
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn ready(&self) -> Value {
-        self.until("ready", |pod| condition(pod, "Ready") == "True")
-            .await
-    }
-
-    fn creations(&self) -> usize {
-        self.fake
-            .calls()
-            .iter()
-            .filter(|c| c.starts_with("create"))
-            .count()
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.agent.abort();
-        let _ = &self.store;
-    }
-}
-
-fn condition(pod: &Value, kind: &str) -> String {
-    let all = pod["status"]["conditions"].as_array();
-    let found = all.into_iter().flatten().find(|c| c["type"] == kind);
-    found
-        .map(|c| c["status"].as_str().unwrap().to_owned())
-        .unwrap_or_default()
-}
-
-fn first(pod: &Value) -> &Value {
-    &pod["status"]["containerStatuses"][0]
-}
-
-fn simple() -> Value {
-    json!({"terminationGracePeriodSeconds": 7, "containers": [{"name": "a", "image": "i:1"}]})
-}
 
 #[tokio::test]
 async fn a_pod_runs_and_its_status_reads_like_a_kubelets() {
@@ -214,9 +86,9 @@ async fn nothing_is_restarted_when_the_manager_or_the_runtime_was_killed() {
     machine.ready().await;
     let id = machine.fake.running("a").unwrap();
     machine.restart_agent().await;
-    machine.lose_runtime().await;
+    machine.lose_runtime();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    machine.find_runtime().await;
+    machine.find_runtime();
     machine.restart_agent().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let pod = machine.ready().await;
@@ -230,9 +102,9 @@ async fn what_died_while_nobody_looked_is_healed() {
     let mut machine = Machine::start().await;
     machine.create(simple()).await;
     machine.ready().await;
-    machine.lose_runtime().await;
+    machine.lose_runtime();
     machine.fake.exit("a", 9);
-    machine.find_runtime().await;
+    machine.find_runtime();
     machine
         .until("restarted", |pod| {
             first(pod)["restartCount"] == 1 && first(pod)["ready"] == true

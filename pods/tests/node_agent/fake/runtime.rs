@@ -179,10 +179,18 @@ impl RuntimeService for Fake {
     ) -> Answer<cri::CreateContainerResponse> {
         let request = request.into_inner();
         let config = request.config.unwrap();
+        let meta = config.metadata.clone().unwrap();
+        let mut asked = false;
+        while self.world.lock().unwrap().held.contains(&meta.name) {
+            if !std::mem::replace(&mut asked, true) {
+                let call = format!("asked {}", meta.name);
+                self.world.lock().unwrap().calls.push(call);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let mut world = self.world.lock().unwrap();
         world.ready(&request.pod_sandbox_id)?;
         let id = world.id("c");
-        let meta = config.metadata.clone().unwrap();
         world
             .calls
             .push(format!("create {} {}", meta.name, meta.attempt));
