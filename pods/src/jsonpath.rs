@@ -58,6 +58,16 @@ impl Template {
         render(&self.0, value, &mut out);
         out
     }
+
+    /// What its paths find, one text for each value. What is null or not there gives none.
+    pub fn texts(&self, value: &Value) -> Vec<String> {
+        let paths = self.0.iter().filter_map(|piece| match piece {
+            Piece::Path(path) => Some(path),
+            Piece::Text(_) | Piece::Range(..) => None,
+        });
+        let found = paths.flat_map(|path| select(value, path));
+        found.filter(|v| !v.is_null()).map(text_of).collect()
+    }
 }
 
 fn pieces(rest: &mut &str, inside: bool) -> anyhow::Result<Vec<Piece>> {

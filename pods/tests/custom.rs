@@ -114,3 +114,61 @@ fn a_definition_takes_its_objects_along_and_owners_their_dependents() {
     s.until(CRONS, 200);
     assert_eq!(s.get(CRONS)["items"], json!([]));
 }
+
+/// The program's own commands, on the server's socket.
+fn program(s: &Server, words: &[&str], input: &str) -> (bool, String) {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rrun-pods"))
+        .arg("--socket")
+        .arg(s.socket())
+        .args(words)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let done = child.wait_with_output().unwrap();
+    let said = [done.stdout, done.stderr].concat();
+    (done.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn the_programs_own_commands_know_declared_kinds() {
+    let s = established();
+    let says = |words: &[&str], input: &str, want: &str| {
+        let (ok, said) = program(&s, words, input);
+        assert!(ok && said.contains(want), "{words:?}: {said}");
+    };
+    let plain = cron("a", json!({"schedule": "*"})).to_string();
+    says(
+        &["apply", "-f", "-"],
+        &plain,
+        "cron.stable.example.com/a created",
+    );
+    says(
+        &["apply", "-f", "-"],
+        &plain,
+        "cron.stable.example.com/a unchanged",
+    );
+    let changed = cron("a", json!({"schedule": "1", "replicas": 2})).to_string();
+    says(&["apply", "-f", "-"], &changed, "configured");
+    // What is taken out of the manifest goes, and its default comes back.
+    says(&["apply", "-f", "-"], &plain, "configured");
+    let path = "jsonpath={.spec.schedule} {.spec.replicas}";
+    says(&["get", "cr", "a", "-o", path], "", "* 1");
+    says(&["get", "crons"], "", "WHEN");
+    let columns = "custom-columns=N:.metadata.name,S:.spec.schedule,X:.spec.none";
+    says(&["get", "cron/a", "-o", columns], "", "a   *   <none>");
+    says(&["scale", "cron/a", "--replicas", "3"], "", "scaled");
+    says(&["describe", "crons.stable.example.com", "a"], "", "schedule:");
+    says(&["delete", "cr", "a"], "", "\"a\" deleted");
+    let (ok, said) = program(&s, &["get", "crumbs"], "");
+    assert!(
+        !ok && said.contains("the server doesn't have a resource type \"crumbs\""),
+        "{said}"
+    );
+}

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::http::{Api, json as body, patch};
 use super::output::{self, print};
-use super::{kinds, manifest};
+use super::{custom, kinds, manifest};
 use crate::api::Res;
 
 /// Remembers what was applied last, so that what is taken out of a manifest is taken out of the
@@ -48,8 +48,8 @@ pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Resul
     let documents = manifest::read(&options.filename, options.recursive)?;
     let mut planned = Vec::new();
     for document in &documents {
-        let target =
-            kinds::path_of(&document.object, namespace).with_context(|| document.origin.clone())?;
+        let target = kinds::path_of(api, &document.object, namespace).await;
+        let target = target.with_context(|| document.origin.clone())?;
         planned.push((document, target));
     }
     for (document, (res, path)) in planned {
@@ -76,7 +76,7 @@ async fn one(
         let url = format!("{path}{query}&force={}", options.force_conflicts);
         api.call("PATCH", &url, patch("apply", object)).await?
     } else {
-        merge(api, object, path, &query, before.as_ref()).await?
+        merge(api, object, res, path, &query, before.as_ref()).await?
     };
     let name = after["metadata"]["name"].as_str().unwrap_or_default();
     let label = kinds::label(res, name);
@@ -100,6 +100,7 @@ async fn one(
 async fn merge(
     api: &Api,
     object: &Value,
+    res: Res,
     path: &str,
     query: &str,
     before: Option<&Value>,
@@ -117,24 +118,29 @@ async fn merge(
     let last: Value = last
         .and_then(|text| serde_json::from_str(text).ok())
         .unwrap_or_default();
-    let change = with_removals(&wanted, &last);
-    api.call(
-        "PATCH",
-        &format!("{path}{query}"),
-        patch("strategic", &change),
-    )
-    .await
+    // Of a kind that is not built in nothing is known that its lists could be merged by.
+    let (how, lists): (_, Lists) = if custom::is_built_in(res) {
+        ("strategic", elements)
+    } else {
+        ("merge", |wanted, _| wanted.to_vec())
+    };
+    let change = with_removals(&wanted, &last, lists);
+    let url = format!("{path}{query}");
+    api.call("PATCH", &url, patch(how, &change)).await
 }
 
+/// How lists are merged: what is wanted now, and what was wanted the last time.
+type Lists = fn(&[Value], &[Value]) -> Vec<Value>;
+
 /// What is wanted, and nulls for what was wanted the last time and is no more.
-fn with_removals(wanted: &Value, last: &Value) -> Value {
+fn with_removals(wanted: &Value, last: &Value, lists: Lists) -> Value {
     match (wanted, last) {
         (Value::Object(wanted), Value::Object(last)) => {
             let mut out: Map<String, Value> = wanted
                 .iter()
                 .map(|(key, value)| {
                     let before = last.get(key).unwrap_or(&Value::Null);
-                    (key.clone(), with_removals(value, before))
+                    (key.clone(), with_removals(value, before, lists))
                 })
                 .collect();
             for key in last.keys().filter(|key| !wanted.contains_key(*key)) {
@@ -143,7 +149,7 @@ fn with_removals(wanted: &Value, last: &Value) -> Value {
             }
             Value::Object(out)
         }
-        (Value::Array(wanted), Value::Array(last)) => Value::Array(elements(wanted, last)),
+        (Value::Array(wanted), Value::Array(last)) => Value::Array(lists(wanted, last)),
         (wanted, _) => wanted.clone(),
     }
 }
@@ -157,7 +163,7 @@ fn elements(wanted: &[Value], last: &[Value]) -> Vec<Value> {
     let find = |list: &[Value], name: &Value| list.iter().find(|e| e["name"] == *name).cloned();
     let kept = wanted.iter().map(|element| {
         let before = find(last, &element["name"]).unwrap_or_default();
-        with_removals(element, &before)
+        with_removals(element, &before, elements)
     });
     let gone = last
         .iter()
@@ -201,6 +207,6 @@ mod tests {
         let wanted = json!({"spec": {"b": {"c": 1}, "list": [{"name": "x"}]}});
         let expected = json!({"spec": {"a": null, "b": {"c": 1, "d": null},
             "list": [{"name": "x", "v": null}, {"$patch": "delete", "name": "y"}]}});
-        assert_eq!(with_removals(&wanted, &last), expected);
+        assert_eq!(with_removals(&wanted, &last, elements), expected);
     }
 }

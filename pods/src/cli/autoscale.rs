@@ -46,7 +46,7 @@ fn metric(resource: &str, text: &str) -> Value {
 
 /// Runs it.
 pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Result<()> {
-    for (res, names) in kinds::targets(&options.what)? {
+    for (res, names) in kinds::targets(api, &options.what).await? {
         anyhow::ensure!(!names.is_empty(), "autoscale {}: give a name", res.plural);
         anyhow::ensure!(res.has_scale, "{} have no number of replicas", res.plural);
         for name in names {

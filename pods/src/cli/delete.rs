@@ -158,7 +158,7 @@ async fn collect(
     let mut all = Vec::new();
     if !options.filename.is_empty() {
         for document in manifest::read(&options.filename, options.recursive)? {
-            let (res, path) = kinds::path_of(&document.object, namespace)?;
+            let (res, path) = kinds::path_of(api, &document.object, namespace).await?;
             let name = document.object["metadata"]["name"]
                 .as_str()
                 .unwrap_or_default();
@@ -166,7 +166,7 @@ async fn collect(
         }
         return Ok(all);
     }
-    for (res, names) in kinds::targets(&options.what)? {
+    for (res, names) in kinds::targets(api, &options.what).await? {
         if !names.is_empty() {
             for name in names {
                 all.push((res, kinds::path(res, namespace, Some(&name)), name));

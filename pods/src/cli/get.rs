@@ -22,7 +22,7 @@ pub struct Options {
     /// Kinds and names: `pods`, `pod web`, `deployment/web service/web`.
     #[arg(required = true)]
     what: Vec<String>,
-    /// wide, json, yaml, name or jsonpath=TEMPLATE.
+    /// wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADING:PATH,….
     #[arg(short, long)]
     output: Option<String>,
     /// Every namespace.
@@ -51,7 +51,7 @@ pub struct Options {
 /// Runs it.
 pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Result<()> {
     let format = Format::parse(options.output.as_deref())?;
-    let targets = kinds::targets(&options.what)?;
+    let targets = kinds::targets(api, &options.what).await?;
     let namespace = if options.all_namespaces {
         ""
     } else {
@@ -266,6 +266,11 @@ async fn objects(
         }
         return Ok(());
     }
+    if let Format::Columns(columns) = format {
+        let all = found.iter().map(|(_, object)| object);
+        output::print(&columns.table(all, !options.no_headers));
+        return Ok(());
+    }
     if single && found.is_empty() {
         return Ok(());
     }
@@ -293,7 +298,7 @@ fn show(value: &Value, format: &Format) -> anyhow::Result<()> {
         Format::Json => output::print(&output::json(value)),
         Format::Yaml => output::print(&output::yaml(value)?),
         Format::JsonPath(template) => output::print(&template.render(value)),
-        Format::Name | Format::Table { .. } => {}
+        Format::Name | Format::Columns(_) | Format::Table { .. } => {}
     }
     Ok(())
 }
@@ -345,6 +350,10 @@ async fn watch(
                 };
                 let rows = look.rows(object, std::mem::take(&mut headings));
                 output::print(&aligned(&rows, &mut widths));
+            }
+            (_, Format::Columns(columns)) => {
+                let headings = std::mem::take(&mut headings);
+                output::print(&columns.table(std::iter::once(object), headings));
             }
             (_, Format::Name) => {
                 let name = object["metadata"]["name"].as_str().unwrap_or_default();

@@ -3,16 +3,27 @@
 use anyhow::{anyhow, bail};
 use serde_json::Value;
 
+use super::custom;
+use super::http::Api;
 use crate::api::{Res, kinds};
 
 /// The kind of a name: plural, singular, short or `deployments.apps`.
-pub fn find(name: &str) -> anyhow::Result<Res> {
+pub async fn find(api: &Api, name: &str) -> anyhow::Result<Res> {
+    // Of what is measured, only capsules have a name of their own.
+    let own: Res = &kinds::CAPSULE;
+    let built_in = kinds::ALL.iter().copied().chain([own]);
+    if let Some(found) = named(name, built_in) {
+        return Ok(found);
+    }
+    let found = named(name, custom::all(api).await.iter().copied());
+    found.ok_or_else(|| anyhow!("the server doesn't have a resource type \"{name}\""))
+}
+
+fn named(name: &str, mut kinds: impl Iterator<Item = Res>) -> Option<Res> {
     let lower = name.to_lowercase();
     let plain = lower.split('.').next().unwrap_or_default();
     let group = lower.split_once('.').map(|(_, rest)| rest);
-    // Of what is measured, only capsules have a name of their own.
-    let own: Res = &kinds::CAPSULE;
-    let found = kinds::ALL.iter().copied().chain([own]).find(|res| {
+    kinds.find(|res| {
         let named = res.plural == plain
             || res.singular == plain
             || res.kind.to_lowercase() == plain
@@ -20,22 +31,19 @@ pub fn find(name: &str) -> anyhow::Result<Res> {
         let grouped =
             group.is_none_or(|g| g == res.group || g == format!("{}.{}", res.version, res.group));
         named && grouped
-    });
-    found.ok_or_else(|| anyhow!("the server doesn't have a resource type \"{name}\""))
+    })
 }
 
 /// The kinds of a list like `pods,services`, or those of a category like `all`.
-pub fn list(names: &str) -> anyhow::Result<Vec<Res>> {
+pub async fn list(api: &Api, names: &str) -> anyhow::Result<Vec<Res>> {
     let mut all = Vec::new();
     for name in names.split(',').filter(|n| !n.is_empty()) {
-        let category: Vec<Res> = kinds::ALL
-            .iter()
-            .copied()
-            .filter(|res| res.categories.contains(&name))
-            .collect();
+        let in_it = |res: &&Res| res.categories.contains(&name);
+        let mut category: Vec<Res> = kinds::ALL.iter().filter(in_it).copied().collect();
         if category.is_empty() {
-            all.push(find(name)?);
+            all.push(find(api, name).await?);
         } else {
+            category.extend(custom::all(api).await.iter().filter(in_it));
             all.extend(category);
         }
     }
@@ -62,7 +70,7 @@ pub fn path(res: Res, namespace: &str, name: Option<&str>) -> String {
 }
 
 /// The path of an object of a manifest, and its kind. Its namespace is its own or the given one.
-pub fn path_of(object: &Value, namespace: &str) -> anyhow::Result<(Res, String)> {
+pub async fn path_of(api: &Api, object: &Value, namespace: &str) -> anyhow::Result<(Res, String)> {
     let text = |key: &str| object[key].as_str().unwrap_or_default();
     let (version, kind) = (text("apiVersion"), text("kind"));
     if version.is_empty() || kind.is_empty() {
@@ -73,7 +81,7 @@ pub fn path_of(object: &Value, namespace: &str) -> anyhow::Result<(Res, String)>
         };
         bail!("{field}: is required");
     }
-    let Some(res) = kinds::find_kind(version, kind) else {
+    let Some(res) = of_kind(api, version, kind).await else {
         bail!("apiVersion, kind: no matches for kind \"{kind}\" in version \"{version}\"");
     };
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -82,6 +90,14 @@ pub fn path_of(object: &Value, namespace: &str) -> anyhow::Result<(Res, String)>
     }
     let own = object["metadata"]["namespace"].as_str();
     Ok((res, path(res, own.unwrap_or(namespace), Some(name))))
+}
+
+async fn of_kind(api: &Api, version: &str, kind: &str) -> Option<Res> {
+    if let Some(res) = kinds::find_kind(version, kind) {
+        return Some(res);
+    }
+    let mut all = custom::all(api).await.iter().copied();
+    all.find(|r| r.kind == kind && r.api_version() == version)
 }
 
 /// `pod/web`, as commands say what they did; with a group `deployment.apps/web`.
@@ -95,30 +111,29 @@ pub fn label(res: Res, name: &str) -> String {
 
 /// What arguments like `pods`, `pod web`, `deploy/web svc/web` mean: a kind and names each; no
 /// names stands for all.
-pub fn targets(args: &[String]) -> anyhow::Result<Vec<(Res, Vec<String>)>> {
+pub async fn targets(api: &Api, args: &[String]) -> anyhow::Result<Vec<(Res, Vec<String>)>> {
     let Some(first) = args.first() else {
         bail!("say what: a kind, as in `pods`, or objects, as in `deployment/web`");
     };
     if args.iter().any(|a| a.contains('/')) {
-        return args
-            .iter()
-            .map(|arg| {
-                let (kind, name) = arg
-                    .split_once('/')
-                    .ok_or_else(|| anyhow!("{arg}: when one argument is KIND/NAME, all must be"))?;
-                Ok((find(kind)?, vec![name.to_owned()]))
-            })
-            .collect();
+        let mut all = Vec::new();
+        for arg in args {
+            let (kind, name) = arg
+                .split_once('/')
+                .ok_or_else(|| anyhow!("{arg}: when one argument is KIND/NAME, all must be"))?;
+            all.push((find(api, kind).await?, vec![name.to_owned()]));
+        }
+        return Ok(all);
     }
-    let kinds = list(first)?;
+    let kinds = list(api, first).await?;
     let names = args[1..].to_vec();
     Ok(kinds.into_iter().map(|res| (res, names.clone())).collect())
 }
 
 /// One object, as `web` with a kind that is understood, or `deployment/web`.
-pub fn one(arg: &str, default: &str) -> anyhow::Result<(Res, String)> {
+pub async fn one(api: &Api, arg: &str, default: &str) -> anyhow::Result<(Res, String)> {
     match arg.split_once('/') {
-        Some((kind, name)) => Ok((find(kind)?, name.to_owned())),
-        None => Ok((find(default)?, arg.to_owned())),
+        Some((kind, name)) => Ok((find(api, kind).await?, name.to_owned())),
+        None => Ok((find(api, default).await?, arg.to_owned())),
     }
 }

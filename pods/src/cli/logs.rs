@@ -90,7 +90,7 @@ pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Resul
 
 /// The pod that is meant: itself, or the first that runs of what a controller selects.
 pub async fn pod_of(api: &Api, namespace: &str, what: &str) -> anyhow::Result<Value> {
-    let (res, name) = kinds::one(what, "pod")?;
+    let (res, name) = kinds::one(api, what, "pod").await?;
     let object = api.get(&kinds::path(res, namespace, Some(&name))).await?;
     if res.plural == "pods" {
         return Ok(object);

@@ -6,6 +6,9 @@ mod apply;
 mod autoscale;
 mod backup;
 mod capsule;
+mod columns;
+mod completion;
+mod custom;
 mod delete;
 mod describe;
 mod exec;
@@ -14,6 +17,7 @@ mod http;
 mod install;
 mod kinds;
 mod logs;
+mod man;
 pub(crate) mod manifest;
 mod output;
 mod port_forward;
@@ -116,6 +120,10 @@ enum Command {
     Top(top::Command),
     /// Wait for a condition of objects.
     Wait(wait::Options),
+    /// Write a completion script for a shell.
+    Completion(completion::Options),
+    /// Write manual pages.
+    Man(man::Options),
 }
 
 /// Runs the program with its arguments; the first is the program's own name.
@@ -126,6 +134,11 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             options.socket = program.global.socket;
             serve::run(&options).map(|()| ExitCode::SUCCESS)
         }
+        Command::Completion(options) => {
+            completion::run(&options);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man(options) => man::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Install(options) => install::run(&options).map(|()| ExitCode::SUCCESS),
         Command::Restore(options) => {
             backup::restore(&options, &program.global.socket).map(|()| ExitCode::SUCCESS)
@@ -154,9 +167,12 @@ fn client(global: Global, command: Command) -> anyhow::Result<ExitCode> {
 
 async fn dispatch(api: &Api, namespace: &str, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(_) | Command::Up(_) | Command::Restore(_) | Command::Install(_) => {
-            unreachable!("served by the caller")
-        }
+        Command::Serve(_)
+        | Command::Up(_)
+        | Command::Restore(_)
+        | Command::Install(_)
+        | Command::Completion(_)
+        | Command::Man(_) => unreachable!("served by the caller"),
         Command::Web(options) => web::run(api, &options).await,
         Command::Backup(options) => backup::run(api, &options).await,
         Command::Down(options) => up::down(api, &options).await,

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use anyhow::bail;
 use serde_json::Value;
 
+use super::columns::Columns;
 use crate::jsonpath::Template;
 
 /// `-o`.
@@ -23,6 +24,8 @@ pub enum Format {
     Name,
     /// A JSONPath template.
     JsonPath(Template),
+    /// Columns that the user names.
+    Columns(Columns),
 }
 
 impl Format {
@@ -34,9 +37,12 @@ impl Format {
             Some("json") => Self::Json,
             Some("yaml") => Self::Yaml,
             Some("name") => Self::Name,
-            Some(other) => match other.strip_prefix("jsonpath=") {
-                Some(template) => Self::JsonPath(Template::parse(template)?),
-                None => bail!("-o {other}: use wide, json, yaml, name or jsonpath=TEMPLATE"),
+            Some(other) => match other.split_once('=') {
+                Some(("jsonpath", template)) => Self::JsonPath(Template::parse(template)?),
+                Some(("custom-columns", columns)) => Self::Columns(Columns::parse(columns)?),
+                _ => bail!(
+                    "-o {other}: use wide, json, yaml, name, jsonpath=TEMPLATE or custom-columns=HEADING:PATH,…"
+                ),
             },
         })
     }

@@ -63,7 +63,7 @@ pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Resul
 }
 
 async fn service(api: &Api, namespace: &str, what: &str) -> anyhow::Result<Option<Value>> {
-    let (res, name) = kinds::one(what, "pod")?;
+    let (res, name) = kinds::one(api, what, "pod").await?;
     if res.plural != "services" {
         return Ok(None);
     }

@@ -108,8 +108,8 @@ pub async fn run(api: &Api, namespace: &str, command: &Command) -> anyhow::Resul
     }
 }
 
-fn path(namespace: &str, target: &Target) -> anyhow::Result<(String, String)> {
-    let (res, name) = kinds::one(&target.what, "deployment")?;
+async fn path(api: &Api, namespace: &str, target: &Target) -> anyhow::Result<(String, String)> {
+    let (res, name) = kinds::one(api, &target.what, "deployment").await?;
     if res.plural != "deployments" {
         bail!("{}: only Deployments have rollouts here", target.what);
     }
@@ -123,7 +123,7 @@ async fn change_it(
     change: &Value,
     word: &str,
 ) -> anyhow::Result<()> {
-    let (path, name) = path(namespace, target)?;
+    let (path, name) = path(api, namespace, target).await?;
     api.call("PATCH", &path, patch("merge", change)).await?;
     print(&format!("deployment.apps/{name} {word}\n"));
     Ok(())
@@ -170,7 +170,7 @@ fn progress(deployment: &Value) -> anyhow::Result<(String, bool)> {
 }
 
 async fn status(api: &Api, namespace: &str, target: &Target, wait: bool) -> anyhow::Result<()> {
-    let (path, name) = path(namespace, target)?;
+    let (path, name) = path(api, namespace, target).await?;
     let mut last = String::new();
     loop {
         let object = api.get(&path).await?;
@@ -240,7 +240,7 @@ async fn history(
     target: &Target,
     wanted: Option<i64>,
 ) -> anyhow::Result<()> {
-    let (path, name) = path(namespace, target)?;
+    let (path, name) = path(api, namespace, target).await?;
     let deployment = api.get(&path).await?;
     let sets = sets(api, namespace, &deployment).await?;
     if let Some(wanted) = wanted {
@@ -263,7 +263,7 @@ async fn history(
 }
 
 async fn undo(api: &Api, namespace: &str, target: &Target, to: i64) -> anyhow::Result<()> {
-    let (path, name) = path(namespace, target)?;
+    let (path, name) = path(api, namespace, target).await?;
     let deployment = api.get(&path).await?;
     if deployment["spec"]["paused"] == true {
         bail!(

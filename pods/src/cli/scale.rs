@@ -23,7 +23,7 @@ pub struct Options {
 
 /// Runs it.
 pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Result<()> {
-    for (res, names) in kinds::targets(&options.what)? {
+    for (res, names) in kinds::targets(api, &options.what).await? {
         anyhow::ensure!(!names.is_empty(), "scale {}: give a name", res.plural);
         for name in names {
             let path = kinds::path(res, namespace, Some(&name));

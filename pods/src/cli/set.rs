@@ -24,7 +24,7 @@ pub enum Command {
 /// Runs it.
 pub async fn run(api: &Api, namespace: &str, command: &Command) -> anyhow::Result<()> {
     let Command::Image { what, images } = command;
-    let (res, name) = kinds::one(what, "deployment")?;
+    let (res, name) = kinds::one(api, what, "deployment").await?;
     let path = kinds::path(res, namespace, Some(&name));
     let object = api.get(&path).await?;
     let pod = res.plural == "pods";

@@ -151,7 +151,7 @@ pub async fn down(api: &Api, options: &DownOptions) -> anyhow::Result<()> {
         "pods",
     ];
     for kind in kinds {
-        let res = kinds::find(kind)?;
+        let res = kinds::find(api, kind).await?;
         let list = api.get(&kinds::path(res, "", None)).await?;
         for item in list["items"].as_array().into_iter().flatten() {
             let text = |key: &str| item["metadata"][key].as_str().unwrap_or_default();

@@ -80,7 +80,7 @@ pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Resul
     let until = Until::parse(&options.until)?;
     let limit = super::logs::seconds(&options.timeout)?;
     let mut objects = Vec::new();
-    for (res, mut names) in kinds::targets(&options.what)? {
+    for (res, mut names) in kinds::targets(api, &options.what).await? {
         if names.is_empty() {
             let selector = encode(options.selector.as_deref().unwrap_or_default());
             let path = format!(

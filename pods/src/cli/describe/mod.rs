@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::http::{Api, encode};
 use super::output::{ago, columns, print};
-use super::{kinds, output};
+use super::{custom, kinds, output};
 use crate::api::Res;
 
 /// `rrun-pods describe pod web`.
@@ -32,7 +32,7 @@ pub struct Options {
 /// Runs it.
 pub async fn run(api: &Api, namespace: &str, options: &Options) -> anyhow::Result<()> {
     let mut first = true;
-    for (res, names) in kinds::targets(&options.what)? {
+    for (res, names) in kinds::targets(api, &options.what).await? {
         for object in objects(api, namespace, res, &names, options).await? {
             if !std::mem::take(&mut first) {
                 print("\n\n");
@@ -72,7 +72,13 @@ async fn objects(
 async fn describe(api: &Api, res: Res, object: &Value) -> anyhow::Result<String> {
     let mut page = Page::default();
     head(&mut page, res, object);
-    match res.plural {
+    // Another group may have a kind of the same name.
+    let known = if custom::is_built_in(res) {
+        res.plural
+    } else {
+        ""
+    };
+    match known {
         "pods" => {
             pod::describe(&mut page, object);
             capsules::describe(api, &mut page, object).await;
