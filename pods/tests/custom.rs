@@ -164,7 +164,11 @@ fn the_programs_own_commands_know_declared_kinds() {
     let columns = "custom-columns=N:.metadata.name,S:.spec.schedule,X:.spec.none";
     says(&["get", "cron/a", "-o", columns], "", "a   *   <none>");
     says(&["scale", "cron/a", "--replicas", "3"], "", "scaled");
-    says(&["describe", "crons.stable.example.com", "a"], "", "schedule:");
+    says(
+        &["describe", "crons.stable.example.com", "a"],
+        "",
+        "schedule:",
+    );
     says(&["delete", "cr", "a"], "", "\"a\" deleted");
     let (ok, said) = program(&s, &["get", "crumbs"], "");
     assert!(
