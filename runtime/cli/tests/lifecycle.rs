@@ -148,7 +148,7 @@ fn a_create_killed_in_the_middle_is_cleaned_up_by_delete() {
     let rrun = Runtime::new();
     let mut bundle = Bundle::new(&["sleep", "1000"]);
     bundle.config["hooks"] =
-        serde_json::json!({"prestart": [{"path": "/bin/sleep", "args": ["sleep", "1000"]}]});
+        serde_json::json!({"prestart": [{"path": "/bin/sleep", "args": ["sleep", "20"]}]});
     let id = rrun.id();
     let dir = bundle.write().to_str().unwrap().to_owned();
     let mut create = rrun
