@@ -3,8 +3,10 @@
 //! A request that names no part of a label gets none, as with containerd's default. What it leaves out
 //! is as the field's policies have it: processes are `container_t`, their files `container_file_t`.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -92,10 +94,8 @@ fn below(dir: &File, label: &str, depth: usize) -> Result<()> {
             continue;
         }
         let here = format!("/proc/self/fd/{}", dir.as_raw_fd());
-        set(
-            &Path::new(&here).join(name.to_string_lossy().as_ref()),
-            label,
-        )?;
+        let name_in_path = OsStr::from_bytes(name.to_bytes());
+        set(&Path::new(&here).join(name_in_path), label)?;
         let is_dir = rustix::fs::statat(dir.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir());
         if is_dir {
@@ -145,6 +145,8 @@ mod tests {
         std::fs::create_dir_all(inside.join("a/b")).unwrap();
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(inside.join("a/b/file"), "").unwrap();
+        let not_text = inside.join(OsStr::from_bytes(b"a/\xff"));
+        std::fs::write(&not_text, "").unwrap();
         std::fs::write(outside.join("file"), "").unwrap();
         std::os::unix::fs::symlink(&outside, inside.join("a/link")).unwrap();
         let label = "system_u:object_r:container_file_t:s0:c1,c2";
@@ -157,6 +159,7 @@ mod tests {
         for path in ["", "a", "a/b", "a/b/file", "a/link"] {
             assert_eq!(read(&inside.join(path)), label, "{path}");
         }
+        assert_eq!(read(&not_text), label);
         assert_ne!(read(&outside), label);
         assert_ne!(read(&outside.join("file")), label);
     }
