@@ -26,7 +26,7 @@ impl Containerd {
         let dir = tempfile::tempdir().unwrap();
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).unwrap();
-        fs::copy(SHIM, bin.join("containerd-shim-rrun-v2")).unwrap();
+        rrun_tests::copy_program(Path::new(SHIM), &bin.join("containerd-shim-rrun-v2"));
         symlink(runtime, bin.join("rrun")).unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let config = format!(

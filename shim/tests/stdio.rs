@@ -292,15 +292,7 @@ fn a_logging_program_gets_both_streams_and_the_ids() {
     let logger = shim.dir.join("logger");
     let script = "#!/bin/sh\nexec 5>&-\n{ echo \"$CONTAINER_ID $CONTAINER_NAMESPACE $2\"; \
                   cat <&3; cat <&4; } > \"$1\"\n";
-    fs::write(&logger, script).unwrap();
-    assert!(
-        Command::new("chmod")
-            .arg("755")
-            .arg(&logger)
-            .status()
-            .unwrap()
-            .success()
-    );
+    rrun_tests::write_script(&logger, script);
     let logged = shim.dir.join("logged");
     let mut request = shim.create_request();
     request.stdout = format!("binary://{}?{}=more", logger.display(), logged.display());

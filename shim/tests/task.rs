@@ -10,7 +10,6 @@ use rrun_task_api::pb::task;
 use rrun_task_api::pb::task_types::Status;
 use rrun_tests::{Need, require, wait_until};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -308,8 +307,7 @@ fn recorder(dir: &Path) -> PathBuf {
         dir.display(),
         own.display()
     );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    rrun_tests::write_script(&script, &text);
     script
 }
 

@@ -21,14 +21,7 @@ pub fn busybox_rootfs(rootfs: &Path) {
     for dir in ["bin", "dev", "etc", "proc", "root", "sys", "tmp"] {
         fs::create_dir_all(rootfs.join(dir)).expect("a directory of the rootfs");
     }
-    // By another process: what this one writes a file by is in every child that another test's
-    // thread makes meanwhile, and until that child executes, nobody can execute the file (ETXTBSY).
-    let copied = Command::new(&busybox)
-        .args(["cp", "-p"])
-        .arg(&busybox)
-        .arg(rootfs.join("bin/busybox"))
-        .status();
-    assert!(copied.is_ok_and(|s| s.success()), "busybox is copied");
+    copy_program(&busybox, &rootfs.join("bin/busybox"));
     for applet in [
         "sh", "cat", "echo", "sleep", "ls", "id", "mount", "env", "hostname", "ps", "kill", "true",
         "false", "stat", "touch", "mkdir", "head", "grep", "dd", "readlink", "wc", "sed", "test",
@@ -39,6 +32,46 @@ pub fn busybox_rootfs(rootfs: &Path) {
     }
     fs::write(rootfs.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").expect("etc/passwd");
     fs::write(rootfs.join("etc/group"), "root:x:0:\n").expect("etc/group");
+}
+
+/// Copies a program that is to be executed, with its mode.
+///
+/// By another process: what this one writes a file by is in every child that another test's thread
+/// makes meanwhile, and until that child executes, nobody can execute the file (ETXTBSY).
+///
+/// # Panics
+///
+/// Where that is not possible.
+pub fn copy_program(from: &Path, to: &Path) {
+    let busybox = find_program("busybox").expect("busybox-static is installed");
+    let copied = Command::new(busybox)
+        .args(["cp", "-p"])
+        .args([from, to])
+        .status();
+    assert!(
+        copied.is_ok_and(|s| s.success()),
+        "{} is copied",
+        to.display()
+    );
+}
+
+/// Writes a script that is to be executed, mode 0755; by another process, as [`copy_program`].
+///
+/// # Panics
+///
+/// Where that is not possible.
+pub fn write_script(path: &Path, text: &str) {
+    let busybox = find_program("busybox").expect("busybox-static is installed");
+    let written = Command::new(busybox)
+        .args(["sh", "-c", r#"printf %s "$1" > "$0" && chmod 755 "$0""#])
+        .arg(path)
+        .arg(text)
+        .status();
+    assert!(
+        written.is_ok_and(|s| s.success()),
+        "{} is written",
+        path.display()
+    );
 }
 
 /// A bundle in a temporary directory, removed on drop.

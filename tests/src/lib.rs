@@ -11,7 +11,7 @@ mod programs;
 mod registry;
 mod wait;
 
-pub use bundle::{Bundle, busybox_rootfs};
+pub use bundle::{Bundle, busybox_rootfs, copy_program, write_script};
 pub use line::{Line, PATIENCE};
 pub use need::{Need, missing, report_skip};
 pub use noise::noise;

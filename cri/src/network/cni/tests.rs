@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 
 use rrun_cri_api::v1;
 use rrun_tests::{Need, require};
@@ -130,8 +129,7 @@ impl Asked {
 async fn scripted(host: &Host) -> (Network, Asked) {
     let plugins = host.path("plugins");
     fs::create_dir_all(&plugins).unwrap();
-    fs::write(plugins.join("scripted"), SCRIPT).unwrap();
-    fs::set_permissions(plugins.join("scripted"), fs::Permissions::from_mode(0o755)).unwrap();
+    rrun_tests::write_script(&plugins.join("scripted"), SCRIPT);
     configure(
         host,
         &json!({
