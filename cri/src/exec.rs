@@ -12,6 +12,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use nix::sched::{CloneFlags, setns};
 use rrun_cri_api::v1;
+use rrun_task_api::Code;
 use rrun_task_api::client::Client;
 use rrun_task_api::pb::{shim, task};
 use tokio::net::{TcpStream, UnixStream};
@@ -36,6 +37,16 @@ pub struct Exec {
     code: Option<i32>,
     /// The shim has forgotten it, or somebody else sees to that.
     ended: bool,
+}
+
+/// What came of a command that was to run to its end.
+pub enum Synced {
+    /// That.
+    Ended(shim::ExecSyncResponse),
+    /// It writes more than an answer holds; its stdio is connected.
+    Goes(Exec),
+    /// The shim cannot do it; nothing was run.
+    Unknown,
 }
 
 /// What to run.
@@ -74,17 +85,64 @@ impl Exec {
         };
         let started = client.exec_attached(&request);
         let started = started.instrument(debug_span!("start exec")).await?;
-        let mut exec = Self {
+        let mut exec = Self::named(client, record.id.clone(), started.exec_id);
+        exec.connect(&started.path).await?;
+        Ok(exec)
+    }
+
+    fn named(client: Client, container: String, id: String) -> Self {
+        Self {
             client,
-            container: record.id.clone(),
-            id: started.exec_id,
+            container,
+            id,
             stdio: None,
             code: None,
             ended: false,
+        }
+    }
+
+    async fn connect(&mut self, path: &str) -> Result<()> {
+        let stdio = UnixStream::connect(path).await;
+        self.stdio = Some(stdio.with_context(|| format!("connect to {path}"))?);
+        Ok(())
+    }
+
+    /// Runs a command to its end in one call of the shim, that kills it after `limit` (none: zero).
+    pub async fn sync(
+        daemon: &Arc<Daemon>,
+        record: &ContainerRecord,
+        cmd: &[String],
+        limit: Duration,
+    ) -> Result<Synced> {
+        let client = daemon.shims.get(&record.id, &record.shim_address).await?;
+        let request = shim::ExecSyncRequest {
+            id: record.id.clone(),
+            exec_id: daemon.shims.exec_id(),
+            args: cmd.to_vec(),
+            timeout: u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX),
         };
-        let stdio = UnixStream::connect(&started.path).await;
-        exec.stdio = Some(stdio.with_context(|| format!("connect to {}", started.path))?);
-        Ok(exec)
+        // Killed where this call is dropped.
+        let mut exec = Self::named(client, record.id.clone(), request.exec_id.clone());
+        let answered = exec.client.exec_sync(&request);
+        match answered.instrument(debug_span!("exec")).await {
+            Ok(answer) if answer.path.is_empty() => {
+                exec.ended = true;
+                Ok(Synced::Ended(answer))
+            }
+            Ok(answer) => {
+                exec.connect(&answer.path).await?;
+                Ok(Synced::Goes(exec))
+            }
+            Err(error) => {
+                exec.ended = true;
+                // Another shim runs the container, or ours is of a version before this.
+                let old = error.status().map(|s| s.code) == Some(Code::Unimplemented);
+                if old {
+                    return Ok(Synced::Unknown);
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// Waits for the end and gives the exit code, 128 + signal where one ended it. A wait that is

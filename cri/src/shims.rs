@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use rrun_task_api::pb::{Any, runc, runtime_options, shim};
 use tokio::process::Command;
 
 use crate::config::{Behind, CgroupDriver, Config, Runtime};
-use crate::notify;
+use crate::{id, notify};
 
 /// The namespace that shims of this daemon are in.
 pub const NAMESPACE: &str = "rrun-cri";
@@ -22,12 +23,24 @@ pub const NAMESPACE: &str = "rrun-cri";
 const START: Duration = Duration::from_mins(3);
 
 /// Connections by container id. A connection that broke is made anew when it is next asked for.
-#[derive(Default)]
 pub struct Shims {
     clients: Mutex<HashMap<String, Client>>,
     /// Containers that exist, whose shim this process has ended with everything that it had. Another
     /// daemon does not know, and lets the shim program clean up once more.
     ended: Mutex<HashSet<String>>,
+    /// Number of the next command.
+    execs: AtomicU64,
+}
+
+impl Default for Shims {
+    fn default() -> Self {
+        Self {
+            clients: Mutex::default(),
+            ended: Mutex::default(),
+            // Those of a daemon before this one may not be gone yet.
+            execs: AtomicU64::new(id::now().unsigned_abs()),
+        }
+    }
 }
 
 impl Shims {
@@ -43,6 +56,11 @@ impl Shims {
         let client = Client::connect(address).await?;
         self.lock().insert(id.to_owned(), client.clone());
         Ok(client)
+    }
+
+    /// A name for a command that no other has, not even one of a daemon before this.
+    pub fn exec_id(&self) -> String {
+        format!("sync-{:x}", self.execs.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Closes the connection.

@@ -1,6 +1,7 @@
 //! What the shim knows of its containers and their processes.
 
 use crate::cgroup::Cgroup;
+use crate::command::{Command, Template};
 use crate::io::{Io, Stdio};
 use crate::machine::Life;
 use crate::oom::Watch;
@@ -45,6 +46,8 @@ pub struct Container {
     pub io_owner: Option<(u32, u32)>,
     /// Directory of the checkpoint that it starts from; empty for a container from scratch.
     pub checkpoint: String,
+    /// How commands enter it, once one has.
+    pub template: Option<Template>,
 }
 
 /// A container's first process, or an exec.
@@ -75,6 +78,8 @@ pub struct Process {
     pub spec: Vec<u8>,
     /// It is no child of ours: another shim runs it.
     pub remote: bool,
+    /// For an exec that one call waits for to its end.
+    pub command: Option<Box<Command>>,
 }
 
 impl Process {

@@ -117,6 +117,36 @@ impl Io {
         ))
     }
 
+    /// For a command whose output is kept for its caller, and that has no input.
+    pub fn kept(key: Key, poller: &Poller) -> Result<(Self, Given), Status> {
+        let mut io = Self::default();
+        let mut open = |number: u8| {
+            let (reader, writer) = pipe()?;
+            set_nonblocking(&reader)?;
+            let mut output = Output::new(key, number, reader, Sink::Kept);
+            output.watch(true, poller);
+            io.outputs[usize::from(number - 1)] = Some(output);
+            Ok::<_, Status>(writer)
+        };
+        let (stdout, stderr) = (open(1)?, open(2)?);
+        let stdin = null()?;
+        Ok((
+            io,
+            Given {
+                stdin,
+                stdout,
+                stderr,
+            },
+        ))
+    }
+
+    /// What was kept goes to an attached client from here on.
+    pub fn attach_kept(&mut self) {
+        for output in self.outputs.iter_mut().flatten() {
+            output.sink = Sink::Attach;
+        }
+    }
+
     /// Prepares for a terminal that comes through a console socket at `path`.
     pub fn terminal(stdio: &Stdio, owner: &Owner<'_>, path: &Path) -> Result<Self, Status> {
         let mut io = Self::default();

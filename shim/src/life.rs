@@ -123,6 +123,12 @@ impl Shim {
         }
         .encode_to_vec();
         let waiters = std::mem::take(&mut process.waiters);
+        if process.command.is_some() {
+            for caller in waiters {
+                self.answer(caller, Ok(answer.clone()));
+            }
+            return self.advance_command(key);
+        }
         let event = events::TaskExit {
             container_id: process.container.clone(),
             id: process.event_id().to_owned(),
@@ -194,6 +200,7 @@ impl Shim {
                 Read::Data(length) => {
                     output.deliver(&buffer[..length], &self.poller);
                     self.share(key, number, &buffer[..length]);
+                    self.keep_within_limits(key);
                 }
                 Read::Empty => {
                     output.watch(true, &self.poller);
@@ -211,6 +218,13 @@ impl Shim {
         };
         if let Some(output) = &mut process.io.outputs[usize::from(number - 1)] {
             output.watch(true, &self.poller);
+        }
+    }
+
+    fn keep_within_limits(&mut self, key: Key) {
+        let command = self.processes.get(&key).and_then(|p| p.command.as_ref());
+        if command.is_some_and(|command| command.is_outgrown()) {
+            self.hand_over(key);
         }
     }
 
@@ -236,10 +250,18 @@ impl Shim {
             return;
         };
         let output = process.io.outputs[usize::from(number - 1)].as_ref();
-        if matches!(output.map(|o| &o.sink), Some(Sink::Log))
-            && let Some(log) = &mut process.io.log
-        {
-            log.write(log_stream(number), data);
+        match output.map(|o| &o.sink) {
+            Some(Sink::Log) => {
+                if let Some(log) = &mut process.io.log {
+                    log.write(log_stream(number), data);
+                }
+            }
+            Some(Sink::Kept) => {
+                if let Some(command) = &mut process.command {
+                    command.keep(number, data);
+                }
+            }
+            _ => {}
         }
         let stream = if number == 1 {
             Stream::Stdout
@@ -280,6 +302,7 @@ impl Shim {
             return;
         }
         self.poller.cancel(Timer::OutputEnds(key));
+        self.advance_command(key);
         let clients: Vec<Key> = self.attached_to(key);
         for id in clients {
             let Some(attach) = self.attaches.get_mut(&id) else {
@@ -459,8 +482,17 @@ impl Shim {
                 log.end(log_stream(number));
             }
         }
-        self.poller.cancel(Timer::OutputEnds(key));
+        for timer in [
+            Timer::OutputEnds(key),
+            Timer::CommandExpires(key),
+            Timer::CommandDrained(key),
+        ] {
+            self.poller.cancel(timer);
+        }
         process.io.close(&self.poller);
+        if let Some(command) = process.command.take().filter(|c| !c.is_handed_over) {
+            self.answer(command.caller, Err(gone()));
+        }
         for caller in std::mem::take(&mut process.waiters) {
             self.answer(caller, Err(gone()));
         }

@@ -9,6 +9,7 @@ mod args;
 mod attach;
 mod bootstrap;
 mod cgroup;
+mod command;
 mod conn;
 mod console;
 mod container;

@@ -1,6 +1,7 @@
 //! Runtime programs in flight: started by a request, ended by an event.
 
 use crate::cgroup::Cgroup;
+use crate::command::{not_started, refusal};
 use crate::container::Caller;
 use crate::enter::Entering;
 use crate::exits;
@@ -20,7 +21,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// What a program is to do.
@@ -34,6 +34,8 @@ pub enum Kind {
     Restore,
     /// Run an exec, and for [`shim::ExecRequest`] say where to attach.
     Exec(Option<PathBuf>),
+    /// Run a command for a call that waits for its end.
+    Command,
     /// Freeze.
     Pause,
     /// Thaw.
@@ -78,7 +80,10 @@ impl Op {
     /// Whether a child of ours comes of it that we do not know yet.
     pub fn makes_process(&self) -> bool {
         matches!(self.work, Work::Program(_) | Work::Entering(_))
-            && matches!(self.kind, Kind::Create | Kind::Restore | Kind::Exec(_))
+            && matches!(
+                self.kind,
+                Kind::Create | Kind::Restore | Kind::Exec(_) | Kind::Command
+            )
     }
 
     /// Pid of the program itself.
@@ -222,7 +227,7 @@ impl Shim {
     ) {
         let begins = matches!(
             kind,
-            Kind::Create | Kind::Start | Kind::Restore | Kind::Exec(_)
+            Kind::Create | Kind::Start | Kind::Restore | Kind::Exec(_) | Kind::Command
         );
         let answer = match kind {
             Kind::Create => self.created(process, result, ended),
@@ -232,6 +237,7 @@ impl Shim {
                 self.started(process, adopted)
             }
             Kind::Exec(path) => self.exec_started(process, result, path),
+            Kind::Command => self.command_started(process, result).map(|()| Vec::new()),
             Kind::Delete => self.deleted(process, result),
             Kind::Pause | Kind::Resume => self.frozen(process, &kind, result),
             Kind::Checkpoint(path) => self.checkpointed(process, path, result),
@@ -269,22 +275,12 @@ impl Shim {
             Work::Starting(_) | Work::Call => Ok(()),
             Work::Entering(entering) => {
                 self.poller.remove(&entering.report);
-                let mut why = String::new();
-                let report = fs::File::from(entering.report);
-                // What cannot be read or is not text still says that there is a report.
-                let read = report.take(64 * 1024).read_to_string(&mut why);
-                if read.is_ok() && why.is_empty() {
+                let Some(why) = refusal(entering.report) else {
                     let pid = Pid::from_raw(entering.pid).ok_or_else(gone)?;
                     return self.keep(process, pid, entering.pidfd);
-                }
+                };
                 spawn::wait_for(&entering.pidfd);
-                Err(Status::new(
-                    rrun_task_api::Code::Unknown,
-                    format!(
-                        "OCI runtime exec failed: unable to start container process: {}",
-                        why.trim_end()
-                    ),
-                ))
+                Err(not_started(&why))
             }
         }
     }
@@ -315,6 +311,8 @@ impl Shim {
         self.on_console(key);
         if !self.is_peers(key) {
             self.adopt(key)?;
+            let process = self.processes.get_mut(&key).ok_or_else(gone)?;
+            process.start_time = exits::start_time(process.pid).unwrap_or(0);
         }
         let process = self.processes.get(&key).ok_or_else(gone)?;
         let bundle = &self.container_of(key)?.bundle;
@@ -346,7 +344,7 @@ impl Shim {
     }
 
     /// Reads the pid of a process that the runtime left to us, and watches for its end.
-    fn adopt(&mut self, key: Key) -> Result<(), Status> {
+    pub fn adopt(&mut self, key: Key) -> Result<(), Status> {
         let path = self.pid_file(key)?;
         let text = fs::read_to_string(&path).map_err(at("read", &path))?;
         forget(&path);
@@ -364,13 +362,12 @@ impl Shim {
     }
 
     /// Watches for the end of a process.
-    fn keep(&mut self, key: Key, pid: Pid, pidfd: OwnedFd) -> Result<(), Status> {
+    pub fn keep(&mut self, key: Key, pid: Pid, pidfd: OwnedFd) -> Result<(), Status> {
         self.poller
             .add(&pidfd, Token::Exit(key), Interest::IN)
             .map_err(failed("watch the process"))?;
         let process = self.processes.get_mut(&key).ok_or_else(gone)?;
         process.pid = pid.as_raw_nonzero().get() as u32;
-        process.start_time = exits::start_time(process.pid).unwrap_or(0);
         process.pidfd = Some(pidfd);
         Ok(())
     }

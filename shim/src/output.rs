@@ -17,6 +17,8 @@ pub enum Sink {
     File(File),
     /// The process's [`crate::log::Log`].
     Log,
+    /// The process's [`crate::command::Command`].
+    Kept,
     /// The one attached client, with back-pressure; waits until there is one.
     Attach,
 }
@@ -101,7 +103,7 @@ impl Output {
                 // A full disk loses output rather than stop the container.
                 let _ = file.write_all(data);
             }
-            Sink::Null | Sink::Log | Sink::Attach => {}
+            Sink::Null | Sink::Log | Sink::Kept | Sink::Attach => {}
         }
     }
 

@@ -98,6 +98,10 @@ pub enum Timer {
     AttachExpires(Key),
     /// A process is gone, but something holds its output open.
     OutputEnds(Key),
+    /// A command ran for too long.
+    CommandExpires(Key),
+    /// A command has ended, but something holds its output open.
+    CommandDrained(Key),
     /// Try again to publish events.
     Publish,
     /// Listen again after a shortage of descriptors.

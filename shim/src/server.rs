@@ -209,6 +209,8 @@ impl Shim {
         match timer {
             Timer::AttachExpires(key) => self.on_attach_expired(key),
             Timer::OutputEnds(key) => self.on_output_timer(key),
+            Timer::CommandExpires(key) => self.on_command_expired(key),
+            Timer::CommandDrained(key) => self.finish_command(key),
             Timer::Publish => self.publisher.on_event(&mut self.poller),
             Timer::Listen => {
                 let _ = self
@@ -367,6 +369,7 @@ impl Shim {
         for process in self.processes.values_mut() {
             process.waiters.retain(|caller| caller.conn != key);
         }
+        self.abandon_commands(key);
         if let Some(sandbox) = &mut self.sandbox {
             sandbox.forget_conn(key);
         }

@@ -3,6 +3,7 @@
 mod own;
 pub mod sandbox;
 mod start;
+mod sync;
 
 use crate::container::Process;
 use crate::machine::{Ask, Phase, Verdict};

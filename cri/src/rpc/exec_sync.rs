@@ -1,7 +1,7 @@
 //! ExecSync.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rrun_cri_api::v1;
@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
-use crate::exec::{Command, Exec};
+use crate::exec::{Command, Exec, Synced};
 use crate::store::{ContainerPhase, ContainerRecord};
 
 /// Bytes of both streams together that are kept; the rest is read and dropped. A kubelet takes
@@ -27,7 +27,7 @@ pub async fn handle(
     daemon: &Arc<Daemon>,
     request: v1::ExecSyncRequest,
 ) -> Result<v1::ExecSyncResponse> {
-    if request.cmd.is_empty() {
+    if request.cmd.first().is_none_or(String::is_empty) {
         return Err(Error::invalid("cmd is empty"));
     }
     let Ok(seconds) = u64::try_from(request.timeout) else {
@@ -37,28 +37,67 @@ pub async fn handle(
         )));
     };
     let record = running(daemon, &request.container_id)?;
-    let command = Command {
-        cmd: &request.cmd,
-        tty: false,
-        stdin: false,
-        stdout: true,
-        stderr: true,
+    let until = Instant::now() + Duration::from_secs(seconds);
+    let mut exec = match in_one_call(daemon, &record, &request.cmd, seconds).await? {
+        Some(Synced::Ended(answer)) if !answer.timed_out => {
+            return Ok(v1::ExecSyncResponse {
+                stdout: answer.stdout,
+                stderr: answer.stderr,
+                exit_code: answer.exit_status as i32,
+            });
+        }
+        None | Some(Synced::Ended(_)) => return Err(late(&request.cmd, seconds)),
+        Some(Synced::Goes(exec)) => exec,
+        Some(Synced::Unknown) => start(daemon, &record, &request.cmd).await?,
     };
-    let mut exec = Exec::start(daemon, &record, command).await?;
-    if seconds == 0 {
-        return run(&mut exec).await;
-    }
-    let limit = Duration::from_secs(seconds);
-    if let Ok(result) = tokio::time::timeout(limit, run(&mut exec)).await {
+    let left = until.saturating_duration_since(Instant::now());
+    if let Some(result) = within(seconds, left, run(&mut exec)).await {
         return result;
     }
     exec.kill().await?;
     // Whoever is told so finds it gone; on a busy machine the answer could be there before its end.
     let _ = tokio::time::timeout(DRAIN, exec.wait()).await;
-    let cmd = request.cmd.join(" ");
-    Err(Error::Deadline(format!(
+    Err(late(&request.cmd, seconds))
+}
+
+/// Lets the shim run it, and kill it in time; some seconds later the shim is not to be relied on.
+async fn in_one_call(
+    daemon: &Arc<Daemon>,
+    record: &ContainerRecord,
+    cmd: &[String],
+    seconds: u64,
+) -> Result<Option<Synced>> {
+    let limit = Duration::from_secs(seconds);
+    let synced = Exec::sync(daemon, record, cmd, limit);
+    let synced = within(seconds, limit + DRAIN * 2, synced).await;
+    Ok(synced.transpose()?)
+}
+
+/// Starts it in several calls.
+async fn start(daemon: &Arc<Daemon>, record: &ContainerRecord, cmd: &[String]) -> Result<Exec> {
+    let command = Command {
+        cmd,
+        tty: false,
+        stdin: false,
+        stdout: true,
+        stderr: true,
+    };
+    Ok(Exec::start(daemon, record, command).await?)
+}
+
+fn late(cmd: &[String], seconds: u64) -> Error {
+    let cmd = cmd.join(" ");
+    Error::Deadline(format!(
         "{cmd:?} did not end within {seconds} s and was killed"
-    )))
+    ))
+}
+
+/// The result, where it comes within `limit` or (zero seconds) there is none.
+async fn within<T>(seconds: u64, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
+    if seconds == 0 {
+        return Some(work.await);
+    }
+    tokio::time::timeout(limit, work).await.ok()
 }
 
 /// The record of a running container.

@@ -95,7 +95,7 @@ type Waiting = Result<HashMap<u32, oneshot::Sender<Answer>>, String>;
 struct Shared {
     waiting: Mutex<Waiting>,
     next: AtomicU32,
-    writer: tokio::sync::Mutex<OwnedWriteHalf>,
+    writer: Arc<tokio::sync::Mutex<OwnedWriteHalf>>,
     timeout: Duration,
 }
 
@@ -157,7 +157,7 @@ impl Client {
         let shared = Arc::new(Shared {
             waiting: Mutex::new(Ok(HashMap::new())),
             next: AtomicU32::new(1),
-            writer: tokio::sync::Mutex::new(writer),
+            writer: Arc::new(tokio::sync::Mutex::new(writer)),
             timeout,
         });
         let task = tokio::spawn(read_all(reader, shared.clone()));
@@ -241,8 +241,15 @@ impl Client {
     /// Writes a frame whole even if the caller goes away in the middle of it: half a frame would
     /// break the connection for everybody.
     async fn write(&self, bytes: Vec<u8>) -> io::Result<()> {
-        let shared = self.shared.clone();
-        let task = tokio::spawn(async move { shared.writer.lock().await.write_all(&bytes).await });
+        let mut writer = self.shared.writer.clone().lock_owned().await;
+        // Nearly always the socket takes it at once.
+        let sent = match writer.try_write(&bytes) {
+            Ok(sent) if sent == bytes.len() => return Ok(()),
+            Ok(sent) => sent,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        let task = tokio::spawn(async move { writer.write_all(&bytes[sent..]).await });
         task.await.unwrap_or_else(|e| Err(io::Error::other(e)))
     }
 }

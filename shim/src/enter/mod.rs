@@ -94,6 +94,13 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Another program and its arguments; not empty.
+    pub fn set_args(&mut self, args: Vec<String>) {
+        self.process.args = Some(args);
+    }
+}
+
 /// Whether nothing is asked for that is left to the runtime. What it would refuse it shall.
 fn is_plain(process: &spec::Process, linux: &spec::Linux, namespaces: i32) -> bool {
     let set = |label: &Option<String>| label.as_ref().is_some_and(|l| !l.is_empty());

@@ -20,6 +20,7 @@ impl Shim {
             "ReopenLog" => self.reopen_log(&open(call)?),
             "Attach" => self.attach(&open(call)?),
             "Exec" => self.exec_attached(call, open(call)?),
+            "ExecSync" => self.exec_sync(call, &open(call)?),
             "Status" => self.status(&open(call)?),
             "Usage" => self.usage(&open(call)?),
             other => Err(Status::unimplemented(format!(

@@ -73,6 +73,7 @@ impl Shim {
             oom_killed: false,
             io_owner: Some((options.io_uid, options.io_gid)).filter(|ids| *ids != (0, 0)),
             checkpoint: request.checkpoint.clone(),
+            template: None,
         };
         let mut process = new_process(&request.id, "", Life::container(), stdio);
         process.remote = peer.is_some();
@@ -245,7 +246,7 @@ impl Shim {
         let given = self.open_io(key)?;
         let started = match self.enter(key, given.as_ref()) {
             Some(entering) => self.await_entry(kind, key, caller, entering),
-            None => self.exec_by_runtime(key, caller, kind, given.as_ref()),
+            None => self.exec_by_runtime(key, Some(caller), kind, given.as_ref()),
         };
         if started.is_err()
             && let Some(process) = self.processes.get_mut(&key)
@@ -273,10 +274,10 @@ impl Shim {
         }
     }
 
-    fn exec_by_runtime(
+    pub(super) fn exec_by_runtime(
         &mut self,
         key: Key,
-        caller: Caller,
+        caller: Option<Caller>,
         kind: Kind,
         given: Option<&Given>,
     ) -> Result<(), Status> {
@@ -297,7 +298,7 @@ impl Shim {
             args.extend(["--console-socket", text(path)?]);
         }
         args.push(&id);
-        let started = self.start_op(kind, key, Some(caller), &args, fds(given));
+        let started = self.start_op(kind, key, caller, &args, fds(given));
         if started.is_err() {
             forget(&spec_file);
         }
@@ -356,7 +357,7 @@ fn fds(given: Option<&Given>) -> Fds<'_> {
     })
 }
 
-fn new_process(id: &str, exec_id: &str, life: Life, stdio: Stdio) -> Process {
+pub(super) fn new_process(id: &str, exec_id: &str, life: Life, stdio: Stdio) -> Process {
     Process {
         container: id.to_owned(),
         exec_id: exec_id.to_owned(),
@@ -371,6 +372,7 @@ fn new_process(id: &str, exec_id: &str, life: Life, stdio: Stdio) -> Process {
         waiters: Vec::new(),
         spec: Vec::new(),
         remote: false,
+        command: None,
     }
 }
 

@@ -139,6 +139,14 @@ impl Client {
             .await
     }
 
+    /// Runs a command to its end, for as long as that takes.
+    pub async fn exec_sync(
+        &self,
+        request: &shim::ExecSyncRequest,
+    ) -> Result<shim::ExecSyncResponse, Error> {
+        self.call(SHIM, "ExecSync", request, None).await
+    }
+
     /// All that is to be known of the container in one call.
     pub async fn status(
         &self,
