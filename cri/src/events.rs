@@ -6,6 +6,7 @@ use tokio::sync::broadcast;
 use crate::daemon::Daemon;
 use crate::id;
 use crate::rpc::{container_status, pod_sandbox_status};
+use crate::store::ContainerPhase;
 
 /// A subscriber that is this many events behind loses the oldest; a kubelet lists again then.
 const BACKLOG: usize = 256;
@@ -42,7 +43,10 @@ impl Daemon {
             pod_sandbox_status: sandbox.map(|s| pod_sandbox_status::status(&s.get())),
             containers_statuses: statuses
                 .iter()
-                .map(|c| container_status::status(&c.get()))
+                .map(|c| c.get())
+                // As in PodSandboxStatus: nobody knows of it before it is there.
+                .filter(|c| c.phase() != ContainerPhase::Creating)
+                .map(|c| container_status::status(&c))
                 .collect(),
         };
         // Without receivers there is nobody to tell.

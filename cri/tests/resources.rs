@@ -66,6 +66,9 @@ async fn the_oom_score_of_a_running_container_changes() {
         .unwrap();
     let said = exec(&mut client, &id, "for p in /proc/[0-9]*/comm; do read n < $p; [ $n != sleep ] || cat ${p%comm}oom_score_adj; done").await;
     assert_eq!(String::from_utf8(said.stdout).unwrap(), "777\n777\n");
+    // Of an exec, too.
+    let said = exec(&mut client, &id, "cat /proc/self/oom_score_adj").await;
+    assert_eq!(String::from_utf8(said.stdout).unwrap(), "777\n");
     request.linux.as_mut().unwrap().oom_score_adj = 1001;
     let error = client
         .update_container_resources(request)

@@ -56,14 +56,12 @@ impl Bridge {
     }
 
     /// Counts from when the bridge is made the next time.
-    pub async fn set_subnet(&self, subnet: &str) -> Result<()> {
-        let subnet: Subnet = subnet.parse()?;
+    pub async fn set_subnet(&self, subnet: Subnet) {
         let mut state = self.state.lock().await;
         state.wanted = subnet;
         if let Some(settings) = state.leases.settings().filter(|s| s.subnet != subnet) {
             tracing::warn!(%subnet, kept = %settings.subnet, "pods keep the subnet until the last one is gone");
         }
-        Ok(())
     }
 
     /// Gives a pod its interfaces and port mappings, and tells its addresses.

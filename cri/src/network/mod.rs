@@ -5,7 +5,7 @@
 //! record: teardown gets the same request again, perhaps after a kill -9 in the middle of setup.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -14,6 +14,9 @@ use tokio::task::spawn_blocking;
 
 use bridge::Bridge;
 use cni::Cni;
+use subnet::Subnet;
+
+use crate::error::Error;
 
 mod bridge;
 mod cni;
@@ -184,13 +187,26 @@ impl Network {
     /// What UpdateRuntimeConfig tells; counts for pods that come later. Of several networks,
     /// separated by commas, the IPv4 one counts.
     pub async fn set_pod_cidr(&self, cidr: &str) -> Result<()> {
-        match cidr
-            .split(',')
-            .map(str::trim)
-            .find(|part| part.contains('.'))
-        {
-            Some(subnet) => self.bridge.set_subnet(subnet).await,
-            None => Ok(()),
+        let mut four: Option<Subnet> = None;
+        for part in cidr.split(',').map(str::trim) {
+            let wrong = |why: &str| Error::invalid(format!("pod_cidr {part:?}: {why}"));
+            if !part.contains(':') {
+                let subnet = part.parse().map_err(|e| wrong(&format!("{e:#}")))?;
+                four.get_or_insert(subnet);
+            } else if !is_subnet_of_six(part) {
+                return Err(wrong("is no IPv6 subnet").into());
+            }
         }
+        if let Some(subnet) = four {
+            self.bridge.set_subnet(subnet).await;
+        }
+        Ok(())
     }
+}
+
+fn is_subnet_of_six(text: &str) -> bool {
+    let parts = text.split_once('/');
+    parts.is_some_and(|(address, length)| {
+        address.parse::<Ipv6Addr>().is_ok() && length.parse::<u8>().is_ok_and(|l| l <= 128)
+    })
 }

@@ -13,7 +13,7 @@ pub async fn handle(
     daemon: &Arc<Daemon>,
     mut request: v1::ExecRequest,
 ) -> Result<v1::ExecResponse> {
-    if request.cmd.is_empty() {
+    if request.cmd.first().is_none_or(String::is_empty) {
         return Err(Error::invalid("cmd is empty"));
     }
     if !request.stdin && !request.stdout && !request.stderr {

@@ -25,7 +25,7 @@ pub async fn handle(
     let name = name(request.image)?;
     let reference = parse(&name)?;
     let mut registry = daemon.live().registry(reference.registry())?;
-    match credentials(request.auth.unwrap_or_default())? {
+    match credentials(request.auth.unwrap_or_default(), reference.registry())? {
         Credentials::FromFiles => {}
         given => registry.credentials = given,
     }
@@ -86,7 +86,10 @@ async fn told<T>(thread: JoinHandle<T>, active: &Active) -> std::result::Result<
 
 /// What a kubelet found in the pull secrets; without any the configuration's registry is asked,
 /// and then the machine's own files.
-fn credentials(auth: v1::AuthConfig) -> Result<Credentials> {
+fn credentials(auth: v1::AuthConfig, registry: &str) -> Result<Credentials> {
+    if !is_for(&auth.server_address, registry) {
+        return Ok(Credentials::FromFiles);
+    }
     if !auth.identity_token.is_empty() {
         return Ok(Credentials::IdentityToken(auth.identity_token));
     }
@@ -105,6 +108,20 @@ fn credentials(auth: v1::AuthConfig) -> Result<Credentials> {
         username: auth.username,
         password: auth.password,
     })
+}
+
+/// Whether credentials are those of a registry: nobody else gets to see them. Without an address they are
+/// of the one that is asked.
+fn is_for(address: &str, registry: &str) -> bool {
+    let host = |address: &str| {
+        let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+        let host = rest.split('/').next().unwrap_or(rest).to_ascii_lowercase();
+        match host.as_str() {
+            "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
+            _ => host,
+        }
+    };
+    address.is_empty() || host(address) == host(registry)
 }
 
 fn basic(auth: &str) -> Option<(String, String)> {
@@ -136,12 +153,40 @@ mod tests {
             username: "user".into(),
             password: "pa:ss".into(),
         };
-        assert!(credentials(auth).unwrap() == wanted);
-        assert!(credentials(v1::AuthConfig::default()).unwrap() == Credentials::FromFiles);
+        assert!(credentials(auth, "docker.io").unwrap() == wanted);
+        let none = credentials(v1::AuthConfig::default(), "docker.io").unwrap();
+        assert!(none == Credentials::FromFiles);
         let broken = v1::AuthConfig {
             auth: "%".into(),
             ..Default::default()
         };
-        assert!(credentials(broken).is_err());
+        assert!(credentials(broken, "docker.io").is_err());
+    }
+
+    #[test]
+    fn credentials_of_one_registry_are_not_sent_to_another() {
+        let auth = |address: &str| v1::AuthConfig {
+            username: "user".into(),
+            password: "secret".into(),
+            server_address: address.into(),
+            ..Default::default()
+        };
+        for (address, registry, sent) in [
+            ("", "quay.io", true),
+            ("quay.io", "quay.io", true),
+            ("https://quay.io/v2/", "quay.io", true),
+            ("https://index.docker.io/v1/", "docker.io", true),
+            ("http://h:5000", "h:5000", true),
+            ("h", "h:5000", false),
+            ("https://quay.io", "docker.io", false),
+            ("quay.io.evil.example", "quay.io", false),
+        ] {
+            let chosen = credentials(auth(address), registry).unwrap();
+            assert_eq!(
+                chosen != Credentials::FromFiles,
+                sent,
+                "{address} {registry}"
+            );
+        }
     }
 }

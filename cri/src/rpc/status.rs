@@ -15,7 +15,8 @@ pub async fn handle(
     request: v1::StatusRequest,
 ) -> Result<v1::StatusResponse> {
     let network = daemon.network.status().await;
-    let user_namespaces = user_namespaces();
+    let kernel = kernel();
+    let user_namespaces = user_namespaces(kernel);
     let mut info = HashMap::new();
     if request.verbose {
         let config = &daemon.config;
@@ -43,7 +44,7 @@ pub async fn handle(
             ],
         }),
         info,
-        runtime_handlers: handlers(daemon, user_namespaces),
+        runtime_handlers: handlers(daemon, kernel, user_namespaces),
         features: Some(v1::RuntimeFeatures {
             supplemental_groups_policy: true,
             user_namespaces_host_network: user_namespaces,
@@ -52,14 +53,14 @@ pub async fn handle(
 }
 
 /// The default under no name, and each under its own.
-fn handlers(daemon: &Daemon, user_namespaces: bool) -> Vec<v1::RuntimeHandler> {
+fn handlers(daemon: &Daemon, kernel: (u32, u32), user_namespaces: bool) -> Vec<v1::RuntimeHandler> {
     let live = daemon.live();
     let names = live.runtimes().map(|runtime| runtime.name.clone());
     let handler = |name| v1::RuntimeHandler {
         name,
         features: Some(v1::RuntimeHandlerFeatures {
-            // mount_setattr(2): kernel 5.12.
-            recursive_read_only_mounts: true,
+            // mount_setattr(2).
+            recursive_read_only_mounts: kernel >= (5, 12),
             user_namespaces,
         }),
     };
@@ -69,8 +70,8 @@ fn handlers(daemon: &Daemon, user_namespaces: bool) -> Vec<v1::RuntimeHandler> {
         .collect()
 }
 
-/// The kernel makes user namespaces, and overlays of id-mapped layers (5.19).
-fn user_namespaces() -> bool {
+/// Version of the kernel.
+fn kernel() -> (u32, u32) {
     let release = nix::sys::utsname::uname().map(|u| u.release().to_os_string());
     let release = release.unwrap_or_default();
     let mut parts = release.to_str().unwrap_or_default().split(['.', '-']);
@@ -80,8 +81,13 @@ fn user_namespaces() -> bool {
             .and_then(|n| n.parse::<u32>().ok())
             .unwrap_or(0)
     };
+    (number(), number())
+}
+
+/// The kernel makes user namespaces, and overlays of id-mapped layers (5.19).
+fn user_namespaces(kernel: (u32, u32)) -> bool {
     let allowed = std::fs::read_to_string("/proc/sys/user/max_user_namespaces");
-    (number(), number()) >= (5, 19) && allowed.is_ok_and(|n| n.trim() != "0")
+    kernel >= (5, 19) && allowed.is_ok_and(|n| n.trim() != "0")
 }
 
 /// The programs that this one was started with may have been removed since.

@@ -118,9 +118,9 @@ pub async fn apply_json(
     Ok(())
 }
 
-/// Gives every process of a running container another oom_score_adj; later ones inherit it. Zero is
-/// unset, as CRI has it.
-async fn adjust_scores(daemon: &Daemon, record: &ContainerRecord, score: i64) -> Result<()> {
+/// Gives every process of a running container another oom_score_adj, and those of later execs, which
+/// are made as its configuration says. Zero is unset, as CRI has it.
+async fn adjust_scores(daemon: &Arc<Daemon>, record: &ContainerRecord, score: i64) -> Result<()> {
     if score == 0 {
         return Ok(());
     }
@@ -130,8 +130,13 @@ async fn adjust_scores(daemon: &Daemon, record: &ContainerRecord, score: i64) ->
     };
     let pids = client.pids(&request).await.map_err(anyhow::Error::from)?;
     let processes = pids.processes;
+    let (daemon, id) = (daemon.clone(), record.id.clone());
     let set = move || {
-        let score = score.max(container::oom_floor()?).to_string();
+        let score = score.max(container::oom_floor()?);
+        let mut spec = container::read_spec(&daemon, &id)?;
+        spec["process"]["oomScoreAdj"] = serde_json::json!(score);
+        container::replace_spec(&daemon, &id, &spec)?;
+        let score = score.to_string();
         for process in processes {
             let path = format!("/proc/{}/oom_score_adj", process.pid);
             match std::fs::write(&path, &score) {

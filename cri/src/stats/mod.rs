@@ -50,7 +50,12 @@ pub async fn container(
         let request = UsageRequest {
             id: record.id.clone(),
         };
-        fill(&mut stats, &client.usage(&request).await?);
+        match client.usage(&request).await {
+            Ok(usage) => fill(&mut stats, &usage),
+            // It ends in this moment.
+            Err(error) if error.is_not_found() || error.is_gone() => {}
+            Err(error) => return Err(error.into()),
+        }
         if let Some(cpu) = &mut stats.cpu {
             daemon.rates.fill(&record.id, cpu);
         }
