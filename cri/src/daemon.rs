@@ -63,6 +63,7 @@ impl Daemon {
         }
         let store = Store::open(&config.root)?;
         let images = rrun_images::Store::open(&config.store)
+            .and_then(|images| images.with_format(config.layer_format))
             .with_context(|| format!("open image store {}", config.store.display()))?;
         let network = Network::open(config.network.clone()).await?;
         Ok(Arc::new(Self {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::error::FileContext;
+use crate::identity::Privilege;
 use crate::pack::{Look, Time};
 use crate::{Compression, Limits, OverlayRootfs, Result, pack, unpack};
 
@@ -25,7 +26,7 @@ impl OverlayRootfs {
 
     /// Puts such an archive into the upper directory, which is empty.
     pub fn load_changes(&self, from: &Path) -> Result<()> {
-        let mode = unpack::Mode::overlay(!rustix::process::geteuid().is_root());
+        let mode = unpack::Mode::overlay(Privilege::now());
         let archive = fs::File::open(from).at("open", from)?;
         let limits = Limits::default();
         unpack::write_archive(&self.upper, mode, &limits, std::io::BufReader::new(archive))?

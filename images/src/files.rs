@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::FileContext;
+use crate::identity::Privilege;
 use crate::{Result, Usage};
 
 /// A name that no other process or thread uses.
@@ -82,7 +83,9 @@ pub(crate) fn create_private(path: &Path) -> Result<()> {
     }
     let meta = fs::metadata(path).at("stat", path)?;
     let user = rustix::process::geteuid();
-    if meta.mode() & 0o077 != 0 && (user.is_root() || meta.uid() == user.as_raw()) {
+    if meta.mode() & 0o077 != 0
+        && (meta.uid() == user.as_raw() || Privilege::now() == Privilege::Root)
+    {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).at("chmod", path)?;
     }
     Ok(())

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::identity::Privilege;
 use crate::manifest::{Config, Document};
 use crate::unpack::{Limits, Mode};
 use crate::{Reference, chunked, dockerfile, registry, trust, unpack};
@@ -55,8 +56,12 @@ pub fn tar(data: &[u8]) {
         layer_entries: 1000,
         ratio: 100,
     };
-    let rootless = data.len() % 2 == 1;
-    if let Ok(written) = unpack::write_archive(&fs_dir, Mode::overlay(rootless), &limits, data) {
+    let privilege = if data.len() % 2 == 1 {
+        Privilege::User
+    } else {
+        Privilege::Root
+    };
+    if let Ok(written) = unpack::write_archive(&fs_dir, Mode::overlay(privilege), &limits, data) {
         let _ = written.finish(&[]);
     }
     assert_eq!(fs::read(outside.join("canary")).unwrap(), b"alive");

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hyper::body::Bytes;
 
 use crate::error::FileContext;
-use crate::store::{LayerMeta, Store};
+use crate::store::{LayerMeta, LayerTree, Store};
 use crate::unpack::{self, Job, Keep, Mode};
 use crate::{Digest, Error, Layer, Limits, Result, files};
 
@@ -127,7 +127,7 @@ impl Work<'_> {
         let job = Job {
             layer: self.layer,
             fs: staged.join("fs"),
-            mode: Mode::overlay(self.store.is_rootless()),
+            mode: Mode::overlay(self.store.privilege()),
             limits: self.limits,
             keep,
         };
@@ -203,14 +203,14 @@ impl Work<'_> {
 
     /// Publishes the layer once the one below is there.
     fn finish(mut self, layers: &[Layer], wait_below: &dyn Fn() -> bool) -> Result<Installed> {
-        let below: Vec<PathBuf> = layers[..layers.len() - 1]
-            .iter()
-            .rev()
-            .map(|l| self.store.layer_fs(&l.chain_id))
-            .collect();
         if !wait_below() {
             return Err(Error::Worker("a layer below was not finished".to_owned()));
         }
+        let trees = layers[..layers.len() - 1].iter().rev();
+        let trees: Vec<LayerTree> = trees
+            .map(|layer| self.store.layer_fs(&layer.chain_id))
+            .collect::<Result<_>>()?;
+        let below: Vec<PathBuf> = trees.iter().map(|tree| tree.to_path_buf()).collect();
         self.publish(&below)?;
         Ok(Installed::New)
     }
@@ -221,13 +221,12 @@ impl Work<'_> {
             .take()
             .expect("the layer was unpacked just before");
         let layer = self.layer;
-        let finished = written.finish(below).and_then(|usage| {
-            let (digest, size) = (layer.digest.clone(), layer.compressed_size);
-            let mut meta = LayerMeta::new(digest, size, layer.diff_id.clone());
-            meta.bytes = usage.bytes;
-            meta.inodes = usage.inodes;
-            self.store.publish_layer(&staged, &layer.chain_id, &meta)
-        });
+        let (digest, size) = (layer.digest.clone(), layer.compressed_size);
+        let mut meta = LayerMeta::new(digest, size, layer.diff_id.clone());
+        let (store, chain) = (self.store, &layer.chain_id);
+        let finished = store
+            .seal_layer(&staged, written, below, chain, &mut meta)
+            .and_then(|()| store.publish_layer(&staged, chain, &meta));
         if finished.is_err() {
             files::remove_all(&staged)?;
         }

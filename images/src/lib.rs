@@ -12,11 +12,13 @@ mod chunked;
 mod digest;
 mod dockerfile;
 mod draft;
+mod erofs;
 mod error;
 mod files;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod identity;
 mod image;
 mod install;
 mod manifest;
@@ -48,6 +50,6 @@ pub use platform::Platform;
 pub use progress::{Progress, ProgressSink};
 pub use reference::Reference;
 pub use registry::{Referrer, delete, login, logout, referrers, tags};
-pub use store::{Change, ChangeKind, CheckReport, OverlayRootfs, Problem, Store};
+pub use store::{Change, ChangeKind, CheckReport, LayerFormat, OverlayRootfs, Problem, Store};
 pub use unpack::Limits;
 pub use users::UserIds;

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2, readlinkat, statat};
 
 use crate::error::FileContext;
+use crate::identity::Privilege;
 use crate::pack::LayerWriter;
 use crate::{Error, Image, Layer, Result, Store, files};
 
@@ -65,7 +66,7 @@ impl Store {
     /// Copies layers over each other into an empty directory.
     pub(crate) fn merge_into(&self, layers: &[Layer], directory: &Path) -> Result<()> {
         for layer in layers {
-            let from = self.layer_fs(&layer.chain_id);
+            let from = self.layer_fs(&layer.chain_id)?;
             Copier::default()
                 .merge(&from, directory)
                 .at("copy to", directory)?;
@@ -85,8 +86,8 @@ pub(crate) struct Merged {
 impl Merged {
     pub fn open(store: &Store, layers: &[Layer]) -> Result<Self> {
         let open = |layer: &Layer| {
-            let root = store.layer_fs(&layer.chain_id);
-            rustix::fs::open(&root, DIRECTORY, Mode::empty()).at("open", &root)
+            let root = store.layer_fs(&layer.chain_id)?;
+            rustix::fs::open(&*root, DIRECTORY, Mode::empty()).at("open", &root)
         };
         Ok(Self {
             roots: layers.iter().rev().map(open).collect::<Result<_>>()?,
@@ -168,7 +169,11 @@ impl Merged {
                         inner.as_slice(),
                         AtFlags::SYMLINK_NOFOLLOW,
                     )?;
-                    let owner = (stat.st_uid, stat.st_gid);
+                    let owner = match Privilege::now() {
+                        // All that a plain user has unpacked is root's in the image.
+                        Privilege::User => (0, 0),
+                        _ => (stat.st_uid, stat.st_gid),
+                    };
                     packer.existing_directory(path, stat.st_mode, owner, stat.st_mtime)?;
                 }
                 Some(_) => {

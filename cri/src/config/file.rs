@@ -152,6 +152,7 @@ pub struct Tracing {
 #[serde(default, deny_unknown_fields)]
 pub struct Images {
     pub store: PathBuf,
+    pub snapshotter: String,
     pub hosts_dir: PathBuf,
     pub registries_conf: PathBuf,
     pub policy: PathBuf,
@@ -163,6 +164,7 @@ impl Default for Images {
     fn default() -> Self {
         Self {
             store: "/var/lib/rrun/images".into(),
+            snapshotter: "overlayfs".into(),
             hosts_dir: "/etc/containerd/certs.d".into(),
             registries_conf: PathBuf::new(),
             policy: PathBuf::new(),

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rrun_images::LayerFormat;
 
 use crate::network::NetworkConfig;
 use crate::trace;
@@ -40,6 +41,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Image store.
     pub store: PathBuf,
+    /// What its new layers are kept as.
+    pub layer_format: LayerFormat,
     /// Who makes cgroups.
     pub cgroup_driver: CgroupDriver,
     /// Of the streaming server.
@@ -143,6 +146,11 @@ impl Config {
         Ok(Self {
             socket: socket.into(),
             store: file.images.store.clone(),
+            layer_format: file
+                .images
+                .snapshotter
+                .parse()
+                .with_context(|| origin.of("images.snapshotter"))?,
             cgroup_driver: driver(file.cgroup_driver),
             stream_listen: file.stream_listen,
             metrics: endpoint(origin, "metrics_listen", &file.metrics_listen)?,
@@ -279,6 +287,8 @@ pub fn needs_restart(old: &File, new: &File) -> Vec<&'static str> {
     differ("tracing", old.tracing != new.tracing);
     differ("cdi_spec_dirs", old.cdi_spec_dirs != new.cdi_spec_dirs);
     differ("images.store", old.images.store != new.images.store);
+    let (was, is) = (&old.images.snapshotter, &new.images.snapshotter);
+    differ("images.snapshotter", was != is);
     differ("network", old.network != new.network);
     differ("nri", old.nri != new.nri);
     keys

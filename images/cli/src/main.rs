@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rrun_images::LayerFormat;
 
 const EXAMPLES: &str = "Examples:
   rrun-image pull busybox:1.36
@@ -21,14 +22,19 @@ const EXAMPLES: &str = "Examples:
 #[derive(Parser)]
 #[command(name = "rrun-image", version, max_term_width = 100, after_help = EXAMPLES)]
 pub(crate) struct Cli {
-    /// Directory of the image store
+    /// Directory of the image store [default: /var/lib/rrun/images; without root
+    /// $XDG_DATA_HOME/rrun/images, else ~/.local/share/rrun/images]
+    #[arg(long, global = true, env = "RRUN_IMAGE_STORE")]
+    store: Option<PathBuf>,
+    /// What new layers are kept as: overlayfs (directories), erofs (image files, protected by
+    /// fs-verity where the file system has it), erofs-verity (the same, and refused without)
     #[arg(
         long,
         global = true,
-        env = "RRUN_IMAGE_STORE",
-        default_value = "/var/lib/rrun/images"
+        env = "RRUN_IMAGE_SNAPSHOTTER",
+        default_value = "overlayfs"
     )]
-    store: PathBuf,
+    snapshotter: LayerFormat,
     /// Tell more on standard error (RUST_LOG filters it)
     #[arg(long, global = true)]
     debug: bool,
@@ -39,7 +45,7 @@ pub(crate) struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr(cli.debug);
-    match cli.command.run(&cli.store) {
+    match cli.command.run(cli.store.as_deref(), cli.snapshotter) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("rrun-image: {error:#}");

@@ -207,8 +207,8 @@ impl Iterator for Rebuild<'_> {
 
 /// A regular file of a layer; no link leads out of it, or to another file.
 fn open(found: &Found) -> Result<File> {
-    let tree = found.layer.join("fs");
-    let root = File::open(&tree).at("open", &tree)?;
+    let tree = crate::Store::tree_at(&found.layer)?;
+    let root = File::open(&*tree).at("open", &tree)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     let file = openat2(&root, &found.file, flags, Mode::empty(), within);

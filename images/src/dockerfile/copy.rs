@@ -150,7 +150,7 @@ impl Build<'_> {
         lease: &mut Lease,
     ) -> Result<Layer, Failed> {
         let scratch = files::Scratch::new(self.store.build_dir().join(lease.reserve()?))?;
-        let mode = unpack::Mode::overlay(self.store.is_rootless());
+        let mode = unpack::Mode::overlay(self.store.privilege());
         let limits = Limits::default();
         let named = |why: String| Failed::Step(format!("{}: {why}", archive.name()));
         unpack::archive(archive.path(), scratch.path(), mode, &limits)

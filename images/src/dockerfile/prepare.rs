@@ -141,9 +141,11 @@ impl Prepared {
             let mut path = mount.to.as_path();
             while let Some(parent) = path.parent() {
                 let inner = path.strip_prefix("/").unwrap_or(path);
-                let below = layers.iter().any(|layer| {
-                    fs::symlink_metadata(store.layer_fs(&layer.chain_id).join(inner)).is_ok()
-                });
+                let mut below = false;
+                for layer in layers {
+                    let tree = store.layer_fs(&layer.chain_id)?;
+                    below |= fs::symlink_metadata(tree.join(inner)).is_ok();
+                }
                 if below || !remove_empty(upper, inner).at("tidy", path)? {
                     break;
                 }

@@ -11,6 +11,7 @@ use super::prepare::Prepared;
 use super::state::Stage;
 use super::{BuildOptions, Failed};
 use crate::error::FileContext;
+use crate::identity::Privilege;
 use crate::pack::Look;
 use crate::store::Lease;
 use crate::{BundleOptions, Digest, Image, Layer, Result, Store, files};
@@ -73,7 +74,8 @@ pub(super) fn run(
         return Ok((layer, true));
     }
     let look = Look {
-        owner: None,
+        // What a plain user's container writes is that user's outside, and root's inside.
+        owner: (store.privilege() == Privilege::User).then_some((0, 0)),
         mode: None,
         time: options.time(),
         overlay: true,
@@ -128,6 +130,12 @@ fn cached(store: &Store, key: &Digest, lease: &mut Lease) -> Result<Option<Layer
     }))
 }
 
+/// A runtime that finds itself root of a user namespace must be told that it may not make cgroups.
+fn knows_rootless(runtime: &Path) -> bool {
+    let name = runtime.file_name().unwrap_or_default();
+    name == "rrun" || name == "runc"
+}
+
 /// A bundle that goes when it is dropped.
 struct Work<'a> {
     store: &'a Store,
@@ -165,7 +173,7 @@ impl<'a> Work<'a> {
         };
         let rootfs = self.dir.join("rootfs");
         fs::create_dir_all(&rootfs).at("create", &rootfs)?;
-        let mut spec = crate::bundle::spec(&image, &user, Some(&overlay), &bundle)?;
+        let mut spec = crate::bundle::nested_spec(&image, &user, &overlay, &bundle)?;
         let mut mounts = spec.mounts().clone().unwrap_or_default();
         for mount in &prepared.mounts {
             let (to, source) = (mount.to.to_string_lossy(), mount.source.to_string_lossy());
@@ -177,6 +185,9 @@ impl<'a> Work<'a> {
         files::write_atomic(&config, &crate::draft::canonical(&spec)?)?;
         let mut command = Command::new(&options.runtime);
         command.arg("--root").arg(self.dir.join("state"));
+        if self.store.privilege() == Privilege::Namespace && knows_rootless(&options.runtime) {
+            command.args(["--rootless", "true"]);
+        }
         command
             .args(["run", "--bundle"])
             .arg(&self.dir)
@@ -203,11 +214,13 @@ impl<'a> Work<'a> {
         let upper = self.dir.join("overlay/upper");
         for name in MOUNT_POINTS {
             let path = upper.join(name);
-            let below = layers
-                .iter()
-                .any(|l| self.store.layer_fs(&l.chain_id).join(name).exists());
+            let mut below = false;
+            for layer in layers {
+                below |= self.store.layer_fs(&layer.chain_id)?.join(name).exists();
+            }
             let empty = fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_none());
-            let plain = fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir() && m.uid() == 0);
+            let own = rustix::process::geteuid().as_raw();
+            let plain = fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir() && m.uid() == own);
             if !below && empty && plain {
                 fs::remove_dir(&path).at("remove", &path)?;
             }

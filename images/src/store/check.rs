@@ -127,20 +127,12 @@ impl Store {
             Ok(meta) => meta,
             Err(error) => return Ok(Some(error.to_string())),
         };
-        let fs = self.layer_fs(&layer.chain_id);
-        let usage = match files::tree_usage(&fs) {
-            Ok(usage) => usage,
-            Err(error) => return Ok(Some(error.to_string())),
-        };
-        if usage.inodes != meta.inodes {
-            return Ok(Some(format!(
-                "{} inodes, there were {}",
-                usage.inodes, meta.inodes
-            )));
+        let dir = self.layer_dir(&layer.chain_id);
+        let why = Self::check_kept(&dir, &meta)?;
+        if why.is_some() || !kept {
+            return Ok(why);
         }
-        if !kept {
-            return Ok(None);
-        }
+        let fs = Self::tree_at(&dir)?;
         let name = format!("{}.{}", layer.chain_id.hex(), files::unique_name());
         let staged = self.ingest_dir().join(name);
         let compared = self.compare_layer(layer, &staged, &fs);
@@ -152,7 +144,7 @@ impl Store {
         let fresh = staged.join("fs");
         fs::create_dir_all(&fresh).at("create", &fresh)?;
         let limits = Limits::default();
-        let mode = Mode::overlay(self.is_rootless());
+        let mode = Mode::overlay(self.privilege());
         let job = Job {
             layer,
             fs: fresh.clone(),
@@ -190,7 +182,9 @@ impl Store {
                 .collect();
             if users.is_empty() {
                 let path = if problem.layer {
-                    self.layer_dir(&problem.digest)
+                    let dir = self.layer_dir(&problem.digest);
+                    Self::retire_layer(&dir)?;
+                    dir
                 } else {
                     self.blob_path(&problem.digest)
                 };

@@ -73,7 +73,11 @@ impl Store {
         let layers = self.root.join("layers");
         let mut pending: Vec<PathBuf> = Vec::new();
         for entry in fs::read_dir(&layers).at("list", &layers)? {
-            pending.push(entry.at("list", &layers)?.path().join("fs"));
+            let layer = entry.at("list", &layers)?.path();
+            // An erofs image has its files in itself.
+            if Self::layer_meta_at(&layer).is_ok_and(|meta| meta.erofs.is_none()) {
+                pending.push(layer.join("fs"));
+            }
         }
         while let Some(dir) = pending.pop() {
             let Some(entries) = there(fs::read_dir(&dir)).at("list", &dir)? else {

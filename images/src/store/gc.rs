@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Index, Store};
 use crate::error::FileContext;
-use crate::{Result, files};
+use crate::{Digest, Result, files};
 
 /// A broken-off download is kept this long, for a later pull to go on with.
 const PARTIAL_AGE: Duration = Duration::from_hours(24);
@@ -51,6 +51,7 @@ impl Store {
             let leased = self.leased()?;
             self.drop_dead_builds(&leased)?;
             let live = self.live(&leased)?;
+            self.unmount_layers(&live, &leased)?;
             for dir in [self.blob_dir(), self.root.join("layers")] {
                 self.discard(&dir, |name, _| !live.contains(name))?;
             }
@@ -89,6 +90,26 @@ impl Store {
             live.extend(record.layers.iter().map(|chain| chain.hex().to_owned()));
         }
         Ok(live)
+    }
+
+    /// Ends the mounts of layers that are garbage, and of those that no container stands on.
+    fn unmount_layers(&self, live: &HashSet<String>, leased: &HashSet<String>) -> Result<()> {
+        let records = self.rootfs_records()?;
+        let stood_on: HashSet<&str> = records
+            .iter()
+            .flat_map(|record| record.layers.iter().map(Digest::hex))
+            .collect();
+        let dir = self.root.join("layers");
+        for entry in fs::read_dir(&dir).at("list", &dir)? {
+            let entry = entry.at("list", &dir)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !live.contains(&name) {
+                Self::retire_layer(&entry.path())?;
+            } else if !stood_on.contains(&*name) && !leased.contains(&name) {
+                Self::rest_layer(&entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// What killed builds left, and records of commands whose layers nobody has.

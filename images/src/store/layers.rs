@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::snapshot::{self, LayerTree};
 use super::{DOCUMENT_LIMIT, Store};
 use crate::error::FileContext;
 use crate::{Digest, Error, Result, files};
@@ -22,6 +23,9 @@ pub(crate) struct LayerMeta {
     /// Space on disk.
     pub bytes: u64,
     pub inodes: u64,
+    /// Where it is kept as an erofs image (version 2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erofs: Option<snapshot::Image>,
 }
 
 impl LayerMeta {
@@ -33,6 +37,7 @@ impl LayerMeta {
             compressed_size,
             bytes: 0,
             inodes: 0,
+            erofs: None,
         }
     }
 }
@@ -44,8 +49,8 @@ impl Store {
     }
 
     /// The tree that overlayfs gets.
-    pub(crate) fn layer_fs(&self, chain: &Digest) -> PathBuf {
-        self.layer_dir(chain).join("fs")
+    pub(crate) fn layer_fs(&self, chain: &Digest) -> Result<LayerTree> {
+        Self::tree_at(&self.layer_dir(chain))
     }
 
     /// True where the layer is whole.
@@ -57,11 +62,11 @@ impl Store {
         Self::layer_meta_at(&self.layer_dir(chain))
     }
 
-    pub(super) fn layer_meta_at(dir: &Path) -> Result<LayerMeta> {
+    pub(crate) fn layer_meta_at(dir: &Path) -> Result<LayerMeta> {
         let path = dir.join("layer.json");
         let meta: LayerMeta = serde_json::from_slice(&files::read_limited(&path, DOCUMENT_LIMIT)?)
             .map_err(|error| Error::document(path.display().to_string(), error))?;
-        if meta.version != FORMAT_VERSION {
+        if meta.version != FORMAT_VERSION + u32::from(meta.erofs.is_some()) {
             let why = format!("layer format {} is not known here", meta.version);
             return Err(Error::document(path.display().to_string(), why));
         }
@@ -79,6 +84,7 @@ impl Store {
         files::write_durable(&staged.join("layer.json"), &bytes)?;
         let dir = self.layer_dir(chain);
         if dir.exists() && !self.has_layer(chain) {
+            Self::retire_layer(&dir)?;
             files::remove_all(&dir)?;
         }
         match fs::rename(staged, &dir) {

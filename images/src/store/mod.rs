@@ -4,7 +4,9 @@
 //! ```text
 //! <root>/oci-layout, index.json    image-layout; annotations carry names, ids and pins
 //! <root>/blobs/sha256/<hex>        manifests, configurations, indexes, layers as fetched
-//! <root>/layers/<chain>/fs         one layer unpacked for overlayfs (whiteouts are devices 0:0)
+//! <root>/layers/<chain>/fs         one layer unpacked for overlayfs (whiteouts are devices 0:0), or
+//!                                  where its erofs image is mounted
+//! <root>/layers/<chain>/layer.erofs that image (see snapshot)
 //! <root>/layers/<chain>/layer.json what it is and how large
 //! <root>/layers/<chain>/extents    which of its files have which bytes, where its maker said so
 //! <root>/ingest/                   what is being fetched and unpacked
@@ -30,6 +32,7 @@ mod lease;
 mod mounts;
 mod quota;
 mod rootfs;
+mod snapshot;
 mod usage;
 
 use std::fs::{self, File};
@@ -38,12 +41,15 @@ use std::path::{Path, PathBuf};
 pub use check::{CheckReport, Problem};
 pub use mounts::{Change, ChangeKind};
 pub use rootfs::OverlayRootfs;
+pub use snapshot::LayerFormat;
 
 pub(crate) use index::{Index, Record};
 pub(crate) use layers::LayerMeta;
 pub(crate) use lease::Lease;
+pub(crate) use snapshot::LayerTree;
 
 use crate::error::FileContext;
+use crate::identity::Privilege;
 use crate::manifest::{self, Manifest};
 use crate::{Digest, Error, Image, ImageId, Reference, Removed, Result, files};
 
@@ -53,7 +59,8 @@ use crate::{Digest, Error, Image, ImageId, Reference, Removed, Result, files};
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
-    rootless: bool,
+    privilege: Privilege,
+    format: LayerFormat,
 }
 
 /// Documents (manifests, indexes, configurations) are refused above this size in bytes, the
@@ -91,8 +98,12 @@ impl Store {
         if !layout.exists() {
             files::write_durable(&layout, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
-        let rootless = !rustix::process::geteuid().is_root();
-        let store = Self { root, rootless };
+        let privilege = Privilege::now();
+        let store = Self {
+            root,
+            privilege,
+            format: LayerFormat::default(),
+        };
         Index::load(&store)?;
         if store.has_stale_lease()? {
             store.gc()?;
@@ -238,8 +249,9 @@ impl Store {
         Ok(result)
     }
 
-    pub(crate) fn is_rootless(&self) -> bool {
-        self.rootless
+    /// What its process may do.
+    pub(crate) fn privilege(&self) -> Privilege {
+        self.privilege
     }
 
     pub(crate) fn lock_index(&self) -> Result<File> {

@@ -137,11 +137,12 @@ impl Store {
             &serde_json::to_vec(&record).expect("the record is plain"),
         )?;
         let rootfs = self.overlay_of(&record);
+        let stand = || self.stand_on(&record);
         let limited = |()| match (project, bytes) {
             (Some(project), Some(bytes)) => quota::limit(&rootfs, project, bytes),
             _ => Ok(()),
         };
-        let made = make_upper(&rootfs).and_then(limited);
+        let made = stand().and_then(|()| make_upper(&rootfs)).and_then(limited);
         if made.is_err() {
             self.release(key)?;
         }
@@ -151,7 +152,11 @@ impl Store {
     /// The rootfs prepared earlier for a key, or `None`.
     pub fn find_rootfs(&self, key: &str) -> Result<Option<OverlayRootfs>> {
         let path = self.rootfs_path(key)?;
-        Ok(read_record(&path)?.map(|record| self.overlay_of(&record)))
+        let Some(record) = read_record(&path)? else {
+            return Ok(None);
+        };
+        self.stand_on(&record)?;
+        Ok(Some(self.overlay_of(&record)))
     }
 
     /// Ends a rootfs: deletes its `upper` and `work` and lets the layers go. A key that is not
@@ -191,17 +196,25 @@ impl Store {
         Ok(records)
     }
 
+    /// Lets the layers of a record be seen. From then on they are, since it names them.
+    fn stand_on(&self, record: &RootfsRecord) -> Result<()> {
+        record
+            .layers
+            .iter()
+            .try_for_each(|chain| self.layer_fs(chain).map(drop))
+    }
+
     fn overlay_of(&self, record: &RootfsRecord) -> OverlayRootfs {
         OverlayRootfs {
             lower: record
                 .layers
                 .iter()
                 .rev()
-                .map(|chain| self.layer_fs(chain))
+                .map(|chain| self.layer_dir(chain).join("fs"))
                 .collect(),
             upper: record.dir.join("upper"),
             work: record.dir.join("work"),
-            user_xattr: self.rootless,
+            user_xattr: self.privilege.is_rootless(),
         }
     }
 

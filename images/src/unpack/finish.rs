@@ -45,7 +45,12 @@ pub(super) fn finish(
         pending_link(&mut dirs, &mut targets, link, &lower)
             .map_err(|why| Refused::new(&link.entry, why))?;
     }
-    let mut directories: Vec<(Components, Directory)> = left.directories.into_iter().collect();
+    let mut directories = left.directories;
+    // Most archives do not name the root.
+    directories
+        .entry(Components::new())
+        .or_insert(Directory::Implied);
+    let mut directories: Vec<(Components, Directory)> = directories.into_iter().collect();
     // Children first: a parent's mode may close the way to them.
     directories.sort_by(|a, b| b.0.cmp(&a.0));
     for (path, directory) in &directories {
@@ -79,8 +84,10 @@ fn set_directory(
         }
         Directory::Implied => {
             let below = lower.iter().find_map(|root| directory_below(root, path));
-            if let Some(below) = below {
-                copy_directory(&below, fd, mode)?;
+            match below {
+                Some(below) => copy_directory(&below, fd, mode)?,
+                // Nobody says when it was made: the same on every machine.
+                None => futimens(fd, &times((0, 0)))?,
             }
         }
     }

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use pipeline::{Job, Keep, run, run_unpacked};
 
+use crate::identity::Privilege;
 use crate::{Compression, Error, Result, Usage};
 
 /// Bounds against hostile layers. A layer beyond one is refused with the entry named.
@@ -58,11 +59,11 @@ pub(crate) struct Mode {
 }
 
 impl Mode {
-    pub fn overlay(rootless: bool) -> Self {
+    pub fn overlay(privilege: Privilege) -> Self {
         Self {
-            owners: !rootless,
-            devices: !rootless,
-            user_xattr: rootless,
+            owners: privilege != Privilege::User,
+            devices: privilege == Privilege::Root,
+            user_xattr: privilege != Privilege::Root,
         }
     }
 }
@@ -85,14 +86,20 @@ impl Written {
     /// Does what needs the layers below (topmost first), and waits for the disk.
     pub fn finish(mut self, lower: &[PathBuf]) -> Result<Usage> {
         let files = std::mem::take(&mut self.left.files);
+        let path = self.fs.clone();
+        self.finish_unsynced(lower)?;
+        files
+            .finish()
+            .and_then(|()| finish::sync_directories(&path))
+            .map_err(|source| file_error("sync", &path, source))
+    }
+
+    /// The same for a tree that goes before a power cut could matter.
+    pub fn finish_unsynced(self, lower: &[PathBuf]) -> Result<()> {
         let refused = |refused: entry::Refused| layer_error(&self.layer, &refused);
         let open = finish::open_root(&self.fs);
         let root = open.map_err(|source| file_error("open", &self.fs, source))?;
-        finish::finish(root, self.left, lower, self.mode).map_err(refused)?;
-        files
-            .finish()
-            .and_then(|()| finish::sync_directories(&self.fs))
-            .map_err(|source| file_error("sync", &self.fs, source))
+        finish::finish(root, self.left, lower, self.mode).map_err(refused)
     }
 }
 

@@ -61,6 +61,10 @@ type Outcome = Result<(), String>;
 fn failed(what: &str) -> impl FnOnce(Errno) -> String + '_ {
     move |errno| match errno {
         Errno::LOOP | Errno::NOTDIR => format!("{what}: a part of its path is no directory"),
+        // Only an owner has an id that may be invalid.
+        Errno::INVAL if what == "set its owner" => {
+            format!("{what}: the user namespace has no such id (see /etc/subuid and /etc/subgid)")
+        }
         Errno::NAMETOOLONG => format!("{what}: a name in its path is too long"),
         other => format!("{what}: {}", std::io::Error::from(other)),
     }

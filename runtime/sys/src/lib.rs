@@ -13,6 +13,7 @@ pub mod error;
 pub mod event;
 pub mod fd;
 pub mod keyring;
+pub mod loopdev;
 pub mod mem;
 pub mod mount;
 pub mod netlink;
@@ -29,6 +30,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod tty;
+pub mod verity;
 pub mod writeback;
 
 pub use error::{Errno, Error, Result};

@@ -29,12 +29,12 @@ mod tag;
 mod unpack;
 mod usage;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use rrun_images::Store;
+use rrun_images::{LayerFormat, Store};
 
 /// What to do.
 #[derive(Subcommand)]
@@ -100,9 +100,15 @@ pub enum Command {
 }
 
 impl Command {
-    /// Runs the command on the store below `root`, which only those open that need it.
-    pub fn run(&self, root: &Path) -> Result<ExitCode> {
-        let store = || Store::open(root);
+    /// Runs the command on the store below `root`, else on the user's own, which only those open
+    /// that need it.
+    pub fn run(&self, root: Option<&Path>, format: LayerFormat) -> Result<ExitCode> {
+        let store = || {
+            // Before there are threads.
+            rrun_images::identity::enter()?;
+            let own = default_store;
+            Store::open(&root.map_or_else(own, Path::to_owned))?.with_format(format)
+        };
         match self {
             Self::Pull(command) => command.run(&store()?)?,
             Self::Push(command) => command.run(&store()?)?,
@@ -133,6 +139,17 @@ impl Command {
             Self::BuildLayers(command) => command.run(&store()?)?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `/var/lib/rrun/images` for root; for others a directory of their own.
+fn default_store() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|v| !v.is_empty());
+    let data = variable("XDG_DATA_HOME").map(PathBuf::from);
+    let data = data.or_else(|| Some(PathBuf::from(variable("HOME")?).join(".local/share")));
+    match data {
+        Some(data) if rrun_images::identity::is_rootless() => data.join("rrun/images"),
+        _ => PathBuf::from("/var/lib/rrun/images"),
     }
 }
 

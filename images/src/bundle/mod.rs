@@ -1,11 +1,14 @@
 //! A runtime bundle from an image: `config.json` with the overlay of ARCHITECTURE.md, Rootfs.
 
+mod rootless;
+
 use std::fs;
 use std::path::Path;
 
 use oci_spec::runtime as oci;
 
 use crate::error::FileContext;
+use crate::identity::{IdMaps, Privilege};
 use crate::{Error, Image, OverlayRootfs, Result, Store, UserIds, files};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -132,8 +135,40 @@ fn invalid(error: oci_spec::OciSpecError) -> Error {
     Error::document("config.json", error)
 }
 
-/// The configuration of an image's container.
+/// The configuration of an image's container, for whoever this process is.
 pub(crate) fn spec(
+    image: &Image,
+    user: &UserIds,
+    overlay: Option<&OverlayRootfs>,
+    options: &BundleOptions,
+) -> Result<oci::Spec> {
+    let mut spec = plain(image, user, overlay, options)?;
+    if let Some(maps) = IdMaps::of_containers() {
+        rootless::adapt(&mut spec, &maps)?;
+    }
+    Ok(spec)
+}
+
+/// The same for a container that this process starts itself. In a user namespace that is where the
+/// container stays: its layers have their owners there.
+pub(crate) fn nested_spec(
+    image: &Image,
+    user: &UserIds,
+    overlay: &OverlayRootfs,
+    options: &BundleOptions,
+) -> Result<oci::Spec> {
+    match (Privilege::now(), IdMaps::own()) {
+        (Privilege::Namespace, Some(maps)) => {
+            let mut spec = plain(image, user, Some(overlay), options)?;
+            rootless::without_root(&mut spec, &maps)?;
+            Ok(spec)
+        }
+        _ => spec(image, user, Some(overlay), options),
+    }
+}
+
+/// The configuration for root.
+fn plain(
     image: &Image,
     user: &UserIds,
     overlay: Option<&OverlayRootfs>,
