@@ -135,7 +135,8 @@ fn maps(name: &str) -> Option<Vec<IdMap>> {
 /// its user, by newuidmap(1) and newgidmap(1). True where it is in one then; false for root, for a
 /// user who is lent none, and where those programs are missing: it goes on as it was.
 ///
-/// The process must have one thread. An error where the programs refuse what the files say.
+/// The process must have one thread. Where the kernel makes no user namespaces for users, or the
+/// programs refuse what the files say, that is told, and it goes on as it was too.
 pub fn enter() -> Result<bool> {
     if Privilege::now() != Privilege::User {
         return Ok(false);
@@ -153,7 +154,13 @@ pub fn enter() -> Result<bool> {
     if uids.len() < 2 || gids.len() < 2 || !["newuidmap", "newgidmap"].iter().all(|p| on_path(p)) {
         return Ok(false);
     }
-    let namespace = make(&uids, &gids)?;
+    let namespace = match make(&uids, &gids) {
+        Ok(namespace) => namespace,
+        Err(error) => {
+            tracing::warn!("all files will be this user's own: {error}");
+            return Ok(false);
+        }
+    };
     rrun_sys::ns::setns(namespace.as_fd(), NEW_USER).map_err(|error| failed(&error))?;
     let _ = ENTERED.set(());
     Ok(true)

@@ -144,6 +144,62 @@ impl Drop for Disk {
     }
 }
 
+/// A container is told of the end of its space, keeps what it wrote when it is started again, and
+/// who comes after it under the same name starts with nothing.
+fn container_under_quota(tool: &Tool, disk: &Disk) {
+    if rrun_tests::find_program("busybox").is_none() {
+        return;
+    }
+    let rootfs = tool.path("rootfs");
+    rrun_tests::busybox_rootfs(&rootfs);
+    let rootfs = rootfs.to_str().unwrap();
+    tool.ok(&["build-layers", rootfs, "--tag", "example.org/box:1"]);
+    let (bundle, state) = (disk.0.join("full"), tool.path("state"));
+    let fill =
+        "dd if=/dev/zero of=/much bs=64k count=100 2>&1; stat -c %s /much /kept; echo x > /kept";
+    let unpack = [
+        "unpack",
+        "example.org/box:1",
+        bundle.to_str().unwrap(),
+        "--disk",
+        "1m",
+    ];
+    let run = || {
+        let mut command = Command::new(rrun_tests::program("rrun"));
+        command.arg("--root").arg(&state);
+        let output = command
+            .args(["run", "--bundle"])
+            .arg(&bundle)
+            .arg("full")
+            .output();
+        let output = output.unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let project = || {
+        let record = fs::read(tool.path("store/rootfs/full.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        record["project"].as_u64().unwrap()
+    };
+    let mut projects = Vec::new();
+    for _ in 0..2 {
+        tool.ok(&[&unpack[..], &["--", "sh", "-c", fill]].concat());
+        let said = run();
+        let told = said.contains("No space left") || said.contains("quota exceeded");
+        assert!(told && !said.contains("6553600"), "{said}");
+        // The same writable layer, under the same bound.
+        let said = run();
+        let told = said.contains("No space left") || said.contains("quota exceeded");
+        assert!(told, "{said}");
+        projects.push(project());
+        tool.ok(&["release", "full"]);
+        fs::remove_dir_all(&bundle).unwrap();
+    }
+    assert_eq!(
+        projects[0], projects[1],
+        "a project that was given back is free"
+    );
+}
+
 #[test]
 fn a_container_writes_no_more_than_its_quota() {
     require!(
@@ -172,6 +228,7 @@ fn a_container_writes_no_more_than_its_quota() {
     ]);
     fs::write(disk.0.join("free/overlay/upper/much"), vec![1; 2_000_000]).unwrap();
     tool.ok(&["release", "free"]);
+    container_under_quota(&tool, &disk);
     let plain = tool.path("plain");
     let refused = tool.fails(&[
         "unpack",

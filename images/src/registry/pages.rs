@@ -11,6 +11,8 @@ use crate::{Error, Result};
 
 /// Pages of a list that are read.
 const PAGES: usize = 100;
+/// Bytes of all of them, which are held until the last is there.
+const LIST_LIMIT: u64 = 4 * DOCUMENT_LIMIT;
 
 impl Client {
     /// The body of a list's first page, and of those that its Link leads to.
@@ -19,7 +21,7 @@ impl Client {
         call: &Call<'_>,
         first: Response<Answer>,
     ) -> Result<Vec<Bytes>> {
-        let mut pages = Vec::new();
+        let (mut pages, mut left) = (Vec::new(), LIST_LIMIT);
         let mut answer = first;
         loop {
             if answer.status() != StatusCode::OK {
@@ -27,7 +29,12 @@ impl Client {
             }
             let next = next_page(answer.headers());
             let bytes = read_body(answer.into_body(), DOCUMENT_LIMIT).await;
-            pages.push(bytes.map_err(|why| Error::document(&call.what, why))?);
+            let bytes = bytes.map_err(|why| Error::document(&call.what, why))?;
+            left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+                let why = format!("its pages are longer than {LIST_LIMIT} bytes");
+                Error::document(&call.what, why)
+            })?;
+            pages.push(bytes);
             let Some(target) = next else {
                 return Ok(pages);
             };

@@ -32,6 +32,17 @@ fn list(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Result<V
     wait(tags(&name, &options()))
 }
 
+/// Each page alone is short enough, and there are few.
+#[test]
+fn pages_are_not_held_without_bound() {
+    let page = json!({"name": "app", "tags": ["x".repeat(4_000_000)]}).to_string();
+    let error = list(move |_| {
+        Reply::new(200, page.clone()).header("Link", "</v2/app/tags/list?more>; rel=\"next\"")
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("its pages are longer"), "{error}");
+}
+
 #[test]
 fn tags_come_in_pages_and_not_without_end() {
     let paged = |last: usize| {

@@ -211,6 +211,7 @@ fn mount(file: &File, image: &Path, on: &Path) -> Result<()> {
     let tree = detached(file, image).map_err(|error| {
         let hint = match error.errno().0 {
             code if code == Errno::NODEV.raw_os_error() => " (the kernel has no erofs)",
+            code if code == Errno::NOENT.raw_os_error() => " (modprobe loop)",
             _ => "",
         };
         let source = std::io::Error::other(format!("{error}{hint}"));
