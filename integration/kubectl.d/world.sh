@@ -1,6 +1,8 @@
-# Both daemons in $work, and the stand-in images. Sourced by integration/kubectl.
+# Both daemons in $work, and the stand-in images. Sourced by integration/kubectl and integration/pressure.
 
 pids=()
+# Further options of rrun-pods serve. A machine that is nearly full of other things evicts nothing here.
+[ -n "${serve+set}" ] || serve=(--eviction-hard none)
 bridge=rrk$(($$ % 1000000))
 store=$work/images
 image=stand-in.test/web
@@ -59,7 +61,7 @@ world_up() {
         --runtime-root "$work/run" --cni-conf-dir "$work/no-cni" --bridge "$bridge" \
         --listen "unix://$work/cri.sock" > "$work/cri.log" 2>&1 < /dev/null &
     pids+=($!)
-    setsid "$bin/rrun-pods" serve --eviction-hard none --root "$work/pods" --socket "$work/pods.sock" --listen "127.0.0.1:$port" \
+    setsid "$bin/rrun-pods" serve "${serve[@]}" --root "$work/pods" --socket "$work/pods.sock" --listen "127.0.0.1:$port" \
         --node-name node-1 --cri "unix://$work/cri.sock" --log-dir "$work/logs" \
         --service-table "rrun-$bridge" > "$work/pods.log" 2>&1 < /dev/null &
     pids+=($!)

@@ -82,7 +82,7 @@ pub fn is_sidecar(container: &Container) -> bool {
 /// What the pod as a whole requests: its containers and sidecars together, or the largest step of
 /// its init sequence, whichever is more; pod-level requests and overhead (KEP-753, KEP-2837).
 pub fn pod_requests(spec: &PodSpec) -> Resources {
-    total(spec, |r| {
+    let mut sum = total(spec, |r| {
         let mut asked = Resources::read(r.limits.as_ref());
         // A limit without a request is the request, as defaulting has it.
         let explicit = Resources::read(r.requests.as_ref());
@@ -98,12 +98,21 @@ pub fn pod_requests(spec: &PodSpec) -> Resources {
         }
         asked.other.extend(explicit.other);
         asked
-    })
+    });
+    sum.add(&Resources::read(spec.overhead.as_ref()));
+    sum
 }
 
 /// What the pod as a whole is limited to; zero where nothing is said.
 pub fn pod_limits(spec: &PodSpec) -> Resources {
-    total(spec, |r| Resources::read(r.limits.as_ref()))
+    let mut sum = total(spec, |r| Resources::read(r.limits.as_ref()));
+    // What is not limited stays so.
+    let overhead = Resources::read(spec.overhead.as_ref());
+    let more = |limit: &mut i64, by: i64| *limit += if *limit > 0 { by } else { 0 };
+    more(&mut sum.milli_cpu, overhead.milli_cpu);
+    more(&mut sum.memory, overhead.memory);
+    more(&mut sum.storage, overhead.storage);
+    sum
 }
 
 fn total(spec: &PodSpec, of: impl Fn(&ResourceRequirements) -> Resources) -> Resources {
@@ -135,7 +144,6 @@ fn total(spec: &PodSpec, of: impl Fn(&ResourceRequirements) -> Resources) -> Res
             sum.memory = own.memory;
         }
     }
-    sum.add(&Resources::read(spec.overhead.as_ref()));
     sum
 }
 
@@ -192,6 +200,15 @@ mod tests {
         let asked = pod_requests(&spec);
         assert_eq!((asked.milli_cpu, asked.memory), (1100, 64 << 20));
         assert_eq!(qos_class(&spec), "Burstable");
+    }
+
+    #[test]
+    fn overhead_counts_beside_what_is_asked_for_and_lifts_limits_that_there_are() {
+        let spec = spec(json!({"overhead": {"cpu": "250m", "memory": "64Mi"},
+            "containers": [{"name": "a", "resources": {"limits": {"memory": "64Mi"}}}]}));
+        let (asked, limits) = (pod_requests(&spec), pod_limits(&spec));
+        assert_eq!((asked.milli_cpu, asked.memory), (250, 128 << 20));
+        assert_eq!((limits.milli_cpu, limits.memory), (0, 128 << 20));
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::allocate::Cidr;
@@ -14,6 +16,7 @@ use crate::api::http::tls::Authority;
 use crate::api::node::NodeAgent;
 use crate::api::{Client, Config, bootstrap, http};
 use crate::events::Recorder;
+use crate::proxy::mark::mark;
 use crate::proxy::policy::{Gate, Guard};
 use crate::proxy::{NameServer, Own, Proxy};
 use crate::store::Store;
@@ -63,6 +66,9 @@ pub struct Options {
         default_value = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%"
     )]
     pub eviction_hard: node::Thresholds,
+    /// For how many seconds a pressure is told after it was seen last.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub eviction_pressure_transition_period: u64,
     /// Directory of manifests of static pods, with the ConfigMaps and Secrets that they use.
     #[arg(long)]
     pub static_pods: Option<PathBuf>,
@@ -159,7 +165,9 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         }
     }));
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events.clone())));
-    tasks.push(tokio::spawn(agent.evictor(options.eviction_hard).run()));
+    let linger = Duration::from_secs(options.eviction_pressure_transition_period);
+    let evictor = agent.evictor(options.eviction_hard, linger);
+    tasks.push(tokio::spawn(evictor.run()));
     tasks.push(tokio::spawn(agent.run()));
     tasks.extend(guard.map(|g| tokio::spawn(g.run())));
     let own = dns.map(Own::from).into_iter().chain(api).collect();
@@ -219,9 +227,14 @@ async fn name_server(options: &Options, client: &Client) -> anyhow::Result<Optio
     };
     let server = dns::Server::bind(&config, client.clone()).await?;
     let port = server.address().context("DNS")?.port();
+    let marked = server.mark();
     tokio::spawn(server.serve());
     let address = options.service_cidr.at(10);
-    Ok(Some(NameServer { address, port }))
+    Ok(Some(NameServer {
+        address,
+        port,
+        marked,
+    }))
 }
 
 /// Serves with TLS and writes the kubeconfig that fits. Where there are Services, pods get a
@@ -237,9 +250,10 @@ async fn listen_tls(
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let addresses = [local, options.service_cidr.at(1).into(), address.ip()];
     let config = authority.server(&addresses, &options.cluster_domain)?;
-    http::listen_tls(context.clone(), address, config.clone())
-        .await
-        .with_context(|| format!("listening on {address}: choose another by --listen"))?;
+    let listener = TcpListener::bind(address).await;
+    let listener =
+        listener.with_context(|| format!("listening on {address}: choose another by --listen"))?;
+    http::listen_tls(context.clone(), listener, config.clone());
     let reach = if address.ip().is_unspecified() {
         local
     } else {
@@ -254,14 +268,16 @@ async fn listen_tls(
         return Ok(None);
     }
     let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
-    let pods = http::listen_tls(context, any, config).await;
-    let pods = pods.context("listening for pods")?;
-    Ok(Some(Own {
+    let pods = TcpListener::bind(any).await.context("listening for pods")?;
+    let own = Own {
         name: "api",
         address: options.service_cidr.at(1),
         asked: 443,
-        port: pods.port(),
-    }))
+        port: pods.local_addr()?.port(),
+        marked: mark(&pods),
+    };
+    http::listen_tls(context, pods, config);
+    Ok(Some(own))
 }
 
 /// A node's name is a DNS subdomain: lower case.

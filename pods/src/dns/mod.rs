@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::api::Client;
+use crate::proxy::mark::mark;
 use zone::{Answer, Records, Zone};
 
 /// Questions answered at the same time; further datagrams wait in the socket's buffer.
@@ -92,6 +93,12 @@ impl Server {
     /// The kernel's own.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.udp.local_addr()
+    }
+
+    /// Marks both sockets as this process's own, for the guard of their port. False where that is not
+    /// allowed.
+    pub fn mark(&self) -> bool {
+        mark(&*self.udp) && mark(&self.tcp)
     }
 
     /// Serves until the future is dropped.

@@ -133,7 +133,7 @@ impl Agent {
     }
 
     /// What evicts this agent's pods when less than this is left.
-    pub fn evictor(&self, thresholds: Thresholds) -> Evictor {
+    pub fn evictor(&self, thresholds: Thresholds, linger: Duration) -> Evictor {
         let parts = Parts {
             client: self.shared.client.clone(),
             cri: self.shared.cri.clone(),
@@ -143,7 +143,7 @@ impl Agent {
             dirs: self.shared.dirs.clone(),
             evictions: self.shared.evictions.clone(),
         };
-        Evictor::new(parts, thresholds)
+        Evictor::new(parts, thresholds, linger)
     }
 
     /// What answers to the API are made of.

@@ -4,13 +4,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::memory::Memory;
+
 /// Conditions that follow from the pod's state; those that others set stay.
-const OURS: [&str; 5] = [
+const OURS: [&str; 7] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",
     "ContainersReady",
     "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
 ];
 
 struct Verdict {
@@ -26,6 +30,7 @@ pub fn conditions(
     status: &PodStatus,
     initialized: bool,
     sandbox: bool,
+    memory: &Memory,
     now: Timestamp,
 ) -> Vec<PodCondition> {
     let stored = pod
@@ -35,13 +40,14 @@ pub fn conditions(
         .unwrap_or_default();
     let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let containers = containers_ready(pod, status, over);
-    let verdicts = vec![
+    let mut verdicts = vec![
         plain("PodReadyToStartContainers", sandbox),
         initialized_verdict(pod, status, initialized, over),
         ready(pod, &containers),
         containers,
         plain("PodScheduled", true),
     ];
+    verdicts.extend(resize(memory));
     let mut all: Vec<PodCondition> = verdicts
         .into_iter()
         .map(|verdict| condition(verdict, pod, &stored, now))
@@ -60,6 +66,26 @@ fn plain(kind: &'static str, holds: bool) -> Verdict {
         reason: None,
         message: None,
     }
+}
+
+/// A resize that waits for the node, or that the runtime refused. One that goes well is over before
+/// anybody could look.
+fn resize(memory: &Memory) -> Option<Verdict> {
+    if let Some(pending) = &memory.resize {
+        return Some(Verdict {
+            reason: Some(pending.reason),
+            message: Some(pending.message.clone()),
+            ..plain("PodResizePending", true)
+        });
+    }
+    let tasks = memory.parts.iter();
+    let mut tasks = tasks.filter(|(name, _)| name.starts_with("resize/"));
+    let failure = tasks.find_map(|(_, part)| part.failure.as_ref())?;
+    Some(Verdict {
+        reason: Some("Error"),
+        message: Some(failure.message.clone()),
+        ..plain("PodResizeInProgress", true)
+    })
 }
 
 fn condition(verdict: Verdict, pod: &Pod, stored: &[PodCondition], now: Timestamp) -> PodCondition {

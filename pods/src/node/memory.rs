@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use rrun_cri_api::v1::ContainerState;
 
 use super::backoff::BackOff;
+use super::resize::Pending;
 use super::runtime::{self, Runtime};
 
 /// A step that failed, and may be tried again.
@@ -50,6 +51,8 @@ pub struct Memory {
     pub sandbox_failure: Option<Failure>,
     /// Waits after sandbox failures.
     pub sandbox_retries: BackOff,
+    /// Why the node does not give the pod what it now asks for.
+    pub resize: Option<Pending>,
 }
 
 impl Memory {

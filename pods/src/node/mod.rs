@@ -35,6 +35,7 @@ mod node_object;
 mod observe;
 mod plan;
 mod probe;
+mod resize;
 mod run;
 mod runtime;
 mod sandbox;

@@ -17,6 +17,9 @@ use super::runtime::{Runtime, hash_of, restarts, sandbox_attempt};
 use super::security;
 use crate::resources::is_sidecar;
 
+/// A resize that other pods leave no room for is looked at again after this.
+const ROOM: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+
 /// One thing to do. All actions of a plan are independent of each other.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -305,6 +308,12 @@ impl Look<'_> {
         else {
             return false;
         };
+        if let Some(pending) = &self.memory.resize {
+            if pending.reason == "Deferred" {
+                plan.wake_at(self.now + ROOM);
+            }
+            return false;
+        }
         let name = &container.name;
         let changed = |resource: &str| match resource {
             "memory" => now.memory_limit_in_bytes != wanted.memory_limit_in_bytes,

@@ -82,6 +82,7 @@ pub fn status(inputs: &Inputs) -> PodStatus {
         &status,
         initialized,
         sandbox,
+        inputs.memory,
         inputs.now,
     ));
     status

@@ -10,6 +10,7 @@
 //! postrouting        ─▶ masquerade what an endpoint sends to itself through its Service
 //! ```
 
+pub(crate) mod mark;
 mod plan;
 pub mod policy;
 mod run;

@@ -49,6 +49,8 @@ pub struct NameServer {
     pub address: Ipv4Addr,
     /// Over UDP and TCP, on all addresses of the node.
     pub port: u16,
+    /// Whether its sockets bear [`MARK`](super::mark::MARK).
+    pub marked: bool,
 }
 
 /// An address among the Services' that this process answers at itself.
@@ -62,6 +64,8 @@ pub struct Own {
     pub asked: u16,
     /// The port that this process listens on, on all addresses of the node.
     pub port: u16,
+    /// Whether its sockets there bear [`MARK`](super::mark::MARK).
+    pub marked: bool,
 }
 
 impl From<NameServer> for Own {
@@ -71,6 +75,7 @@ impl From<NameServer> for Own {
             address: dns.address,
             asked: 53,
             port: dns.port,
+            marked: dns.marked,
         }
     }
 }

@@ -36,7 +36,7 @@ impl Proxy {
     }
 
     /// Works until the store is closed.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut services = self.client.changes(&kinds::SERVICE, "", Selector::all());
         let mut slices = self
             .client
@@ -50,6 +50,12 @@ impl Proxy {
                     Ok(()) => {
                         loaded = Some(wanted);
                         false
+                    }
+                    Err(error) if self.own.iter().any(|own| own.marked) => {
+                        // A kernel without nft_socket: the guard goes by the ports alone.
+                        tracing::debug!(table = self.table, "without marks: {error:#}");
+                        self.own.iter_mut().for_each(|own| own.marked = false);
+                        continue;
                     }
                     Err(error) => {
                         tracing::warn!(

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use super::mark::MARK;
 use super::plan::{Backend, Own, Port};
 
 /// The text that replaces the table by one with these ports, in one transaction.
@@ -36,16 +37,26 @@ fn redirect(out: &mut String, own: Own) {
         address,
         asked,
         port,
+        marked,
     } = own;
     let lead = format!(
         "ip daddr {address} meta l4proto {{ tcp, udp }} th dport {asked} redirect to :{port}"
     );
+    let here = format!("meta l4proto {{ tcp, udp }} th dport {port}");
+    let only = if marked {
+        // What has the port once this process is gone is not kept from others, and gets no questions.
+        format!(
+            "{here} socket mark {MARK} ct original ip daddr != {address} drop\n    \
+             {here} socket mark != {MARK} ct original ip daddr {address} reject"
+        )
+    } else {
+        format!("{here} ct original ip daddr != {address} drop")
+    };
     let _ = write!(
         out,
         "  chain {name}_arriving {{\n    type nat hook prerouting priority dstnat; policy accept;\n    {lead}\n  }}\n  \
          chain {name}_local {{\n    type nat hook output priority -100; policy accept;\n    {lead}\n  }}\n  \
-         chain {name}_only {{\n    type filter hook input priority filter; policy accept;\n    \
-         meta l4proto {{ tcp, udp }} th dport {port} ct original ip daddr != {address} drop\n  }}\n"
+         chain {name}_only {{\n    type filter hook input priority filter; policy accept;\n    {only}\n  }}\n"
     );
 }
 

@@ -68,11 +68,33 @@ fn the_name_server_answers_by_its_cluster_address_alone() {
     let dns = NameServer {
         address: Ipv4Addr::new(10, 96, 0, 10),
         port: 5301,
+        marked: false,
     };
     let text = plan("t", &[], &[], &[dns.into()], "n").unwrap();
     let redirect = "ip daddr 10.96.0.10 meta l4proto { tcp, udp } th dport 53 redirect to :5301";
     assert_eq!(text.matches(redirect).count(), 2, "{text}");
     assert!(text.contains("th dport 5301 ct original ip daddr != 10.96.0.10 drop"));
+}
+
+#[test]
+fn the_guard_of_a_port_knows_the_process_by_its_mark() {
+    let api = Own {
+        name: "api",
+        address: Ipv4Addr::new(10, 96, 0, 1),
+        asked: 443,
+        port: 5302,
+        marked: true,
+    };
+    let text = plan("t", &[], &[], &[api], "n").unwrap();
+    // Who has the port later bears no mark: nothing is dropped of theirs.
+    assert!(
+        text.contains("dport 5302 socket mark 114 ct original ip daddr != 10.96.0.1 drop"),
+        "{text}"
+    );
+    assert!(
+        text.contains("dport 5302 socket mark != 114 ct original ip daddr 10.96.0.1 reject"),
+        "{text}"
+    );
 }
 
 #[test]

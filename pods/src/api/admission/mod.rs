@@ -10,6 +10,7 @@ mod default_storage_class;
 mod limit_ranger;
 mod priority;
 mod resource_quota;
+mod runtime_class;
 mod service_account;
 
 use serde_json::Value;
@@ -61,6 +62,7 @@ const PLUGINS: &[Plugin] = &[
     limit_ranger::PLUGIN,
     priority::PLUGIN,
     default_storage_class::PLUGIN,
+    runtime_class::PLUGIN,
     default_ingress_class::PLUGIN,
     resource_quota::PLUGIN,
 ];

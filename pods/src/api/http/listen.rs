@@ -1,7 +1,6 @@
 //! Where requests come in.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,15 +58,8 @@ pub fn unix(cx: Arc<Context>, path: &Path) -> io::Result<tokio::task::JoinHandle
 /// Time that a client has to finish the TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Listens with TLS, and says where: a port of 0 is a free one. Who shows a certificate of the
-/// authority is who the certificate says.
-pub async fn tls(
-    cx: Arc<Context>,
-    address: SocketAddr,
-    config: Arc<rustls::ServerConfig>,
-) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await?;
-    let address = listener.local_addr()?;
+/// Serves a listener with TLS. Who shows a certificate of the authority is who the certificate says.
+pub fn tls(cx: Arc<Context>, listener: TcpListener, config: Arc<rustls::ServerConfig>) {
     let acceptor = TlsAcceptor::from(config);
     tokio::spawn(async move {
         loop {
@@ -77,7 +69,6 @@ pub async fn tls(
             }
         }
     });
-    Ok(address)
 }
 
 async fn handshake(cx: Arc<Context>, acceptor: TlsAcceptor, io: TcpStream) {

@@ -53,13 +53,7 @@ pub(super) fn list(cx: &Context, t: &Target, query: &Query, accept: &str) -> Res
     }
     let selector = query.selector()?;
     check_fields(t.res, selector.field_paths())?;
-    let newest = cx.client.api().resource_version();
-    if let Some(asked) = query.get("resourceVersion").filter(|v| *v != "0") {
-        let asked: u64 = asked.parse().map_err(|_| bad_version(asked))?;
-        if asked > newest {
-            return Err(too_large(asked, newest));
-        }
-    }
+    check_version(query, cx.client.api().resource_version())?;
     let all = cx.client.list(t.res, &t.ns, &selector);
     let (all, more) = page(all, query)?;
     let meta = table::list_meta(
@@ -75,6 +69,49 @@ pub(super) fn list(cx: &Context, t: &Target, query: &Query, accept: &str) -> Res
             Form::Object => return Ok(json_text(200, full(t.res, &objects, &meta))),
         },
     ))
+}
+
+/// Whether a list of the version that is asked for can be given: there is the newest alone.
+fn check_version(query: &Query, newest: u64) -> Result<()> {
+    let asked = query.get("resourceVersion").filter(|v| !v.is_empty());
+    let exact = match query.get("resourceVersionMatch").unwrap_or_default() {
+        "" => false,
+        _ if asked.is_none() => {
+            return Err(wrong_match(
+                "is forbidden unless resourceVersion is provided",
+            ));
+        }
+        _ if query.get("continue").is_some() => {
+            return Err(wrong_match("is forbidden when continue is provided"));
+        }
+        "NotOlderThan" => false,
+        "Exact" if asked == Some("0") => {
+            return Err(wrong_match(
+                "\"exact\" is forbidden for resourceVersion \"0\"",
+            ));
+        }
+        "Exact" => true,
+        _ => return Err(wrong_match("must be one of Exact, NotOlderThan")),
+    };
+    let Some(asked) = asked.filter(|v| *v != "0") else {
+        return Ok(());
+    };
+    let asked: u64 = asked.parse().map_err(|_| bad_version(asked))?;
+    if asked > newest {
+        return Err(too_large(asked, newest));
+    }
+    if exact && asked < newest {
+        let why = "The resourceVersion for the provided list is too old.";
+        return Err(Status::new(410, "Expired", why));
+    }
+    Ok(())
+}
+
+fn wrong_match(why: &str) -> Status {
+    let why = format!(
+        "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch {why}"
+    );
+    Status::new(422, "Invalid", why)
 }
 
 pub(super) fn full(res: Res, objects: &[&Object], meta: &str) -> Vec<u8> {

@@ -30,7 +30,7 @@ pub static EVENT_V1: Resource = Resource {
     columns: EVENT.columns,
     version_of: Some(&Version {
         of: &EVENT,
-        show: |event| NAMES.iter().for_each(|(new, old)| rename(event, old, new)),
+        show,
         keep: |event| NAMES.iter().for_each(|(new, old)| rename(event, new, old)),
         fields: &[
             ("regarding.kind", "involvedObject.kind"),
@@ -62,6 +62,29 @@ const NAMES: &[(&str, &str)] = &[
     ("deprecatedCount", "count"),
 ];
 
+/// An event made by the old names says when it happened in those alone. Clients that were made from the
+/// documents of this version want `eventTime` (Python's refuses a whole list for one that has none).
+fn show(event: &mut Value) {
+    for (new, old) in NAMES {
+        rename(event, old, new);
+    }
+    if event["eventTime"].is_null() {
+        let made = ["/deprecatedFirstTimestamp", "/metadata/creationTimestamp"];
+        let at = made
+            .iter()
+            .find_map(|at| micro(event.pointer(at)?.as_str()?));
+        if let Some(at) = at {
+            event["eventTime"] = at.into();
+        }
+    }
+}
+
+/// A time with the microseconds that a MicroTime has.
+fn micro(time: &str) -> Option<String> {
+    let at: jiff::Timestamp = time.parse().ok()?;
+    Some(format!("{at:.6}"))
+}
+
 /// Longest texts, in bytes.
 const LIMITS: &[(&str, usize)] = &[
     ("reportingInstance", 128),
@@ -72,7 +95,7 @@ const LIMITS: &[(&str, usize)] = &[
 
 /// The rules of the new names are stricter, but not for events that were made by the old ones.
 fn validate(event: &Value, faults: &mut Faults) {
-    if event["eventTime"].is_null() && event["deprecatedFirstTimestamp"].is_string() {
+    if event["deprecatedFirstTimestamp"].is_string() {
         return;
     }
     for field in [
@@ -119,5 +142,21 @@ mod tests {
         assert!(new["message"].is_null() && new["source"].is_null());
         (version.keep)(&mut new);
         assert_eq!(new, old);
+    }
+
+    #[test]
+    fn every_event_has_a_time_of_its_own() {
+        let show = EVENT_V1.version_of.unwrap().show;
+        let at = |mut event: Value| {
+            show(&mut event);
+            event["eventTime"].as_str().unwrap_or_default().to_owned()
+        };
+        let made = json!({"creationTimestamp": "2026-11-22T01:02:04Z"});
+        let old = json!({"metadata": made, "firstTimestamp": "2026-11-22T01:02:03Z"});
+        assert_eq!(at(old), "2026-11-22T01:02:03.000000Z");
+        let bare = json!({"metadata": made, "eventTime": null});
+        assert_eq!(at(bare), "2026-11-22T01:02:04.000000Z");
+        let new = json!({"metadata": made, "eventTime": "2026-11-22T01:02:03.123456Z"});
+        assert_eq!(at(new), "2026-11-22T01:02:03.123456Z");
     }
 }

@@ -40,6 +40,7 @@ mod resourcequota;
 mod reviews;
 mod role;
 mod rolebinding;
+mod runtimeclass;
 mod secret;
 mod service;
 mod serviceaccount;
@@ -107,6 +108,7 @@ kinds! {
     job::JOB: api::batch::v1::Job,
     cronjob::CRON_JOB: api::batch::v1::CronJob,
     priorityclass::PRIORITY_CLASS: api::scheduling::v1::PriorityClass,
+    runtimeclass::RUNTIME_CLASS: api::node::v1::RuntimeClass,
     role::ROLE: api::rbac::v1::Role,
     rolebinding::ROLE_BINDING: api::rbac::v1::RoleBinding,
     clusterrole::CLUSTER_ROLE: api::rbac::v1::ClusterRole,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Form, gvk};
+use super::models::{Form, gvk};
 use crate::api::resource::Res;
 
 /// `com.example.stable.v1.Cron`, as Kubernetes names it.

@@ -6,8 +6,11 @@
 
 mod run;
 mod storage;
+mod words;
 
 use std::str::FromStr;
+
+use k8s_openapi::api::core::v1::Pod;
 
 pub use run::{Evictions, Evictor, Parts};
 
@@ -151,20 +154,23 @@ pub struct Candidate {
     pub uid: String,
     /// `spec.priority`.
     pub priority: i32,
-    /// Whether the node made it itself.
-    pub is_static: bool,
     /// Bytes that it uses of what lacks.
     pub used: u64,
     /// Bytes that it asked for.
     pub asked: u64,
 }
 
+/// Whether a pod stays whatever lacks: it is the node's own, or of a priority of the system's.
+pub fn is_critical(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    let is_static = annotations.is_some_and(|a| a.contains_key("kubernetes.io/config.source"));
+    let priority = pod.spec.as_ref().and_then(|s| s.priority);
+    is_static || priority.unwrap_or(0) >= SYSTEM
+}
+
 /// Who goes first; `None` where nobody may.
 pub fn choose(candidates: &[Candidate]) -> Option<&Candidate> {
-    let may = candidates
-        .iter()
-        .filter(|c| !c.is_static && c.priority < SYSTEM);
-    may.max_by_key(|c| {
+    candidates.iter().max_by_key(|c| {
         (
             c.used > c.asked,
             std::cmp::Reverse(c.priority),
@@ -185,7 +191,6 @@ mod tests {
             priority,
             used,
             asked,
-            ..Candidate::default()
         }
     }
 
@@ -200,17 +205,25 @@ mod tests {
 
     #[test]
     fn who_uses_more_than_asked_goes_first_then_the_least_priority_then_the_largest_excess() {
-        let mut of_node = candidate("static", 0, 999, 0);
-        of_node.is_static = true;
         let all = vec![
             candidate("modest", 0, 50, 100),
             candidate("best-effort", 0, 60, 0),
             candidate("burst", 0, 160, 50),
             candidate("important", 1000, 500, 0),
-            candidate("system", SYSTEM, 900, 0),
-            of_node,
         ];
         assert_eq!(order(all), ["burst", "best-effort", "important", "modest"]);
+    }
+
+    #[test]
+    fn pods_of_the_node_and_of_the_system_stay() {
+        let pod = |value| -> Pod { serde_json::from_value(value).unwrap() };
+        let source = serde_json::json!({"annotations": {"kubernetes.io/config.source": "file"}});
+        assert!(is_critical(&pod(serde_json::json!({"metadata": source}))));
+        let of = |priority: i32| {
+            pod(serde_json::json!({"spec": {"containers": [], "priority": priority}}))
+        };
+        assert!(is_critical(&of(SYSTEM)));
+        assert!(!is_critical(&of(SYSTEM - 1)) && !is_critical(&Pod::default()));
     }
 
     #[test]

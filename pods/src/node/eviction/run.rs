@@ -10,12 +10,13 @@ use rrun_cri_api::v1 as cri;
 use serde_json::{Value, json};
 
 use super::storage::{self, Layers, Taken};
-use super::{Candidate, Crossed, Lack, Left, Signals, Thresholds, choose, crossed};
+use super::words::{candidate, low, why};
+use super::{Candidate, Crossed, Lack, Left, Signals, Thresholds, choose, crossed, is_critical};
 use crate::api::{Client, Patch, Status, kinds};
 use crate::events::Recorder;
 use crate::node::cri::Cri;
 use crate::node::dirs::Dirs;
-use crate::node::names::POD_UID;
+use crate::node::names::uid;
 use crate::node::run::reference;
 use crate::scheduler::snapshot::finished;
 use crate::store::Selector;
@@ -24,8 +25,6 @@ use crate::store::Selector;
 const PERIOD: Duration = Duration::from_secs(10);
 /// A pod that goes frees what it held within this; until then no other has to.
 const SETTLE: Duration = Duration::from_secs(15);
-/// A pressure is told for so long after it was seen last.
-const LINGER: Duration = Duration::from_secs(300);
 
 /// Why pods are to go, by uid: read by their workers.
 pub type Evictions = Arc<Mutex<HashMap<String, String>>>;
@@ -40,6 +39,8 @@ pub struct Evictor {
     dirs: Dirs,
     thresholds: Thresholds,
     evictions: Evictions,
+    /// A pressure is told for so long after it was seen last.
+    linger: Duration,
     /// When each lack was seen last.
     seen: [Option<Instant>; 2],
     evicted: Option<Instant>,
@@ -65,7 +66,7 @@ pub struct Parts {
 
 impl Evictor {
     /// One that does nothing before [`run`](Self::run).
-    pub fn new(parts: Parts, thresholds: Thresholds) -> Self {
+    pub fn new(parts: Parts, thresholds: Thresholds, linger: Duration) -> Self {
         Self {
             client: parts.client,
             cri: parts.cri,
@@ -75,6 +76,7 @@ impl Evictor {
             dirs: parts.dirs,
             evictions: parts.evictions,
             thresholds,
+            linger,
             seen: [None; 2],
             evicted: None,
         }
@@ -137,7 +139,7 @@ impl Evictor {
         }
         let pressed = self
             .seen
-            .map(|at| at.is_some_and(|at| at.elapsed() < LINGER));
+            .map(|at| at.is_some_and(|at| at.elapsed() < self.linger));
         let Some(node) = self.client.find(&kinds::NODE, "", &self.node) else {
             return Ok(());
         };
@@ -223,39 +225,22 @@ impl Evictor {
             }
         }
         let mut pods: Vec<Pod> = self.client.list_as("", &self.mine()?)?;
-        self.forget(|uid| pods.iter().any(|p| p.metadata.uid.as_deref() == Some(uid)));
+        self.forget(|there| pods.iter().any(|pod| uid(pod) == there));
         pods.retain(|p| self.may_go(p));
         let used = self.used(crossed.lack, &pods).await;
+        let used = |pod: &Pod| used.get(uid(pod)).cloned().unwrap_or_default();
         let candidates: Vec<Candidate> = pods
             .iter()
-            .map(|p| candidate(p, crossed.lack, &used))
+            .map(|pod| candidate(pod, crossed.lack, &used(pod)))
             .collect();
         let Some(chosen) = choose(&candidates) else {
-            tracing::warn!("{}, and no pod may be evicted", words(crossed));
+            tracing::warn!("{}and no pod may be evicted", low(crossed));
             return Ok(());
         };
-        let pod = pods
-            .iter()
-            .find(|p| p.metadata.uid.as_deref() == Some(&chosen.uid));
-        if let Some(pod) = pod {
-            self.evict(pod, chosen, crossed).await?;
+        if let Some(pod) = pods.iter().find(|pod| uid(pod) == chosen.uid) {
+            self.dismiss(pod, why(pod, crossed, &used(pod))).await?;
+            self.evicted = Some(Instant::now());
         }
-        Ok(())
-    }
-
-    async fn evict(
-        &mut self,
-        pod: &Pod,
-        chosen: &Candidate,
-        crossed: Crossed,
-    ) -> Result<(), Status> {
-        let (used, asked) = (chosen.used >> 10, chosen.asked >> 10);
-        let message = format!(
-            "{} The pod was using {used}Ki, its request is {asked}Ki. ",
-            words(crossed)
-        );
-        self.dismiss(pod, message).await?;
-        self.evicted = Some(Instant::now());
         Ok(())
     }
 
@@ -305,9 +290,8 @@ impl Evictor {
     }
 
     fn may_go(&self, pod: &Pod) -> bool {
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let ends = finished(pod) || pod.metadata.deletion_timestamp.is_some();
-        !ends && !self.going().contains_key(uid)
+        !ends && !is_critical(pod) && !self.going().contains_key(uid(pod))
     }
 
     /// Evicts the pods that took more of the disk than their own limits allow. Pods without such
@@ -350,25 +334,12 @@ impl Evictor {
     }
 
     /// What each pod uses, by uid.
-    async fn used(&self, lack: Lack, pods: &[Pod]) -> HashMap<String, u64> {
+    async fn used(&self, lack: Lack, pods: &[Pod]) -> HashMap<String, Taken> {
         if lack == Lack::Disk {
-            let uids = pods
-                .iter()
-                .map(|p| p.metadata.uid.clone().unwrap_or_default());
-            let taken = self.taken(pods).await;
-            return uids.zip(taken.iter().map(Taken::total)).collect();
+            let uids = pods.iter().map(|pod| uid(pod).to_owned());
+            return uids.zip(self.taken(pods).await).collect();
         }
-        let mut all: HashMap<String, u64> = HashMap::new();
-        for stats in self.stats().await {
-            let amount = stats.memory.and_then(|m| m.working_set_bytes);
-            let uid = stats
-                .attributes
-                .and_then(|a| a.labels.get(POD_UID).cloned());
-            if let (Some(uid), Some(amount)) = (uid, amount) {
-                *all.entry(uid).or_default() += amount.value;
-            }
-        }
-        all
+        storage::memory(self.stats().await)
     }
 
     /// Gives the number of images that were removed.
@@ -423,34 +394,5 @@ impl Evictor {
             }
         }
         removed
-    }
-}
-
-fn words(crossed: Crossed) -> String {
-    let what = match crossed.lack {
-        Lack::Memory => "memory",
-        Lack::Disk => "ephemeral-storage",
-    };
-    let (threshold, left) = (crossed.threshold, crossed.left);
-    format!(
-        "The node was low on resource: {what}. Threshold quantity: {threshold}, available: {left}."
-    )
-}
-
-fn candidate(pod: &Pod, lack: Lack, used: &HashMap<String, u64>) -> Candidate {
-    let uid = pod.metadata.uid.clone().unwrap_or_default();
-    let spec = pod.spec.clone().unwrap_or_default();
-    let asked = crate::resources::pod_requests(&spec);
-    let asked = match lack {
-        Lack::Memory => asked.memory,
-        Lack::Disk => asked.storage,
-    };
-    let annotations = pod.metadata.annotations.as_ref();
-    Candidate {
-        priority: spec.priority.unwrap_or(0),
-        is_static: annotations.is_some_and(|a| a.contains_key("kubernetes.io/config.source")),
-        used: used.get(&uid).copied().unwrap_or(0),
-        asked: u64::try_from(asked).unwrap_or(0),
-        uid,
     }
 }

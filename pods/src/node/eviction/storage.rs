@@ -14,7 +14,7 @@ use crate::quantity;
 use crate::resources::pod_limits;
 use crate::store::Object;
 
-/// Bytes that a pod has on the disk.
+/// Bytes that a pod has on the disk, or in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Taken {
     /// By `emptyDir` on the disk.
@@ -44,6 +44,21 @@ pub fn layers(stats: Vec<cri::ContainerStats>) -> Layers {
         let label = |key: &str| about.labels.get(key).cloned().unwrap_or_default();
         let key = (label(POD_UID), label(CONTAINER_NAME));
         *all.entry(key).or_default() += used.map_or(0, |u| u.value);
+    }
+    all
+}
+
+/// Reads the memory of containers out of what the runtime measured, by uid of the pod.
+pub fn memory(stats: Vec<cri::ContainerStats>) -> HashMap<String, Taken> {
+    let mut all: HashMap<String, Taken> = HashMap::new();
+    for stats in stats {
+        let amount = stats.memory.and_then(|m| m.working_set_bytes);
+        let (Some(about), Some(amount)) = (stats.attributes, amount) else {
+            continue;
+        };
+        let label = |key: &str| about.labels.get(key).cloned().unwrap_or_default();
+        let taken = all.entry(label(POD_UID)).or_default();
+        *taken.containers.entry(label(CONTAINER_NAME)).or_default() += amount.value;
     }
     all
 }

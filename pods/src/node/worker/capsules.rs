@@ -31,7 +31,9 @@ impl Worker {
             let file = capsules.file(&self.key.uid, name_of(status), restarts(status), &status.id);
             if !file.exists() {
                 let (shared, pod) = (self.shared.clone(), self.pod.clone());
-                tokio::spawn(keep(shared, pod, status.clone(), file));
+                self.keeping.retain(|kept| !kept.is_finished());
+                let keeping = tokio::spawn(keep(shared, pod, status.clone(), file));
+                self.keeping.push(keeping);
             }
         }
     }

@@ -10,6 +10,9 @@ use super::{Next, Worker, grace};
 use crate::api::{DeleteOptions, kinds};
 use crate::resources::is_sidecar;
 
+/// Seconds that a pod gets whose node runs out of memory or disk, as the kubelet's hard thresholds have it.
+const AT_ONCE: i64 = 1;
+
 impl Worker {
     /// What stops the pod: main containers, then sidecars, then sandboxes. `ended` once nothing is
     /// left that could run.
@@ -60,9 +63,43 @@ impl Worker {
         let known = self.pod.spec.is_some();
         if known && !exists {
             0
+        } else if self.sent_away().is_some() {
+            grace(&self.pod).min(AT_ONCE)
         } else {
             grace(&self.pod)
         }
+    }
+
+    /// Gives back what an ended pod holds of the disk while its object stays: its volumes; and where
+    /// it had to go for want of disk or memory, its containers and logs too, as the kubelet does.
+    pub(super) async fn give_back(&mut self, runtime: &Runtime) -> Result<(), Next> {
+        let status = self.pod.status.as_ref();
+        let evicted = status.is_some_and(|s| s.reason.as_deref() == Some("Evicted"));
+        if evicted {
+            // What they left is read before it goes.
+            for kept in self.keeping.drain(..) {
+                let _ = kept.await;
+            }
+            self.remove_runtime(runtime).await?;
+        }
+        let removed = self.remove_files(evicted).await;
+        removed.map_err(|error| {
+            tracing::warn!(pod = self.key.name, "files not removed: {error}");
+            Next::Away
+        })
+    }
+
+    async fn remove_runtime(&self, runtime: &Runtime) -> Result<(), Next> {
+        let cri = &self.shared.cri;
+        for container in runtime.all() {
+            let removed = cri.remove(&container.id).await;
+            removed.map_err(|error| self.try_later("container", &error))?;
+        }
+        for sandbox in &runtime.sandboxes {
+            let removed = cri.remove_sandbox(&sandbox.id).await;
+            removed.map_err(|error| self.try_later("sandbox", &error))?;
+        }
+        Ok(())
     }
 
     /// Starts that are under way end here; a sandbox that is being made is waited for.
@@ -76,18 +113,10 @@ impl Worker {
 
     /// Removes every trace of the pod, and its object last.
     pub(super) async fn clean_up(&mut self, runtime: &Runtime, exists: bool) -> Next {
-        let cri = &self.shared.cri;
-        for container in runtime.all() {
-            if let Err(error) = cri.remove(&container.id).await {
-                return self.try_later("container", &error);
-            }
+        if let Err(next) = self.remove_runtime(runtime).await {
+            return next;
         }
-        for sandbox in &runtime.sandboxes {
-            if let Err(error) = cri.remove_sandbox(&sandbox.id).await {
-                return self.try_later("sandbox", &error);
-            }
-        }
-        if let Err(error) = self.remove_files().await {
+        if let Err(error) = self.remove_files(true).await {
             tracing::warn!(pod = self.key.name, "files not removed: {error}");
             return Next::Away;
         }
@@ -120,10 +149,14 @@ impl Worker {
         Next::Away
     }
 
-    pub(super) async fn remove_files(&self) -> std::io::Result<()> {
+    /// Removes the pod's volumes, and its logs where they are to go too.
+    async fn remove_files(&self, logs: bool) -> std::io::Result<()> {
         let (shared, pod) = (self.shared.clone(), self.pod.clone());
         let work = move || {
             volumes::remove(&shared.dirs, names::uid(&pod))?;
+            if !logs {
+                return Ok(());
+            }
             match std::fs::remove_dir_all(shared.dirs.logs(&pod)) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),

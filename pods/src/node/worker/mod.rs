@@ -28,8 +28,9 @@ use super::plan::{Plan, plan};
 use super::probe::{Probers, Report};
 use super::run::{Shared, reference};
 use super::runtime::Runtime;
-use super::{status, volumes};
+use super::{resize, status, volumes};
 use crate::api::kinds;
+use crate::resources::pod_requests;
 use kill::Term;
 
 /// After something did not answer it is asked again: after this at first, twice as long each time.
@@ -85,6 +86,10 @@ pub struct Worker {
     volumes_due: bool,
     /// Containers that a capsule was made of.
     kept: HashSet<String>,
+    /// Capsules that are being made.
+    keeping: Vec<tokio::task::JoinHandle<()>>,
+    /// What an ended pod holds of the disk is given back.
+    given_back: bool,
     /// When a token of its volumes is to be replaced.
     tokens_until: Option<tokio::time::Instant>,
     runtime_name: String,
@@ -132,6 +137,8 @@ impl Worker {
             reports,
             volumes_due: false,
             kept: HashSet::new(),
+            keeping: Vec::new(),
+            given_back: false,
             tokens_until: None,
             runtime_name: String::new(),
             rest: None,
@@ -217,6 +224,7 @@ impl Worker {
         }
         self.memory.notice(&self.pod, &runtime);
         self.keep_capsules(&runtime);
+        self.memory.resize = self.resize(&runtime);
         let now = Timestamp::now();
         let mut plan = plan(&self.pod, &runtime, &self.memory, now);
         let aim = self.aim(exists, &plan);
@@ -254,6 +262,12 @@ impl Worker {
         if matches!(aim, Aim::Go) && plan.ended {
             return self.clean_up(&runtime, exists).await;
         }
+        if matches!(aim, Aim::End(_)) && plan.ended && !self.given_back {
+            match self.give_back(&runtime).await {
+                Ok(()) => self.given_back = true,
+                Err(next) => return next,
+            }
+        }
         match resting {
             Some(left) => Next::After(left),
             None => Next::At(plan.wake),
@@ -284,6 +298,16 @@ impl Worker {
         false
     }
 
+    /// Why the pod is not given what it now asks for, where it is not.
+    fn resize(&self, runtime: &Runtime) -> Option<resize::Pending> {
+        if !resize::is_wanted(&self.pod, runtime) {
+            return None;
+        }
+        let spec = self.pod.spec.as_ref()?;
+        let others = self.shared.others_ask(&self.pod);
+        resize::pending(&pod_requests(spec), &others, &self.shared.allocatable)
+    }
+
     fn aim(&self, exists: bool, plan: &Plan) -> Aim {
         let pod = &self.pod;
         if !exists || pod.metadata.deletion_timestamp.is_some() {
@@ -312,6 +336,11 @@ impl Worker {
         if super::plan::phase_is_final(&self.pod) {
             return None;
         }
+        self.sent_away()
+    }
+
+    /// Why the node wants the pod gone.
+    fn sent_away(&self) -> Option<String> {
         let all = &self.shared.evictions;
         let all = all.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&self.key.uid).cloned()

@@ -45,13 +45,18 @@ macro_rules! no_streams {
     )* };
 }
 
-fn matches(
-    labels: &std::collections::HashMap<String, String>,
-    wanted: &std::collections::HashMap<String, String>,
-) -> bool {
-    wanted
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
+type Labels = std::collections::HashMap<String, String>;
+
+/// What of a table bears all the labels, each as it is listed.
+fn listed<'a, T: 'a, L>(
+    all: impl IntoIterator<Item = &'a T>,
+    labels: fn(&T) -> &Labels,
+    wanted: &Labels,
+    show: impl Fn(&T) -> L,
+) -> Vec<L> {
+    let matches = |item: &T| wanted.iter().all(|(k, v)| labels(item).get(k) == Some(v));
+    let all = all.into_iter().filter(|item| matches(item));
+    all.map(show).collect()
 }
 
 #[tonic::async_trait]
@@ -150,26 +155,18 @@ impl RuntimeService for Fake {
         &self,
         request: Request<cri::ListPodSandboxRequest>,
     ) -> Answer<cri::ListPodSandboxResponse> {
-        let wanted = request
-            .into_inner()
-            .filter
-            .unwrap_or_default()
-            .label_selector;
+        let wanted = request.into_inner().filter.unwrap_or_default();
         let world = self.world.lock().unwrap();
-        let items = world
-            .sandboxes
-            .values()
-            .filter(|s| matches(&s.labels, &wanted));
-        let items = items
-            .map(|s| cri::PodSandbox {
-                id: s.id.clone(),
-                metadata: s.metadata.clone(),
-                state: s.state,
-                created_at: s.created_at,
-                labels: s.labels.clone(),
-                ..Default::default()
-            })
-            .collect();
+        let show = |s: &cri::PodSandboxStatus| cri::PodSandbox {
+            id: s.id.clone(),
+            metadata: s.metadata.clone(),
+            state: s.state,
+            created_at: s.created_at,
+            labels: s.labels.clone(),
+            ..Default::default()
+        };
+        let all = world.sandboxes.values();
+        let items = listed(all, |s| &s.labels, &wanted.label_selector, show);
         Ok(Response::new(cri::ListPodSandboxResponse { items }))
     }
 
@@ -263,25 +260,17 @@ impl RuntimeService for Fake {
         &self,
         request: Request<cri::ListContainersRequest>,
     ) -> Answer<cri::ListContainersResponse> {
-        let wanted = request
-            .into_inner()
-            .filter
-            .unwrap_or_default()
-            .label_selector;
+        let wanted = request.into_inner().filter.unwrap_or_default();
         let world = self.world.lock().unwrap();
-        let containers = world
-            .containers
-            .values()
-            .filter(|c| matches(&c.labels, &wanted));
-        let containers = containers
-            .map(|c| cri::Container {
-                id: c.id.clone(),
-                metadata: c.metadata.clone(),
-                state: c.state,
-                labels: c.labels.clone(),
-                ..Default::default()
-            })
-            .collect();
+        let show = |c: &cri::ContainerStatus| cri::Container {
+            id: c.id.clone(),
+            metadata: c.metadata.clone(),
+            state: c.state,
+            labels: c.labels.clone(),
+            ..Default::default()
+        };
+        let all = world.containers.values();
+        let containers = listed(all, |c| &c.labels, &wanted.label_selector, show);
         Ok(Response::new(cri::ListContainersResponse { containers }))
     }
 

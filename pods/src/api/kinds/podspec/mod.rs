@@ -9,7 +9,7 @@ mod volumes;
 use serde_json::{Map, Value};
 
 pub use defaults::{pod, template};
-pub use validate::{spec, template_faults, template_with};
+pub use validate::{spec, template_faults, template_with, toleration};
 
 /// Sets a field that is absent.
 pub fn default(map: &mut Value, key: &str, value: impl Into<Value>) {

@@ -129,7 +129,8 @@ fn policies(spec: &Value, path: &str, faults: &mut Faults) {
     }
 }
 
-fn toleration(t: &Value, path: &str, faults: &mut Faults) {
+/// A toleration of a pod or of a class of pods.
+pub fn toleration(t: &Value, path: &str, faults: &mut Faults) {
     let (key, operator, effect) = (text(t, "key"), text(t, "operator"), text(t, "effect"));
     if !key.is_empty() {
         for w in names::qualified(key) {
