@@ -4,7 +4,7 @@ use crate::globals::Global;
 use lexopt::{Arg, Parser};
 use rrun_core::{Error, Result};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ pub fn unexpected(arg: Arg<'_>) -> Error {
 /// Reads the global options, and which command they are for.
 pub fn parse() -> Result<Request> {
     let mut global = Global::new();
-    let mut parser = Parser::from_env();
+    let mut parser = Parser::from_iter(rrun_sys::process::arguments());
     while let Some(arg) = parser.next().map_err(usage)? {
         match arg {
             Arg::Short('h') | Arg::Long("help") => break,
@@ -191,8 +191,8 @@ fn help_of(name: &str) -> Result<String> {
 /// The name it was called by, where that is runc: who puts it in runc's place
 /// finds the name that is looked for.
 pub fn program_name() -> &'static str {
-    let called = std::env::args_os().next().map(PathBuf::from);
-    match called.as_deref().and_then(std::path::Path::file_name) {
+    let arguments = rrun_sys::process::arguments();
+    match arguments.first().map(Path::new).and_then(Path::file_name) {
         Some(name) if name == "runc" => "runc",
         _ => "rrun",
     }

@@ -17,6 +17,10 @@ use rrun_core::{Context, Result};
 #[cfg(not(test))]
 rrun_sys::c_main!(start);
 
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static HEAP: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 #[cfg_attr(test, allow(dead_code))]
 fn start() -> u8 {
     execute().unwrap_or_else(|error| {

@@ -6,12 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// `f_type` of cgroup v1 (CGROUP_SUPER_MAGIC).
-pub const V1_MAGIC: i64 = 0x0027_e0eb;
+pub const V1_MAGIC: u64 = 0x0027_e0eb;
 /// `f_type` of cgroup v2 (CGROUP2_SUPER_MAGIC).
-pub const V2_MAGIC: i64 = 0x6367_7270;
+pub const V2_MAGIC: u64 = 0x6367_7270;
 
 /// The file system type (`f_type` of statfs(2)) that `path` is on.
-pub fn fs_type(path: &Path) -> Result<i64> {
+pub fn fs_type(path: &Path) -> Result<u64> {
     let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| {
         Error::new(
             "statfs",
@@ -25,7 +25,7 @@ pub fn fs_type(path: &Path) -> Result<i64> {
         return Err(Error::last("statfs", format_args!("{}", path.display())));
     }
     // SAFETY: statfs returned 0, so it has filled the struct.
-    Ok(unsafe { stat.assume_init() }.f_type)
+    Ok(unsafe { stat.assume_init() }.f_type as u64)
 }
 
 /// Signals one process found in a cgroup's list: kill(2).

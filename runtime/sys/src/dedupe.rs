@@ -6,7 +6,7 @@ use crate::error::Errno;
 use crate::{Error, Result};
 
 /// `_IOWR(0x94, 54, struct file_dedupe_range)` of linux/fs.h, 24 bytes without its array.
-const FIDEDUPERANGE: libc::c_ulong = 0xc018_9436;
+const FIDEDUPERANGE: libc::Ioctl = 0xc018_9436_u32 as libc::Ioctl;
 const SAME: i32 = 0;
 const DIFFERS: i32 = 1;
 

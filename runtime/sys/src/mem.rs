@@ -20,16 +20,25 @@ pub fn rest_of_threads() {
 }
 
 /// At most so many heaps (glibc's arenas), which are never given back whole; without a limit there
-/// are eight for each processor. To be called before there is a second thread.
+/// are eight for each processor. To be called before there is a second thread. musl has one heap.
 pub fn limit_heaps(count: i32) {
+    #[cfg(not(target_env = "gnu"))]
+    let _ = count;
+    #[cfg(target_env = "gnu")]
     // SAFETY: mallopt changes a number that malloc reads when a thread first allocates; it has no
     // memory-safety precondition.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, count) };
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, count)
+    };
 }
 
+/// musl gives back what is free as it goes.
 fn trim() {
+    #[cfg(target_env = "gnu")]
     // SAFETY: glibc's malloc_trim takes its own locks and frees nothing that is in use.
-    unsafe { libc::malloc_trim(0) };
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 fn drop_pages(of: impl Fn(&str) -> bool) {

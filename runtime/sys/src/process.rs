@@ -2,8 +2,10 @@
 
 use crate::error::Call;
 use crate::{Error, Result};
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr, OsString, c_char};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
 pub use libc::{
     EAGAIN, ECHILD, ENOENT, ESRCH, SIGCHLD, SIGKILL, SIGPIPE, SIGTERM, SIGURG, SIGWINCH,
@@ -99,6 +101,14 @@ pub fn clone3(flags: i32, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone> {
     }
 }
 
+/// With musl, whose own note of it is hidden: /proc/self/task has a link for each thread, and two.
+#[cfg(not(target_env = "gnu"))]
+fn single_threaded() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() == 3)
+}
+
+#[cfg(target_env = "gnu")]
 fn single_threaded() -> bool {
     unsafe extern "C" {
         // glibc 2.32: nonzero as long as the process never had a second thread.
@@ -228,11 +238,44 @@ macro_rules! c_main {
     ($run:path) => {
         #[doc(hidden)]
         #[unsafe(no_mangle)]
-        pub extern "C" fn main() -> i32 {
+        pub extern "C" fn main(argc: i32, argv: *const *const std::ffi::c_char) -> i32 {
+            // SAFETY: libc calls it with the program's arguments.
+            unsafe { $crate::process::keep_arguments(argc, argv) };
             $crate::process::start_up();
             i32::from($run())
         }
     };
+}
+
+/// What `main` was given, and with it [`arguments`].
+static ARGUMENTS: (AtomicUsize, AtomicPtr<*const c_char>) =
+    (AtomicUsize::new(0), AtomicPtr::new(std::ptr::null_mut()));
+
+/// Keeps what libc gives to `main`, for [`arguments`].
+///
+/// # Safety
+///
+/// There are `argc` pointers to C strings at `argv`; all stay as they are as long as the program runs.
+pub unsafe fn keep_arguments(argc: i32, argv: *const *const c_char) {
+    ARGUMENTS.1.store(argv.cast_mut(), Relaxed);
+    ARGUMENTS
+        .0
+        .store(usize::try_from(argc).unwrap_or(0), Relaxed);
+}
+
+/// The program's arguments, its name first. The standard library has them of its own start-up, or,
+/// without that ([`c_main`](crate::c_main)), only from glibc.
+pub fn arguments() -> Vec<OsString> {
+    let (argc, argv) = (ARGUMENTS.0.load(Relaxed), ARGUMENTS.1.load(Relaxed));
+    if argv.is_null() {
+        return std::env::args_os().collect();
+    }
+    let argument = |index| {
+        // SAFETY: one of `argc`; see keep_arguments.
+        let text = unsafe { CStr::from_ptr(*argv.add(index)) };
+        OsStr::from_bytes(text.to_bytes()).to_owned()
+    };
+    (0..argc).map(argument).collect()
 }
 
 /// What remains of that start-up: standard streams that are not open become

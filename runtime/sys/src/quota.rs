@@ -7,8 +7,8 @@ use crate::{Error, Result};
 const PROJECT: u32 = 2;
 const Q_SETQUOTA: u32 = 0x80_0008;
 const Q_GETQUOTA: u32 = 0x80_0007;
-const FS_IOC_FSGETXATTR: libc::c_ulong = 0x801c_581f;
-const FS_IOC_FSSETXATTR: libc::c_ulong = 0x401c_5820;
+const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801c_581f_u32 as libc::Ioctl;
+const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401c_5820;
 const PROJECT_INHERIT: u32 = 0x200;
 const BLOCK: u64 = 1024;
 

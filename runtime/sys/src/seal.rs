@@ -85,7 +85,8 @@ fn memory_copy() -> Result<OwnedFd> {
 /// execveat(2) of `program` with the arguments and environment of this process.
 fn exec(program: BorrowedFd<'_>) -> Error {
     let cstring = |s: OsString| CString::new(s.into_vec());
-    let args: std::result::Result<Vec<_>, _> = std::env::args_os().map(cstring).collect();
+    let args = crate::process::arguments().into_iter().map(cstring);
+    let args: std::result::Result<Vec<_>, _> = args.collect();
     let env: std::result::Result<Vec<_>, _> = std::env::vars_os()
         .map(|(mut key, value)| {
             key.push("=");
