@@ -238,7 +238,7 @@ macro_rules! c_main {
     ($run:path) => {
         #[doc(hidden)]
         #[unsafe(no_mangle)]
-        pub extern "C" fn main(argc: i32, argv: *const *const std::ffi::c_char) -> i32 {
+        extern "C" fn main(argc: i32, argv: *const *const std::ffi::c_char) -> i32 {
             // SAFETY: libc calls it with the program's arguments.
             unsafe { $crate::process::keep_arguments(argc, argv) };
             $crate::process::start_up();
