@@ -124,6 +124,7 @@ impl Plan {
         }
         if request.manager == Manager::Systemd {
             super::systemd::round_quotas(&mut plan.writes);
+            super::systemd::drop_weight_of_idle(&mut plan.writes);
         }
         Ok(plan)
     }

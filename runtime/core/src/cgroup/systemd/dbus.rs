@@ -338,6 +338,20 @@ impl Bus {
             .unwrap_or_default())
     }
 
+    /// systemd's version, as 252.
+    pub fn systemd_version(&mut self) -> Result<u32> {
+        let to = [
+            "org.freedesktop.systemd1",
+            "/org/freedesktop/systemd1",
+            "org.freedesktop.DBus.Properties",
+        ];
+        let mut body = Writer::default();
+        body.text("org.freedesktop.systemd1.Manager");
+        body.text("Version");
+        let answer = self.call(to, "Get", "ss", body)?;
+        version(&answer.body).ok_or_else(|| self.protocol("a version that is no number"))
+    }
+
     fn call(
         &mut self,
         [destination, path, interface]: [&str; 3],
@@ -436,6 +450,15 @@ impl Bus {
     }
 }
 
+/// The number that a variant of a text begins with.
+fn version(body: &[u8]) -> Option<u32> {
+    let mut reader = Reader { bytes: body, at: 0 };
+    reader.signature().filter(|kind| kind == "s")?;
+    let text = reader.text()?;
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    text[..end.unwrap_or(text.len())].parse().ok()
+}
+
 /// The socket of the bus: the address of the environment where it is a plain path.
 fn address(user: bool) -> PathBuf {
     let (variable, default) = if user {
@@ -471,6 +494,19 @@ mod tests {
         expected.extend([1, 0, 0, 0, b'B', 0, 1, b't', 0, 0, 0, 0, 0, 0, 0, 0]);
         expected.extend([7, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(writer.0, expected);
+    }
+
+    #[test]
+    fn versions_are_the_number_that_the_text_begins_with() {
+        let variant = |text: &str| {
+            let mut body = Writer::default();
+            body.variant(&Value::Text(text.to_owned()));
+            body.0
+        };
+        assert_eq!(super::version(&variant("252.39-1~deb12u1")), Some(252));
+        assert_eq!(super::version(&variant("257")), Some(257));
+        assert_eq!(super::version(&variant("v257")), None);
+        assert_eq!(super::version(&[1, b'u', 0, 0, 9, 0, 0, 0]), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::write::{Write, put};
 use super::{Cgroup, Plan};
 use crate::{Context, Error, Result, debug};
 use dbus::{Bus, Value, Writer};
-pub use properties::round_quotas;
+pub use properties::{drop_weight_of_idle, round_quotas};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -123,7 +123,7 @@ pub fn start(unit: &Unit, plan: &Plan, pid: i32) -> Result<()> {
         ("TasksAccounting", yes()),
         ("DefaultDependencies", Value::Bool(false)),
     ];
-    list.extend(properties::of(&plan.writes));
+    list.extend(properties_of(&mut bus, &plan.writes)?);
     if let Some(policy) = plan.devices.as_ref().filter(|_| !plan.legacy.is_empty()) {
         list.extend(devices::of(policy));
     }
@@ -192,13 +192,24 @@ fn reset(bus: &mut Bus, name: &str) {
     }
 }
 
+/// The properties for `writes`. Since version 252 a weight of 0 is systemd's word for idle; a cgroup
+/// of which it does not know that loses it with the next reload.
+fn properties_of(bus: &mut Bus, writes: &[Write]) -> Result<Vec<(&'static str, Value)>> {
+    let mut list = properties::of(writes);
+    if properties::idle(writes) && bus.systemd_version()? >= 252 {
+        list.retain(|(name, _)| *name != "CPUWeight");
+        list.push(("CPUWeight", Value::U64(0)));
+    }
+    Ok(list)
+}
+
 /// Changes the scope's limits (update).
 pub fn set(name: &str, writes: &[Write], rootless: bool) -> Result<()> {
-    let list = properties::of(writes);
-    if list.is_empty() {
+    if properties::of(writes).is_empty() && !properties::idle(writes) {
         return Ok(());
     }
     let mut bus = Bus::connect(rootless).context("ask systemd for other limits")?;
+    let list = properties_of(&mut bus, writes)?;
     let mut body = Writer::default();
     body.text(name);
     // Until the next boot.

@@ -2,6 +2,7 @@
 
 use super::dbus::Value;
 use crate::cgroup::write::{Rule, Write};
+use crate::warning;
 
 /// CPUQuotaPerSecUSec is kept as a whole percentage, rounded up.
 const PERCENT: u64 = 10_000;
@@ -54,6 +55,20 @@ pub fn round_quotas(writes: &mut [Write]) {
         if let Some(new) = new {
             write.value = new;
         }
+    }
+}
+
+/// Whether the cgroup is to be idle (`cpu.idle`), which has no weight.
+pub fn idle(writes: &[Write]) -> bool {
+    let last = writes.iter().rfind(|w| w.file == "cpu.idle");
+    last.is_some_and(|w| w.value.trim() == "1")
+}
+
+/// Takes the weight from `writes` where the cgroup is to be idle: to systemd both are one property.
+pub fn drop_weight_of_idle(writes: &mut Vec<Write>) {
+    if idle(writes) && writes.iter().any(|w| w.file == "cpu.weight") {
+        warning!("unable to apply both cpu.weight and cpu.idle to systemd, ignoring cpu.weight");
+        writes.retain(|w| w.file != "cpu.weight");
     }
 }
 
@@ -149,6 +164,21 @@ mod tests {
             ("TasksMax", Value::U64(1)),
         ];
         assert_eq!(of(&writes), expected);
+    }
+
+    #[test]
+    fn an_idle_cgroup_has_no_weight() {
+        let asked = |idle: &str| {
+            let mut writes = vec![
+                Write::new("cpu.idle", idle),
+                Write::new("cpu.weight", 28_u64),
+            ];
+            drop_weight_of_idle(&mut writes);
+            let files: Vec<_> = writes.into_iter().map(|w| w.file.to_string()).collect();
+            files
+        };
+        assert_eq!(asked("1"), ["cpu.idle"]);
+        assert_eq!(asked("0"), ["cpu.idle", "cpu.weight"]);
     }
 
     #[test]
