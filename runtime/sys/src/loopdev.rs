@@ -7,9 +7,9 @@ use crate::error::Errno;
 use crate::{Error, Result};
 
 /// LOOP_CTL_GET_FREE of linux/loop.h.
-const GET_FREE: libc::c_ulong = 0x4c82;
+const GET_FREE: libc::Ioctl = 0x4c82;
 /// LOOP_CONFIGURE (5.8).
-const CONFIGURE: libc::c_ulong = 0x4c0a;
+const CONFIGURE: libc::Ioctl = 0x4c0a;
 const READ_ONLY: u32 = 1;
 const AUTOCLEAR: u32 = 4;
 /// How often another process may be faster.

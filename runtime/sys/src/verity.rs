@@ -6,9 +6,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use crate::{Error, Result};
 
 /// `_IOW('f', 133, struct fsverity_enable_arg)` of linux/fsverity.h.
-const FS_IOC_ENABLE_VERITY: libc::c_ulong = 0x4080_6685;
+const FS_IOC_ENABLE_VERITY: libc::Ioctl = 0x4080_6685;
 /// `_IOWR('f', 134, struct fsverity_digest)`, 4 bytes without its array.
-const FS_IOC_MEASURE_VERITY: libc::c_ulong = 0xc004_6686;
+const FS_IOC_MEASURE_VERITY: libc::Ioctl = 0xc004_6686_u32 as libc::Ioctl;
 const SHA256: u16 = 1;
 /// Of the Merkle tree. Until 6.3 it must be the page size.
 const BLOCK: u32 = 4096;

@@ -138,7 +138,7 @@ pub fn start(unit: &Unit, plan: &Plan, pid: i32) -> Result<()> {
         // A failed unit of that name may be left of an earlier container.
         Err(Error::Remote(text)) if text.contains("UnitExists") => {
             reset(&mut bus, &unit.name);
-            start_transient(&mut bus, unit, &list)
+            start_transient(&mut bus, unit, &list).map_err(|error| in_use(error, &unit.name))
         }
         other => other,
     };
@@ -156,6 +156,16 @@ pub fn start(unit: &Unit, plan: &Plan, pid: i32) -> Result<()> {
         )
         .into(),
     ))
+}
+
+/// A unit that runs is another container's: their processes would be mixed.
+fn in_use(error: Error, unit: &str) -> Error {
+    match error {
+        Error::Remote(text) if text.contains("UnitExists") => Error::State(
+            format!("container's cgroup is not empty: unit {unit:?} runs already").into(),
+        ),
+        other => other,
+    }
 }
 
 /// The block device controllers of v1 and v2 are told apart by systemd too.
