@@ -4,6 +4,7 @@
 //! ```text
 //! cri-load SOCKET IMAGE CGROUP NETWORK start          ms of Run, Create and Start; ms of the end
 //! cri-load SOCKET IMAGE CGROUP NETWORK exec N         ms of each of N ExecSync of /bin/true
+//! cri-load SOCKET IMAGE CGROUP NETWORK probe N        N ExecSync of /bin/true each second, until end of input
 //! cri-load SOCKET IMAGE CGROUP NETWORK parallel N     pods a second, N at once
 //! cri-load SOCKET IMAGE CGROUP NETWORK hold N         makes N pods, then waits for end of input
 //! cri-load SOCKET IMAGE CGROUP NETWORK loop N         makes and removes N pods, one by one
@@ -56,6 +57,7 @@ async fn main() -> Result<()> {
     match mode.as_str() {
         "start" => load.start().await,
         "exec" => load.exec(count).await,
+        "probe" => load.probe(count).await,
         "parallel" => load.parallel(count).await,
         "hold" => load.hold(count).await,
         "loop" => load.rounds(count).await,
@@ -233,6 +235,40 @@ impl Load {
             }
         }
         self.down(&pod.id).await
+    }
+
+    /// In one pod for each, as a kubelet probes: evenly over the second, and the next one only after the
+    /// one before.
+    async fn probe(&self, count: usize) -> Result<()> {
+        let mut pods = Vec::new();
+        for n in 0..count {
+            pods.push(self.up(&format!("pod{n}")).await?);
+        }
+        println!("ready");
+        let total = u32::try_from(count).context("N is too large")?;
+        let every = |(number, pod): (u32, &Pod)| {
+            let (mut client, container) = (self.client.clone(), pod.container.clone());
+            let share = Duration::from_secs(1) * number / total;
+            async move {
+                tokio::time::sleep(share).await;
+                let mut ticks = tokio::time::interval(Duration::from_secs(1));
+                loop {
+                    ticks.tick().await;
+                    let request = v1::ExecSyncRequest {
+                        container_id: container.clone(),
+                        cmd: vec!["/bin/true".into()],
+                        timeout: 60,
+                    };
+                    client.exec_sync(request).await.context("ExecSync")?;
+                }
+            }
+        };
+        let probes = try_join_all((0..total).zip(&pods).map(every));
+        let end = tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()));
+        tokio::select! {
+            ended = probes => ended.map(|_: Vec<()>| ()),
+            read = end => Ok(read.map(|_| ())?),
+        }
     }
 
     async fn parallel(&self, count: usize) -> Result<()> {

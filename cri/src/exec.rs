@@ -214,6 +214,23 @@ fn kill_request(container: &str, id: &str) -> task::KillRequest {
     }
 }
 
+/// Execs that a daemon before this one began: their sessions are gone, they run on. Each is forgotten
+/// when it has ended.
+pub fn forget_ended(client: &Client, container: &str, execs: Vec<String>) {
+    for id in execs {
+        let (client, container) = (client.clone(), container.to_owned());
+        tokio::spawn(async move {
+            let request = task::WaitRequest {
+                id: container.clone(),
+                exec_id: id.clone(),
+            };
+            if client.wait(&request, None).await.is_ok() {
+                delete(&client, &container, &id).await;
+            }
+        });
+    }
+}
+
 async fn delete(client: &Client, container: &str, id: &str) {
     let request = task::DeleteRequest {
         id: container.to_owned(),

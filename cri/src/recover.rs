@@ -17,6 +17,7 @@ use rrun_task_api::pb::task_types::Status;
 
 use crate::container;
 use crate::daemon::{Daemon, blocking};
+use crate::exec;
 use crate::rpc;
 use crate::sandbox::{self, Failure};
 use crate::store::{ContainerPhase, ContainerRecord, Entry, SandboxPhase, SandboxRecord};
@@ -136,6 +137,10 @@ async fn recover_container(
     let seen = see(daemon, &record).await?;
     let step = plan_container(record.phase(), &seen);
     tracing::debug!(container = record.id, ?step, "recover");
+    if let (ContainerStep::Watch | ContainerStep::Adopt, Some(status)) = (step, &seen.shim) {
+        let client = daemon.shims.get(&record.id, &record.shim_address).await?;
+        exec::forget_ended(&client, &record.id, status.execs.clone());
+    }
     let _guard = entry.lock.lock().await;
     match step {
         ContainerStep::Keep => {}

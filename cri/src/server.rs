@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,14 +63,7 @@ async fn serve_daemon(daemon: Arc<Daemon>, flags: Flags, set_filter: SetFilter) 
     if daemon.streaming.set(streaming).is_err() {
         bail!("the streaming server was started twice");
     }
-    let mut sockets = Vec::new();
-    if let Some(endpoint) = &daemon.config.metrics {
-        metrics::serve(endpoint, &daemon).await?;
-        if let Endpoint::Unix(path) = endpoint {
-            sockets.push(path.clone());
-        }
-    }
-    sockets.extend(nri::start(&daemon).await?);
+    let mut sockets = serve_others(&daemon).await?;
     let handed = notify::listener()?;
     let handed_over = handed.is_some();
     let listener = if let Some(listener) = handed {
@@ -108,6 +101,19 @@ async fn serve_daemon(daemon: Arc<Daemon>, flags: Flags, set_filter: SetFilter) 
         } => {}
     }
     sockets.iter().try_for_each(|socket| remove(socket))
+}
+
+/// Serves metrics and NRI plugins; the sockets to remove at the end.
+async fn serve_others(daemon: &Arc<Daemon>) -> Result<Vec<PathBuf>> {
+    let mut sockets = Vec::new();
+    if let Some(endpoint) = &daemon.config.metrics {
+        metrics::serve(endpoint, daemon).await?;
+        if let Endpoint::Unix(path) = endpoint {
+            sockets.push(path.clone());
+        }
+    }
+    sockets.extend(nri::start(daemon).await?);
+    Ok(sockets)
 }
 
 fn remove(socket: &Path) -> Result<()> {

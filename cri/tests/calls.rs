@@ -350,6 +350,30 @@ async fn refused(client: &mut Client, pod: &str, id: &str) {
 }
 
 #[tokio::test]
+async fn a_pod_whose_namespace_is_gone_is_not_ready_once_it_starts_nothing() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let config = cri.pod("broken", true);
+    let pod = (kit::run_pod(&mut client, &config).await, config);
+    let id = kit::create(&mut client, &pod, script("main", "true")).await;
+    let id = id.unwrap();
+    let pin = cri.path("state/sandboxes").join(&pod.0).join("ns/net");
+    let unpinned = std::process::Command::new("umount").arg(&pin).status();
+    assert!(unpinned.unwrap().success());
+    kit::start(&mut client, &id).await.unwrap_err();
+    let request = v1::PodSandboxStatusRequest {
+        pod_sandbox_id: pod.0.clone(),
+        verbose: false,
+    };
+    let answer = client.pod_sandbox_status(request).await.unwrap();
+    let status = answer.into_inner().status.unwrap();
+    assert_eq!(status.state(), v1::PodSandboxState::SandboxNotready);
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn the_runtime_tells_of_itself() {
     require!(Need::Root);
     let cri = Cri::start();

@@ -89,6 +89,43 @@ async fn an_exit_whose_shim_was_killed_is_not_taken_for_a_success() {
 }
 
 /// One pod's whole life, with every call that changes something; errors are the kill's.
+/// Whether a process with this argument runs.
+fn runs_with(argument: &str) -> bool {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|p| fs::read(p.path().join("cmdline")).ok())
+        .any(|line| line.split(|b| *b == 0).any(|a| a == argument.as_bytes()))
+}
+
+#[tokio::test]
+async fn a_command_whose_daemon_is_killed_ends() {
+    require!(Need::Root);
+    let mut cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "probed").await;
+    let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+    let mark = format!("7654{}", std::process::id());
+    let request = v1::ExecSyncRequest {
+        container_id: id.clone(),
+        cmd: vec!["sleep".into(), mark.clone()],
+        timeout: 0,
+    };
+    let mut other = client.clone();
+    let call = tokio::spawn(async move { other.exec_sync(request).await });
+    let (probe, sought) = (mark.clone(), LIMIT);
+    let begun = move || wait_until("the command", sought, || runs_with(&probe));
+    tokio::task::spawn_blocking(begun).await.unwrap();
+    cri.kill();
+    call.await.unwrap().unwrap_err();
+    wait_until("the command's end", LIMIT, || !runs_with(&mark));
+    cri.restart();
+    let mut client = cri.client().await;
+    let said = kit::exec(&mut client, &id, "echo again").await;
+    assert_eq!(said.stdout, b"again\n");
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
 async fn life(mut client: Client, config: v1::PodSandboxConfig) -> Result<(), tonic::Status> {
     let request = v1::RunPodSandboxRequest {
         config: Some(config.clone()),

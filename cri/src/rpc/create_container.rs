@@ -33,29 +33,15 @@ pub async fn handle(
     let sandbox = daemon.sandbox(&request.pod_sandbox_id)?;
     if sandbox.get().phase() == SandboxPhase::Creating {
         // Its lock is held by whoever makes it.
-        return Err(Error::State(format!(
-            "pod sandbox {} is not ready",
-            sandbox.get().id
-        )));
+        return Err(not_ready(&sandbox.get()));
     }
     // Held until the container is there, so that a stop of the sandbox sees it.
     let _sandbox = sandbox.lock.lock().await;
     let sandbox = sandbox.get();
     if sandbox.phase() != SandboxPhase::Ready {
-        return Err(Error::State(format!(
-            "pod sandbox {} is not ready",
-            sandbox.id
-        )));
+        return Err(not_ready(&sandbox));
     }
-    let asked = request.sandbox_config.as_ref();
-    if privileged_container(&config)
-        && !privileged(sandbox.config())
-        && !asked.is_some_and(privileged)
-    {
-        return Err(Error::invalid(
-            "linux.security_context.privileged: not in a pod sandbox that is not privileged",
-        ));
-    }
+    check_privilege(&config, &sandbox, request.sandbox_config.as_ref())?;
     if let Some(container_id) = existing(daemon, &sandbox.id, &config)? {
         return Ok(v1::CreateContainerResponse { container_id });
     }
@@ -72,6 +58,25 @@ pub async fn handle(
         &sandbox.id,
     );
     Ok(v1::CreateContainerResponse { container_id })
+}
+
+fn not_ready(sandbox: &SandboxRecord) -> Error {
+    Error::State(format!("pod sandbox {} is not ready", sandbox.id))
+}
+
+/// `asked`: the sandbox as the request has it.
+fn check_privilege(
+    config: &v1::ContainerConfig,
+    sandbox: &SandboxRecord,
+    asked: Option<&v1::PodSandboxConfig>,
+) -> Result<()> {
+    let allowed = privileged(sandbox.config()) || asked.is_some_and(privileged);
+    if privileged_container(config) && !allowed {
+        return Err(Error::invalid(
+            "linux.security_context.privileged: not in a pod sandbox that is not privileged",
+        ));
+    }
+    Ok(())
 }
 
 fn privileged_container(config: &v1::ContainerConfig) -> bool {

@@ -9,7 +9,8 @@ use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::id;
 use crate::nri::Event;
-use crate::store::{ContainerPhase, ContainerRecord, Entry, SandboxPhase};
+use crate::sandbox;
+use crate::store::{ContainerPhase, ContainerRecord, Entry, SandboxPhase, SandboxRecord};
 
 /// Exit code of a container that could not be started, as with the peers.
 const START_ERROR: i32 = 128;
@@ -32,20 +33,44 @@ pub async fn handle(
             )));
         }
     }
-    let sandbox = daemon.sandbox(&record.sandbox_id)?.get();
+    let pod = daemon.sandbox(&record.sandbox_id)?;
+    let sandbox = pod.get();
     if sandbox.phase() != SandboxPhase::Ready {
         return Err(Error::State(format!(
             "pod sandbox {} is not ready",
             sandbox.id
         )));
     }
-    start(daemon, &entry).await?;
+    if let Err(error) = start(daemon, &entry).await {
+        give_up_if_broken(daemon, &pod).await?;
+        return Err(error);
+    }
     // The pod's cgroup came into being with its first container.
     if let Err(error) = super::update_pod_sandbox_resources::apply(daemon, sandbox).await {
         // It runs: to say that it does not would be worse.
         tracing::error!(container = record.id, "limits of its pod: {error}");
     }
     Ok(v1::StartContainerResponse {})
+}
+
+/// A pod whose network namespace somebody unpinned starts nothing any more. A kubelet makes another in the
+/// place of one that is not ready.
+async fn give_up_if_broken(daemon: &Daemon, pod: &Entry<SandboxRecord>) -> Result<()> {
+    let record = pod.get();
+    let dir = daemon.config.sandbox_dir(&record.id);
+    if record.host_network() || sandbox::namespaces::is_pinned(&dir, "net") {
+        return Ok(());
+    }
+    tracing::error!(pod = record.id, "its network namespace is gone");
+    let stopping = |r: &mut SandboxRecord| {
+        if r.phase() == SandboxPhase::Ready {
+            r.set_phase(SandboxPhase::Stopping);
+        }
+    };
+    daemon.store.update(pod, stopping).await?;
+    let kind = v1::ContainerEventType::ContainerStoppedEvent;
+    daemon.publish(kind, &record.id, &record.id);
+    Ok(())
 }
 
 async fn start(daemon: &Arc<Daemon>, entry: &Arc<Entry<ContainerRecord>>) -> Result<()> {

@@ -55,6 +55,34 @@ impl Shim {
         runtime
             .save(&bundle)
             .map_err(at("keep the options in", &bundle))?;
+        let key = self.add_container(request, bundle, runtime, &options);
+        if let Some(process) = self.processes.get_mut(&key) {
+            process.remote = peer.is_some();
+        }
+        let started = if let Some(peer) = peer {
+            let request = CreateTaskRequest {
+                options: peer.options,
+                ..request.clone()
+            };
+            self.create_by_peer(key, call.caller, request)
+        } else if request.checkpoint.is_empty() {
+            self.run_create(key, call.caller, request)
+        } else {
+            self.await_restore(key, request)
+        };
+        if started.is_err() {
+            self.forget_container(key);
+        }
+        started
+    }
+
+    fn add_container(
+        &mut self,
+        request: &CreateTaskRequest,
+        bundle: PathBuf,
+        runtime: Runtime,
+        options: &Options,
+    ) -> Key {
         let key = self.new_key();
         let stdio = Stdio {
             terminal: request.terminal,
@@ -75,25 +103,10 @@ impl Shim {
             checkpoint: request.checkpoint.clone(),
             template: None,
         };
-        let mut process = new_process(&request.id, "", Life::container(), stdio);
-        process.remote = peer.is_some();
+        let process = new_process(&request.id, "", Life::container(), stdio);
         self.containers.insert(request.id.clone(), container);
         self.processes.insert(key, process);
-        let started = if let Some(peer) = peer {
-            let request = CreateTaskRequest {
-                options: peer.options,
-                ..request.clone()
-            };
-            self.create_by_peer(key, call.caller, request)
-        } else if request.checkpoint.is_empty() {
-            self.run_create(key, call.caller, request)
-        } else {
-            self.await_restore(key, request)
-        };
-        if started.is_err() {
-            self.forget_container(key);
-        }
-        started
+        key
     }
 
     fn run_create(&mut self, key: Key, caller: Caller, request: &CreateTaskRequest) -> Answer {
