@@ -11,6 +11,8 @@ const MAX_UNSENT: usize = 4 * MAX_DATA;
 pub struct Conn {
     /// The socket, non-blocking.
     pub fd: OwnedFd,
+    /// It is watched for room to send, too.
+    pub waits_for_room: bool,
     input: Vec<u8>,
     unsent: Vec<u8>,
 }
@@ -23,6 +25,7 @@ impl Conn {
     pub fn new(fd: OwnedFd) -> Self {
         Self {
             fd,
+            waits_for_room: false,
             input: Vec::new(),
             unsent: Vec::new(),
         }

@@ -117,14 +117,13 @@ impl Io {
         ))
     }
 
-    /// For a command whose output is kept for its caller, and that has no input.
-    pub fn kept(key: Key, poller: &Poller) -> Result<(Self, Given), Status> {
+    /// For a command whose output is kept for its caller, and that has no input. Nothing is watched yet.
+    pub fn kept(key: Key) -> Result<(Self, Given), Status> {
         let mut io = Self::default();
         let mut open = |number: u8| {
             let (reader, writer) = pipe()?;
             set_nonblocking(&reader)?;
-            let mut output = Output::new(key, number, reader, Sink::Kept);
-            output.watch(true, poller);
+            let output = Output::new(key, number, reader, Sink::Kept);
             io.outputs[usize::from(number - 1)] = Some(output);
             Ok::<_, Status>(writer)
         };

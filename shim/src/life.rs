@@ -484,6 +484,7 @@ impl Shim {
         }
         for timer in [
             Timer::OutputEnds(key),
+            Timer::CommandGoesOn(key),
             Timer::CommandExpires(key),
             Timer::CommandDrained(key),
         ] {

@@ -98,6 +98,8 @@ pub enum Timer {
     AttachExpires(Key),
     /// A process is gone, but something holds its output open.
     OutputEnds(Key),
+    /// A command did not end at once.
+    CommandGoesOn(Key),
     /// A command ran for too long.
     CommandExpires(Key),
     /// A command has ended, but something holds its output open.

@@ -209,6 +209,7 @@ impl Shim {
         match timer {
             Timer::AttachExpires(key) => self.on_attach_expired(key),
             Timer::OutputEnds(key) => self.on_output_timer(key),
+            Timer::CommandGoesOn(key) => self.on_command_going_on(key),
             Timer::CommandExpires(key) => self.on_command_expired(key),
             Timer::CommandDrained(key) => self.finish_command(key),
             Timer::Publish => self.publisher.on_event(&mut self.poller),
@@ -354,11 +355,15 @@ impl Shim {
     }
 
     fn watch_conn(&mut self, key: Key) {
-        let Some(conn) = self.conns.get(&key) else {
+        let Some(conn) = self.conns.get_mut(&key) else {
             return;
         };
+        let unsent = conn.has_unsent();
+        if std::mem::replace(&mut conn.waits_for_room, unsent) == unsent {
+            return;
+        }
         let mut interest = Interest::IN;
-        interest.set(Interest::OUT, conn.has_unsent());
+        interest.set(Interest::OUT, unsent);
         let _ = self.poller.modify(&conn.fd, Token::Conn(key), interest);
     }
 

@@ -16,6 +16,7 @@ use rrun_sys::seccomp::Instruction;
 use rrun_sys::{cred, fd, ns, path};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// What will be done, as data.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub struct Plan {
     /// `tasks` of each cgroup of version 1.
     tasks: Vec<PathBuf>,
     /// The cgroup of version 2 that the process is cloned into.
-    unified: Option<PathBuf>,
+    unified: Option<OwnedFd>,
     sets: Sets,
     /// Number, soft and hard limit.
     rlimits: Vec<(u32, u64, u64)>,
@@ -82,13 +83,16 @@ impl Plan {
         tasks.sort();
         // Controllers that are mounted together have one directory.
         tasks.dedup();
+        let unified = cgroup.unified.as_ref().or(cgroup.hybrid.as_ref());
+        let open = |dir: &PathBuf| path::open(dir, path::O_PATH | path::O_DIRECTORY);
+        let unified = unified.map(open).transpose().ok()?;
         Some(Self {
             sets,
             rlimits: rlimits(process.rlimits.as_deref().unwrap_or_default())?,
             process,
             namespaces,
             tasks,
-            unified: cgroup.unified.clone().or_else(|| cgroup.hybrid.clone()),
+            unified,
             filter,
         })
     }
@@ -159,6 +163,16 @@ fn rlimits(limits: &[spec::Rlimit]) -> Option<Vec<(u32, u64, u64)>> {
     Some(found)
 }
 
+/// The PID namespace of this process, in which it stays.
+fn own_pid_namespace() -> rrun_sys::Result<BorrowedFd<'static>> {
+    static OWN: OnceLock<OwnedFd> = OnceLock::new();
+    if let Some(own) = OWN.get() {
+        return Ok(own.as_fd());
+    }
+    let own = path::open(Path::new("/proc/self/ns/pid"), path::O_RDONLY)?;
+    Ok(OWN.get_or_init(|| own).as_fd())
+}
+
 /// Clones the process. `init` is the pidfd of the container's first process; `stdio` become
 /// descriptors 0, 1 and 2.
 pub fn enter(
@@ -167,21 +181,17 @@ pub fn enter(
     stdio: [BorrowedFd<'_>; 3],
 ) -> rrun_sys::Result<Entering> {
     let (report, theirs) = fd::pipe()?;
-    let unified = match &plan.unified {
-        Some(dir) => Some(path::open(dir, path::O_PATH | path::O_DIRECTORY)?),
-        None => None,
-    };
-    let own = path::open(Path::new("/proc/self/ns/pid"), path::O_RDONLY)?;
+    let own = own_pid_namespace()?;
     let enters_pid = plan.namespaces & PID != 0;
     if enters_pid {
         ns::setns(init, PID)?;
     }
-    let cloned = process::clone3(0, unified.as_ref().map(AsFd::as_fd));
+    let cloned = process::clone3(0, plan.unified.as_ref().map(AsFd::as_fd));
     if let Ok(Clone::Child) = cloned {
         child::main(plan, init, stdio, theirs.as_fd());
     }
     let returned = if enters_pid {
-        ns::setns(own.as_fd(), PID)
+        ns::setns(own, PID)
     } else {
         Ok(())
     };

@@ -26,6 +26,10 @@ use std::time::Duration;
 /// background may hold it open for ever.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// The output of a command that ends within this time is read when it has ended: one wake-up for all of
+/// it. A longer one's is read as it comes.
+const BRIEF: Duration = Duration::from_millis(20);
+
 impl Shim {
     /// Our own service: ExecSync.
     pub fn exec_sync(&mut self, call: &Call, request: &ExecSyncRequest) -> Answer {
@@ -62,11 +66,12 @@ impl Shim {
             let after = Duration::from_nanos(request.timeout);
             self.poller.after(after, Timer::CommandExpires(key));
         }
+        self.poller.after(BRIEF, Timer::CommandGoesOn(key));
         Ok(Reply::Pending)
     }
 
     fn run_command(&mut self, key: Key, id: &str, args: &[String]) -> Result<(), Status> {
-        let (io, given) = Io::kept(key, &self.poller)?;
+        let (io, given) = Io::kept(key)?;
         self.processes.get_mut(&key).ok_or_else(gone)?.io = io;
         if let Some((uid, gid)) = self.container_of(key)?.io_owner {
             given
@@ -142,6 +147,13 @@ impl Shim {
             self.kill_exec(key);
         }
         Ok(())
+    }
+
+    /// It did not end at once: its output is watched from here on.
+    pub fn on_command_going_on(&mut self, key: Key) {
+        for number in [1, 2] {
+            self.pump(key, number);
+        }
     }
 
     /// It has ended, or its output has: answers once both have.
