@@ -260,7 +260,7 @@ fn is_early(write: &Write) -> bool {
 }
 
 /// A container's processes would be mixed with others' in a cgroup that has some.
-fn refuse_used(dir: &Path) -> Result<()> {
+pub(super) fn refuse_used(dir: &Path) -> Result<()> {
     let pids = tree::all_pids(dir)?;
     if pids.is_empty() {
         return refuse_frozen(dir);

@@ -13,7 +13,7 @@ mod devices;
 mod properties;
 
 use super::write::{Write, put};
-use super::{Cgroup, Plan};
+use super::{Cgroup, Plan, create};
 use crate::{Context, Error, Result, debug};
 use dbus::{Bus, Value, Writer};
 pub use properties::{drop_weight_of_idle, round_quotas};
@@ -138,7 +138,7 @@ pub fn start(unit: &Unit, plan: &Plan, pid: i32) -> Result<()> {
         // A failed unit of that name may be left of an earlier container.
         Err(Error::Remote(text)) if text.contains("UnitExists") => {
             reset(&mut bus, &unit.name);
-            start_transient(&mut bus, unit, &list).map_err(|error| in_use(error, &unit.name))
+            start_transient(&mut bus, unit, &list)
         }
         other => other,
     };
@@ -156,16 +156,6 @@ pub fn start(unit: &Unit, plan: &Plan, pid: i32) -> Result<()> {
         )
         .into(),
     ))
-}
-
-/// A unit that runs is another container's: their processes would be mixed.
-fn in_use(error: Error, unit: &str) -> Error {
-    match error {
-        Error::Remote(text) if text.contains("UnitExists") => Error::State(
-            format!("container's cgroup is not empty: unit {unit:?} runs already").into(),
-        ),
-        other => other,
-    }
 }
 
 /// The block device controllers of v1 and v2 are told apart by systemd too.
@@ -265,6 +255,13 @@ impl Cgroup {
         let Some(unit) = &plan.unit else {
             return Ok(());
         };
+        // systemd takes a directory that is there as its own, frozen or with others' processes.
+        let dirs = plan.unified.iter().map(|u| &u.dir);
+        for dir in dirs.chain(plan.legacy.iter().map(|l| &l.dir)) {
+            if dir.is_dir() {
+                create::refuse_used(dir)?;
+            }
+        }
         start(unit, plan, pid)?;
         let unified = plan.unified.as_ref();
         self.unified = unified.map(|u| u.dir.clone());
