@@ -28,6 +28,7 @@ pub mod node;
 pub mod proxy;
 pub mod quantity;
 pub mod resources;
+pub mod rest;
 pub mod scheduler;
 pub mod serve;
 pub mod store;

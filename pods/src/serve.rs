@@ -20,7 +20,7 @@ use crate::proxy::mark::mark;
 use crate::proxy::policy::{Gate, Guard};
 use crate::proxy::{NameServer, Own, Proxy};
 use crate::store::Store;
-use crate::{clock, controllers, dns, ingress, node, scheduler};
+use crate::{clock, controllers, dns, ingress, node, rest, scheduler};
 
 /// Options of `serve`.
 #[derive(Debug, Clone, Args)]
@@ -116,6 +116,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+    rrun_sys::mem::limit_heaps(2);
     // One thread: the work is short, and a thread's arena costs more memory than it saves time.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -164,6 +165,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
             tracing::warn!("it will not be noticed when the clock is set: {error}");
         }
     }));
+    tasks.push(tokio::spawn(rest::watch()));
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events.clone())));
     let linger = Duration::from_secs(options.eviction_pressure_transition_period);
     let evictor = agent.evictor(options.eviction_hard, linger);

@@ -27,6 +27,8 @@ const SERVE: &str = "mkdir -p /www; echo here > /www/index.html; httpd -p 8080 -
 struct Net {
     line: Line,
     web: String,
+    /// Its IPv6 address, in brackets; none where the machine has no IPv6.
+    web6: Option<String>,
 }
 
 impl Net {
@@ -46,7 +48,10 @@ impl Net {
             line.await_ready(namespace, name);
         }
         let web = line.get(&["pod", "web", "-o", "jsonpath={.status.podIP}"]);
-        Self { line, web }
+        let all = line.get(&["pod", "web", "-o", "jsonpath={.status.podIPs[*].ip}"]);
+        let web6 = all.split_whitespace().find(|ip| ip.contains(':'));
+        let web6 = web6.map(|ip| format!("[{ip}]"));
+        Self { line, web, web6 }
     }
 
     /// Whether a pod gets an answer.
@@ -72,6 +77,14 @@ fn network_policies_hold_between_real_pods() {
     let mut net = Net::start();
     let (port, other) = (format!("{}:8080", net.web), format!("{}:9090", net.web));
     net.becomes("an open network", "default", "client", &port, true);
+    let six = |port: u16| net.web6.as_ref().map(|ip| format!("{ip}:{port}"));
+    let (port6, other6) = (six(8080), six(9090));
+    let over6 = |to: &Option<String>, namespace: &str, pod: &str, open: bool, what: &str| {
+        if let Some(to) = to {
+            assert_eq!(net.reaches(namespace, pod, to), open, "{what} over IPv6");
+        }
+    };
+    over6(&port6, "default", "client", true, "an open network");
 
     net.policy("deny", "{podSelector: {}, policyTypes: [Ingress, Egress]}");
     net.becomes("default deny", "default", "client", &port, false);
@@ -79,6 +92,8 @@ fn network_policies_hold_between_real_pods() {
         !net.reaches("ops", "monitor", &port),
         "from another namespace"
     );
+    over6(&port6, "default", "client", false, "default deny");
+    over6(&port6, "default", "web", true, "from itself");
     // A pod is never kept from itself, and the node (a probe, the runtime) not from its pods.
     assert!(net.reaches("default", "web", &port));
     let probe = std::net::TcpStream::connect(&port);
@@ -114,6 +129,10 @@ fn network_policies_hold_between_real_pods() {
         "a namespace that is not allowed"
     );
 
+    over6(&port6, "default", "client", true, "an allowed connection");
+    over6(&other6, "default", "client", false, "another port");
+    over6(&port6, "ops", "monitor", false, "another namespace");
+
     // A new pod is guarded before its first process runs.
     let new = format!(
         "for n in 1 2 3; do busybox timeout 2 wget -q -O - http://{other}/ && echo open > /leak; done; touch /done; sleep 100000"
@@ -139,6 +158,13 @@ fn network_policies_hold_between_real_pods() {
         true,
     );
     assert!(!net.reaches("ops", "monitor", &port));
+    over6(&other6, "ops", "monitor", false, "a block of IPv4");
+    net.policy(
+        "block",
+        "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{ipBlock: {cidr: '::/0'}}], ports: [{port: 9090}]}]}",
+    );
+    net.becomes("a block of IPv6 alone", "ops", "monitor", &other, false);
+    over6(&other6, "ops", "monitor", true, "a block of IPv6");
 
     for name in ["deny", "web", "client", "block"] {
         net.line.must(&["delete", "networkpolicy", name]);

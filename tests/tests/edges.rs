@@ -30,7 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "rrun-streaming",
         ],
     ),
-    ("rrun-pods", &["rrun-cri-api", "rrun-streaming"]),
+    ("rrun-pods", &["rrun-sys", "rrun-cri-api", "rrun-streaming"]),
     ("rrun-tests", &[]),
 ];
 

@@ -326,6 +326,11 @@ impl Client {
         self.api.customs()
     }
 
+    /// Every CustomResourceDefinition without its schemas.
+    pub fn definitions(&self) -> Vec<Arc<Value>> {
+        self.api.definitions()
+    }
+
     /// One kind for each set of objects that is kept: the built-in ones, and a version of each
     /// custom one.
     pub fn every_kind(&self) -> Vec<Res> {

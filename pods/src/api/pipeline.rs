@@ -100,6 +100,11 @@ impl Api {
         list
     }
 
+    /// The definitions without their schemas.
+    pub fn definitions(&self) -> Vec<Arc<Value>> {
+        self.customs.outlines(&self.store)
+    }
+
     /// The kinds that CustomResourceDefinitions declare.
     pub fn customs(&self) -> Arc<[Res]> {
         self.customs.all(&self.store)

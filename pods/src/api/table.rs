@@ -85,6 +85,9 @@ pub(super) fn table(res: Res, objects: &[&Object], meta: &str, include: Include)
         if i > 0 {
             out.push(',');
         }
+        // What is unpacked for a row goes with it.
+        let own = o.is_packed().then(|| o.slim());
+        let o = own.as_deref().unwrap_or(o);
         out.push_str(r#"{"cells":"#);
         out.push_str(&Value::Array(res.cells(o)).to_string());
         match include {
@@ -127,7 +130,8 @@ pub(super) fn partial_list(objects: &[&Object], meta: &str) -> String {
         if i > 0 {
             out.push(',');
         }
-        partial_into(&mut out, o);
+        let own = o.is_packed().then(|| o.slim());
+        partial_into(&mut out, own.as_deref().unwrap_or(o));
     }
     out.push_str("]}");
     out

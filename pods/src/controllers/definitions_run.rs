@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::definitions;
 use super::drive::{Controller, Key, Mapper};
+use crate::api::custom;
 use crate::api::kinds::{CLEANUP, CUSTOM_RESOURCE_DEFINITION as DEFINITION};
 use crate::api::{Client, DeleteOptions, Patch, Res, Status, now};
 use crate::store::{Object, Selector};
@@ -24,19 +25,15 @@ impl Definitions {
         }
     }
 
-    fn all(&self) -> Vec<Arc<Object>> {
-        self.client.list(&DEFINITION, "", &Selector::all()).items
-    }
-
     async fn tell(&self, own: &Object) -> Result<(), Status> {
-        let all = self.all();
+        let all = self.client.definitions();
         let group = own.at("/spec/group");
-        let others = all.iter().filter(|o| {
-            o.uid() != own.uid()
-                && o.at("/spec/group") == group
-                && crate::api::custom::is(o.value(), "NamesAccepted")
+        let others = all.iter().map(Arc::as_ref).filter(|o| {
+            o["metadata"]["uid"] != own.uid()
+                && o["spec"]["group"] == *group
+                && custom::is(o, "NamesAccepted")
         });
-        let others: Vec<&Value> = others.map(|o| o.value()).collect();
+        let others: Vec<&Value> = others.collect();
         let status = definitions::status(own.value(), &others, &now());
         if *own.at("/status") == status {
             return Ok(());
@@ -85,13 +82,21 @@ fn ignore_gone(done: Result<(), Status>) -> Result<(), Status> {
     }
 }
 
-/// A definition that goes may leave its names to another one.
+/// A definition that goes or changes may leave its names to another one, which has none yet.
 fn of_group(client: &Client, object: &Object) -> Vec<Key> {
-    let all = client.list(&DEFINITION, "", &Selector::all()).items;
-    let same = all
-        .iter()
-        .filter(|o| o.at("/spec/group") == object.at("/spec/group"));
-    same.map(|o| (String::new(), o.name().to_owned())).collect()
+    let name = |n: &str| (String::new(), n.to_owned());
+    let all = client.definitions();
+    // Its name ends with its group: `crontabs.stable.example.com`.
+    let group = object.name().split_once('.').map_or("", |(_, group)| group);
+    let waiting = all.iter().filter(|o| {
+        o["spec"]["group"] == group
+            && o["metadata"]["name"] != object.name()
+            && !custom::is(o, "NamesAccepted")
+    });
+    let waiting = waiting.filter_map(|o| o["metadata"]["name"].as_str());
+    std::iter::once(name(object.name()))
+        .chain(waiting.map(name))
+        .collect()
 }
 
 impl Controller for Definitions {

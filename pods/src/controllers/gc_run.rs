@@ -43,7 +43,7 @@ fn references(object: &Value) -> &[Value] {
 }
 
 fn depends_on(object: &Object, uid: &str) -> bool {
-    references(object.value()).iter().any(|r| r["uid"] == uid)
+    references(object.head()).iter().any(|r| r["uid"] == uid)
 }
 
 /// Every object that names this one as an owner. A scan: it happens only when something goes, and
@@ -81,7 +81,7 @@ fn owner_of<'a>(client: &Client, reference: &Value, ns: &'a str) -> Option<(Res,
 /// A changed object is looked at if it has owners or waits for its dependents; one that is gone
 /// has its dependents and its owners looked at.
 fn affected(client: &Client, object: &Object) -> Vec<Key> {
-    let Some(res) = client.kind_of(object.value()) else {
+    let Some(res) = client.kind_of(object.head()) else {
         return Vec::new();
     };
     let exists = client
@@ -89,13 +89,13 @@ fn affected(client: &Client, object: &Object) -> Vec<Key> {
         .is_some_and(|o| o.uid() == object.uid());
     if exists {
         let concerned =
-            !references(object.value()).is_empty() || gc::waits_for(object.value()).is_some();
+            !references(object.head()).is_empty() || gc::waits_for(object.head()).is_some();
         let own = key_of(res, object.namespace(), object.name());
         return if concerned { vec![own] } else { Vec::new() };
     }
     let down = dependents(client, object);
     let down = down.iter().map(|(r, o)| key_of(r, o.namespace(), o.name()));
-    let up = references(object.value()).iter().filter_map(|r| {
+    let up = references(object.head()).iter().filter_map(|r| {
         let (res, ns) = owner_of(client, r, object.namespace())?;
         Some(key_of(res, ns, r["name"].as_str()?))
     });

@@ -9,6 +9,7 @@ mod backup;
 mod crash;
 mod disk;
 mod object;
+pub(crate) mod packed;
 mod selector;
 mod shard;
 mod watch;

@@ -4,15 +4,22 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
+
 use serde_json::Value;
+
+use super::packed::{LARGE, Packed, in_head};
 
 /// An immutable version of an API object.
 ///
 /// The JSON is what lists and watches send and what the disk holds; the tree is made on first use.
+///
+/// A large one (a CustomResourceDefinition, a chart's Secret) is kept packed: readers get handles of
+/// their own, and what they unpack goes with them.
 #[derive(Debug)]
 pub struct Object {
     rv: u64,
-    json: Bytes,
+    packed: Option<Arc<Packed>>,
+    json: OnceLock<Bytes>,
     tree: OnceLock<Value>,
 }
 
@@ -20,22 +27,78 @@ impl Object {
     /// From a tree whose `metadata.resourceVersion` is `rv`.
     pub fn from_value(rv: u64, value: Value) -> Arc<Self> {
         let json = Bytes::from(value.to_string());
-        let tree = OnceLock::from(value);
-        Arc::new(Self { rv, json, tree })
+        Arc::new(Self {
+            rv,
+            packed: None,
+            json: json.into(),
+            tree: value.into(),
+        })
     }
 
     /// From JSON that was made by [`Object::json`]; not parsed before it is looked into.
     pub fn from_json(rv: u64, json: Bytes) -> Arc<Self> {
         Arc::new(Self {
             rv,
-            json,
+            packed: None,
+            json: json.into(),
             tree: OnceLock::new(),
         })
     }
 
     /// The same version without its tree, for keeping many.
     pub fn slim(&self) -> Arc<Self> {
-        Self::from_json(self.rv, self.json.clone())
+        match &self.packed {
+            None => Self::from_json(self.rv, self.json().clone()),
+            Some(packed) => Self::from_packed(self.rv, packed.clone()),
+        }
+    }
+
+    fn from_packed(rv: u64, packed: Arc<Packed>) -> Arc<Self> {
+        Arc::new(Self {
+            rv,
+            packed: Some(packed),
+            json: OnceLock::new(),
+            tree: OnceLock::new(),
+        })
+    }
+
+    /// As it is kept: packed where it is large.
+    pub(super) fn stored(self: Arc<Self>) -> Arc<Self> {
+        if self.packed.is_some() || self.json().len() < LARGE {
+            return self;
+        }
+        match Packed::of(self.json()) {
+            Some(packed) => Self::from_packed(self.rv, Arc::new(packed)),
+            None => self,
+        }
+    }
+
+    /// What a reader gets of what is kept: of a packed one a handle of its own.
+    pub(super) fn given(self: &Arc<Self>) -> Arc<Self> {
+        match &self.packed {
+            None => self.clone(),
+            Some(_) => self.slim(),
+        }
+    }
+
+    /// Bytes that it takes where it is kept.
+    pub(super) fn weight(&self) -> usize {
+        let packed = self.packed.as_ref().map(|p| p.bytes.len());
+        packed.unwrap_or_else(|| self.json().len())
+    }
+
+    /// Whether it is kept packed: looking into more than its head unpacks it.
+    pub fn is_packed(&self) -> bool {
+        self.packed.is_some()
+    }
+
+    /// The object with nothing but its kind and its metadata, which lacks annotations and managed
+    /// fields, where that is cheaper; all of it otherwise.
+    pub fn head(&self) -> &Value {
+        match &self.packed {
+            None => self.value(),
+            Some(packed) => &packed.head,
+        }
     }
 
     /// `metadata.resourceVersion`.
@@ -45,18 +108,26 @@ impl Object {
 
     /// The object as JSON text.
     pub fn json(&self) -> &Bytes {
-        &self.json
+        self.json.get_or_init(|| {
+            let packed = self.packed.as_ref();
+            packed.map_or_else(Bytes::new, |p| p.unpack())
+        })
     }
 
     /// The object as a tree.
     pub fn value(&self) -> &Value {
         self.tree
-            .get_or_init(|| serde_json::from_slice(&self.json).unwrap_or(Value::Null))
+            .get_or_init(|| serde_json::from_slice(self.json()).unwrap_or(Value::Null))
     }
 
     /// A field by JSON pointer (`/spec/nodeName`), `Null` if absent.
     pub fn at(&self, pointer: &str) -> &Value {
-        self.value().pointer(pointer).unwrap_or(&Value::Null)
+        let of = if in_head(pointer) {
+            self.head()
+        } else {
+            self.value()
+        };
+        of.pointer(pointer).unwrap_or(&Value::Null)
     }
 
     /// A text field by JSON pointer, empty if absent.
@@ -86,7 +157,7 @@ impl Object {
 
     /// Value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.value()
+        self.head()
             .get("metadata")?
             .get("labels")?
             .get(key)?

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use super::Object;
+
 /// All requirements must hold; none means everything.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Selector {
@@ -134,6 +136,18 @@ impl Selector {
         let labels = object.get("metadata").and_then(|m| m.get("labels"));
         self.labels.iter().all(|r| r.matches(labels))
             && self.fields.iter().all(|f| f.matches(object))
+    }
+
+    /// The same, without unpacking an object whose metadata say it.
+    pub fn chooses(&self, object: &Object) -> bool {
+        let in_head = |f: &FieldRequirement| {
+            ["metadata.name", "metadata.namespace"].contains(&f.path.as_str())
+        };
+        if self.fields.iter().all(in_head) {
+            self.matches(object.head())
+        } else {
+            self.matches(object.value())
+        }
     }
 
     /// Whether a map of labels is selected; requirements on fields are not looked at.

@@ -27,6 +27,16 @@ pub struct Event {
     pub deleted: bool,
 }
 
+impl Event {
+    fn given(&self) -> Self {
+        Self {
+            before: self.before.as_ref().map(Object::given),
+            after: self.after.given(),
+            ..*self
+        }
+    }
+}
+
 pub(super) struct Shard {
     state: RwLock<State>,
     newest: watch::Sender<u64>,
@@ -60,25 +70,23 @@ impl Shard {
 
     pub fn load(&self, key: &Key, object: Arc<Object>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        state.objects.insert(key.path.clone(), object);
+        state.objects.insert(key.path.clone(), object.stored());
     }
 
     pub fn get(&self, path: &str) -> Option<Arc<Object>> {
-        self.read().objects.get(path).cloned()
+        self.read().objects.get(path).map(Object::given)
     }
 
     pub fn list(&self, namespace: &str, selector: &Selector, published: impl Fn() -> u64) -> List {
         let state = self.read();
         // Under the lock: nothing of this resource up to either version is missing from the index.
         let resource_version = (*self.newest.borrow()).max(published());
-        let wanted = |o: &Arc<Object>| selector.is_all() || selector.matches(o.value());
+        let wanted = |o: &Arc<Object>| -> Option<Arc<Object>> {
+            let chosen = selector.is_all() || selector.chooses(&o.given());
+            chosen.then(|| o.given())
+        };
         let items = if namespace.is_empty() {
-            state
-                .objects
-                .values()
-                .filter(|o| wanted(o))
-                .cloned()
-                .collect()
+            state.objects.values().filter_map(wanted).collect()
         } else {
             let prefix = format!("{namespace}/");
             let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
@@ -86,11 +94,7 @@ impl Shard {
                 .objects
                 .range::<str, _>(from)
                 .take_while(|(k, _)| k.starts_with(&prefix));
-            range
-                .map(|(_, o)| o)
-                .filter(|o| wanted(o))
-                .cloned()
-                .collect()
+            range.filter_map(|(_, o)| wanted(o)).collect()
         };
         List {
             items,
@@ -103,18 +107,19 @@ impl Shard {
         let rv = event.rv;
         let mut guard = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let state = &mut *guard;
+        let after = event.after.stored();
         if event.deleted {
             state.objects.remove(path);
         } else {
-            state.objects.insert(path.clone(), event.after.clone());
+            state.objects.insert(path.clone(), after.clone());
         }
         // The history keeps no trees: `slim` shares the JSON only.
         let slim = Event {
             before: event.before.map(|o| o.slim()),
-            after: event.after.slim(),
+            after: after.slim(),
             ..event
         };
-        state.bytes += slim.after.json().len();
+        state.bytes += slim.after.weight();
         state.history.push_back(slim);
         while state.history.len() > MAX_EVENTS
             || (state.bytes > MAX_BYTES && state.history.len() > MIN_EVENTS)
@@ -122,7 +127,7 @@ impl Shard {
             let Some(old) = state.history.pop_front() else {
                 break;
             };
-            state.bytes -= old.after.json().len();
+            state.bytes -= old.after.weight();
             state.forgotten = old.rv;
         }
         self.newest.send_replace(rv);
@@ -135,7 +140,8 @@ impl Shard {
             return Err(state.forgotten);
         }
         let from = state.history.partition_point(|e| e.rv <= after);
-        Ok(state.history.range(from..).take(max).cloned().collect())
+        let events = state.history.range(from..).take(max);
+        Ok(events.map(Event::given).collect())
     }
 
     pub fn newest(&self) -> u64 {

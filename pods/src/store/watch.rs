@@ -105,11 +105,8 @@ fn select(event: Event, namespace: &str, selector: &Selector) -> Option<Event> {
     if selector.is_all() {
         return Some(event);
     }
-    let was = event
-        .before
-        .as_ref()
-        .is_some_and(|o| selector.matches(o.value()));
-    let is = !event.deleted && selector.matches(event.after.value());
+    let was = event.before.as_ref().is_some_and(|o| selector.chooses(o));
+    let is = !event.deleted && selector.chooses(&event.after);
     match (was, is) {
         (false, false) => None,
         (false, true) => Some(Event {

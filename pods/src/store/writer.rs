@@ -162,6 +162,9 @@ impl Writer {
     }
 
     fn publish(&self, accepted: Vec<Accepted>, rv: u64) {
+        if accepted.iter().any(|a| a.durable) {
+            crate::rest::note();
+        }
         let mut replies = Vec::with_capacity(accepted.len());
         for a in accepted {
             let object = a.event.after.clone();

@@ -1,38 +1,40 @@
 //! Kinds that CustomResourceDefinitions declare.
 //!
 //! A definition that is Established is a [`Resource`] for each version that it serves, made when it
-//! is first asked for after a change of the definitions. The rest of the API holds kinds by
+//! is first asked for after a change of the definition. The rest of the API holds kinds by
 //! `&'static` reference; so what is made here is kept for as long as the process lives: each distinct
-//! content of a definition takes some kilobytes once, however often it comes and goes.
+//! content of a definition takes some kilobytes once (its schema is kept packed), however often it comes and goes.
 
+mod document;
+mod registry;
 mod schema;
 mod shape;
 mod types;
 mod validate;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::kinds::CUSTOM_RESOURCE_DEFINITION as DEFINITION;
 use super::resource::{Res, Resource};
 use super::schema::{Schema, Type};
 use super::table::{self, Column};
 use super::validate::Faults;
 use crate::jsonpath::Template;
-use crate::store::{Object, Selector, Store};
+use crate::store::Object;
+use document::Document;
+pub(super) use registry::Registry;
 use schema::Node;
 
 /// What a definition says of one of its versions.
 pub struct Custom {
-    schema: Option<Node>,
-    ty: Type,
-    document: Value,
+    schema: Option<Document>,
+    ty: OnceLock<Type>,
+    defaults: OnceLock<bool>,
     cells: Vec<(Template, &'static str)>,
     scale: Option<Scale>,
     storage: &'static str,
-    defaults: bool,
     warning: Option<String>,
     has_status: bool,
 }
@@ -64,31 +66,6 @@ fn keep_all(list: &Value) -> &'static [&'static str] {
     Box::leak(all.into_boxed_slice())
 }
 
-/// The kinds of a store's definitions.
-#[derive(Default)]
-pub(super) struct Registry(RwLock<(Option<u64>, Arc<[Res]>)>);
-
-impl Registry {
-    /// Every custom kind that is served now.
-    pub fn all(&self, store: &Store) -> Arc<[Res]> {
-        let newest = store.newest(&DEFINITION.qualified());
-        {
-            let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-            if known.0 == Some(newest) {
-                return known.1.clone();
-            }
-        }
-        let list = store.list(&DEFINITION.qualified(), "", &Selector::all());
-        let mut all: Vec<Res> = Vec::new();
-        for definition in &list.items {
-            all.extend(of_definition(definition));
-        }
-        let all: Arc<[Res]> = all.into();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (Some(newest), all.clone());
-        all
-    }
-}
-
 /// Whether a condition of a definition is true.
 pub fn is(definition: &Value, condition: &str) -> bool {
     let all = definition["status"]["conditions"].as_array();
@@ -96,13 +73,15 @@ pub fn is(definition: &Value, condition: &str) -> bool {
     all.any(|c| c["type"] == condition && c["status"] == "True")
 }
 
-fn of_definition(definition: &Object) -> &'static [Res] {
-    static MADE: Mutex<Option<HashMap<String, &'static [Res]>>> = Mutex::new(None);
-    let value = definition.value();
+fn of_definition(value: &Value) -> &'static [Res] {
+    static MADE: Mutex<Option<HashMap<Vec<u8>, &'static [Res]>>> = Mutex::new(None);
     if !is(value, "Established") {
         return &[];
     }
-    let key = json!([value["spec"], value["status"]["acceptedNames"]]).to_string();
+    let mut key = ring::digest::Context::new(&ring::digest::SHA256);
+    key.update(value["spec"].to_string().as_bytes());
+    key.update(value["status"]["acceptedNames"].to_string().as_bytes());
+    let key = key.finish().as_ref().to_vec();
     let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
     made.get_or_insert_default().entry(key).or_insert_with(|| {
         let spec = &value["spec"];
@@ -141,9 +120,6 @@ fn resource(spec: &Value, names: &Value, version: &Value) -> Res {
     let has_status = subresources["status"].is_object();
     let (columns, cells) = columns(version);
     let schema = &version["schema"]["openAPIV3Schema"];
-    let node = schema
-        .is_object()
-        .then(|| schema::parse(schema, &mut Vec::new()));
     let storage = spec["versions"].as_array().into_iter().flatten();
     let mut storage = storage.filter(|v| v["storage"] == true);
     let storage = text(storage.next().map_or(&Value::Null, |v| &v["name"]));
@@ -173,10 +149,9 @@ fn resource(spec: &Value, names: &Value, version: &Value) -> Res {
             .then(|| pointer(&scale["labelSelectorPath"])),
     });
     let custom = Custom {
-        ty: types::of_object(node.as_ref()),
-        defaults: node.as_ref().is_some_and(Node::has_defaults),
-        schema: node,
-        document: schema.clone(),
+        schema: schema.is_object().then(|| Document::of(schema)),
+        ty: OnceLock::new(),
+        defaults: OnceLock::new(),
         cells,
         storage,
         warning,
@@ -276,29 +251,30 @@ impl Custom {
             }
             unknown.extend(found.unknown.iter().map(|p| format!("metadata.{p}")));
         }
-        if let Some(node) = &self.schema {
-            shape::prune(object, node, true, "", &mut unknown);
+        if let Some(node) = self.node() {
+            shape::prune(object, &node, true, "", &mut unknown);
         }
         Ok(unknown)
     }
 
     /// Fills in defaults.
     pub(super) fn default(&self, object: &mut Value) {
-        if let Some(node) = &self.schema {
-            shape::default(object, node);
+        if let Some(node) = self.node() {
+            shape::default(object, &node);
         }
     }
 
     /// Finds faults.
     pub(super) fn validate(&self, object: &Value, faults: &mut Faults) {
-        if let Some(node) = &self.schema {
-            validate::check(object, node, "", faults);
+        if let Some(node) = self.node() {
+            validate::check(object, &node, "", faults);
         }
     }
 
     /// The type, for server-side apply.
     pub(super) fn ty(&self) -> Type {
-        self.ty.clone()
+        let make = || types::of_object(self.node().as_deref());
+        self.ty.get_or_init(make).clone()
     }
 
     /// Where `scale` finds its fields.
@@ -307,8 +283,18 @@ impl Custom {
     }
 
     /// The schema as it was written.
-    pub(super) fn document(&self) -> &Value {
-        &self.document
+    pub(super) fn document(&self) -> Value {
+        self.schema.as_ref().map_or(Value::Null, Document::value)
+    }
+
+    /// The schema, read.
+    fn node(&self) -> Option<Arc<Node>> {
+        self.schema.as_ref().map(Document::node)
+    }
+
+    fn has_defaults(&self) -> bool {
+        let find = || self.node().is_some_and(|node| node.has_defaults());
+        *self.defaults.get_or_init(find)
     }
 
     /// What clients of a deprecated version are told.
@@ -328,7 +314,7 @@ impl Custom {
 
     /// Whether an object may have to be changed to be shown.
     fn shows_as_is(&self, version: &str) -> bool {
-        !self.defaults && self.storage == version
+        self.storage == version && !self.has_defaults()
     }
 }
 
@@ -392,7 +378,11 @@ pub(super) fn fingerprint(kinds: &[Res]) -> String {
     for res in kinds {
         (res.group, res.version, res.kind).hash(&mut hasher);
         if let Some(custom) = res.custom {
-            custom.document.to_string().hash(&mut hasher);
+            custom
+                .schema
+                .as_ref()
+                .map(Document::digest)
+                .hash(&mut hasher);
         }
     }
     format!("{:016x}", hasher.finish())

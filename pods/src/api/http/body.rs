@@ -67,7 +67,9 @@ pub(crate) fn answer(code: u16, content_type: &str, body: Body) -> Answer {
 
 /// JSON text that is already made.
 pub(crate) fn json_text(code: u16, text: impl Into<Bytes>) -> Answer {
-    answer(code, "application/json", Body::Full(text.into()))
+    let text = text.into();
+    crate::rest::answered(text.len());
+    answer(code, "application/json", Body::Full(text))
 }
 
 /// A JSON tree.

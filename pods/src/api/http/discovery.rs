@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Context;
-use super::body::{Answer, Body, answer, json as json_answer};
+use super::body::{Answer, Body, answer, json as json_answer, json_text};
 use super::read::unknown_path;
 use crate::api::openapi;
 use crate::api::resource::Res;
@@ -199,7 +199,9 @@ const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobu
 pub(super) fn openapi2(cx: &Context, accept: &str) -> Answer {
     let doc = openapi::v2(&cx.client.custom_kinds());
     if accept.contains("proto-openapi.spec.v2") {
-        return answer(200, GNOSTIC, Body::Full(openapi::to_protobuf(&doc).into()));
+        let bytes = openapi::to_protobuf(&doc);
+        crate::rest::answered(bytes.len());
+        return answer(200, GNOSTIC, Body::Full(bytes.into()));
     }
     json_answer(200, &doc)
 }
@@ -211,7 +213,7 @@ pub(super) fn openapi3(cx: &Context, path: &str) -> Result<Answer> {
         return Ok(json_answer(200, &openapi::v3_index(&customs)));
     }
     let doc = openapi::v3(path, &customs).ok_or_else(unknown_path)?;
-    Ok(json_answer(200, &doc))
+    Ok(json_text(200, doc))
 }
 
 fn arch() -> &'static str {

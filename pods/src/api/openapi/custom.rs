@@ -13,9 +13,9 @@ pub(super) fn name(r: Res) -> String {
 
 /// Name and model.
 pub(super) fn model(r: Res, form: Form) -> (String, Value) {
-    let document = r.custom.map_or(&Value::Null, |c| c.document());
+    let document = r.custom.map_or(Value::Null, |c| c.document());
     let mut out = if document.is_object() {
-        document.clone()
+        document
     } else {
         json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
     };
