@@ -26,6 +26,7 @@ mod eviction;
 mod exec;
 mod exec_grpc;
 mod exec_http;
+mod handler;
 mod history;
 mod hooks;
 mod images;

@@ -5,9 +5,12 @@ use k8s_openapi::api::core::v1::Pod;
 use rrun_cri_api::v1::{ContainerState, ContainerStatus};
 
 use super::memory::every_container;
+use super::run::Shared;
 use super::runtime::Runtime;
 use super::security;
-use crate::resources::Resources;
+use crate::resources::{Resources, pod_requests};
+use crate::scheduler::snapshot::finished;
+use crate::store::Selector;
 
 /// A resize that waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +19,27 @@ pub struct Pending {
     pub reason: &'static str,
     /// What is lacking.
     pub message: String,
+}
+
+impl Shared {
+    /// What the other pods of the node ask for.
+    pub fn others_ask(&self, pod: &Pod) -> Resources {
+        let mut sum = Resources::default();
+        let node = pod.spec.as_ref().and_then(|s| s.node_name.clone());
+        let mine = format!("spec.nodeName={}", node.unwrap_or_default());
+        let Ok(mine) = Selector::all().with_fields(&mine) else {
+            return sum;
+        };
+        let all: Vec<Pod> = self.client.list_as("", &mine).unwrap_or_default();
+        let others = all.iter().filter(|p| p.metadata.uid != pod.metadata.uid);
+        for spec in others
+            .filter(|p| !finished(p))
+            .filter_map(|p| p.spec.as_ref())
+        {
+            sum.add(&pod_requests(spec));
+        }
+        sum
+    }
 }
 
 /// Whether a container runs with other resources than its spec wants.

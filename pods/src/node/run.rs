@@ -18,12 +18,11 @@ use super::memory::{Failure, every_container};
 use super::sandbox::Dns;
 use super::sources::{Facts, Sources};
 use super::{container, env, hooks, names, sandbox, volumes};
+use crate::api::Client;
 use crate::api::auth::token::Bound;
-use crate::api::{Client, kinds};
 use crate::events::Recorder;
 use crate::proxy::policy::Gate;
-use crate::resources::{Resources, pod_requests};
-use crate::scheduler::snapshot::finished;
+use crate::resources::Resources;
 use crate::store::Selector;
 
 /// A pod whose network policies are not loaded by then is tried again later.
@@ -119,7 +118,7 @@ pub fn container_reference(pod: &Pod, name: &str) -> ObjectReference {
     reference(pod, Some((list, name)))
 }
 
-fn failure(reason: &str, message: impl Into<String>) -> Failure {
+pub(super) fn failure(reason: &str, message: impl Into<String>) -> Failure {
     Failure {
         reason: reason.to_owned(),
         message: message.into(),
@@ -188,44 +187,6 @@ impl Shared {
                 format!("Failed to create pod sandbox: {why}"),
             )
         })
-    }
-
-    /// What the other pods of the node ask for.
-    pub fn others_ask(&self, pod: &Pod) -> Resources {
-        let mut sum = Resources::default();
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.clone());
-        let mine = format!("spec.nodeName={}", node.unwrap_or_default());
-        let Ok(mine) = Selector::all().with_fields(&mine) else {
-            return sum;
-        };
-        let all: Vec<Pod> = self.client.list_as("", &mine).unwrap_or_default();
-        let others = all.iter().filter(|p| p.metadata.uid != pod.metadata.uid);
-        for spec in others
-            .filter(|p| !finished(p))
-            .filter_map(|p| p.spec.as_ref())
-        {
-            sum.add(&pod_requests(spec));
-        }
-        sum
-    }
-
-    /// The runtime's name for how the pod is run: what its RuntimeClass says.
-    fn handler(&self, pod: &Pod) -> Result<String, Failure> {
-        let spec = pod.spec.as_ref();
-        let named = spec.and_then(|s| s.runtime_class_name.as_deref());
-        let Some(named) = named.filter(|n| !n.is_empty()) else {
-            return Ok(self.runtime_handler.clone());
-        };
-        let found = self.client.find(&kinds::RUNTIME_CLASS, "", named);
-        let missing = || {
-            failure(
-                "FailedCreatePodSandBox",
-                format!(
-                    "Failed to create pod sandbox: failed to get sandbox runtime: runtimeclass.node.k8s.io {named:?} not found"
-                ),
-            )
-        };
-        Ok(found.ok_or_else(missing)?.str_at("/handler").to_owned())
     }
 
     /// Makes and starts a container in a sandbox that is ready.

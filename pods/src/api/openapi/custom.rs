@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::models::{Form, gvk};
+use crate::api::custom::Custom;
 use crate::api::resource::Res;
 
 /// `com.example.stable.v1.Cron`, as Kubernetes names it.
@@ -13,7 +14,7 @@ pub(super) fn name(r: Res) -> String {
 
 /// Name and model.
 pub(super) fn model(r: Res, form: Form) -> (String, Value) {
-    let document = r.custom.map_or(Value::Null, |c| c.document());
+    let document = r.custom.map_or(Value::Null, Custom::document);
     let mut out = if document.is_object() {
         document
     } else {

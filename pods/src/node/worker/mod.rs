@@ -204,41 +204,16 @@ impl Worker {
     /// Looks once and does what follows.
     async fn pass(&mut self) -> Next {
         let exists = self.read();
-        if !self.shared.cri.is_there() {
-            return Next::NoRuntime;
-        }
-        let runtime = observe::observe(&self.shared.cri, &self.key.uid, &mut self.ended).await;
-        let runtime = match runtime {
+        let runtime = match self.look().await {
             Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::debug!(
-                    pod = self.key.name,
-                    "the runtime does not answer: {}",
-                    error.message()
-                );
-                return Next::Away;
-            }
+            Err(next) => return next,
         };
-        if self.runtime_name.is_empty() {
-            self.runtime_name = self.shared.cri.name().await;
-        }
-        self.memory.notice(&self.pod, &runtime);
-        self.keep_capsules(&runtime);
-        self.memory.resize = self.resize(&runtime);
         let now = Timestamp::now();
         let mut plan = plan(&self.pod, &runtime, &self.memory, now);
         let aim = self.aim(exists, &plan);
         match aim {
-            Aim::Run => {
-                self.probers
-                    .tend(&self.pod, &runtime, &self.memory, &self.shared.cri);
-                if runtime.ready_sandbox().is_some() {
-                    self.refresh_volumes().await;
-                }
-            }
-            Aim::End(_) | Aim::Go => {
-                plan = self.stopping(&runtime, exists);
-            }
+            Aim::Run => self.tend(&runtime).await,
+            Aim::End(_) | Aim::Go => plan = self.stopping(&runtime, exists),
         }
         let ending = match &aim {
             Aim::End(Some((reason, message))) => Some((*reason, message.as_str())),
@@ -259,18 +234,60 @@ impl Worker {
         if exists && changed && !self.write(status).await {
             return Next::Away;
         }
-        if matches!(aim, Aim::Go) && plan.ended {
-            return self.clean_up(&runtime, exists).await;
+        match self.settle(&aim, &plan, &runtime, exists).await {
+            Some(next) => next,
+            None => resting.map_or(Next::At(plan.wake), Next::After),
         }
-        if matches!(aim, Aim::End(_)) && plan.ended && !self.given_back {
-            match self.give_back(&runtime).await {
-                Ok(()) => self.given_back = true,
-                Err(next) => return next,
+    }
+
+    /// What the runtime has of the pod, noticed.
+    async fn look(&mut self) -> Result<Runtime, Next> {
+        if !self.shared.cri.is_there() {
+            return Err(Next::NoRuntime);
+        }
+        let runtime = observe::observe(&self.shared.cri, &self.key.uid, &mut self.ended).await;
+        let runtime = runtime.map_err(|error| {
+            tracing::debug!(
+                pod = self.key.name,
+                "the runtime does not answer: {}",
+                error.message()
+            );
+            Next::Away
+        })?;
+        if self.runtime_name.is_empty() {
+            self.runtime_name = self.shared.cri.name().await;
+        }
+        self.memory.notice(&self.pod, &runtime);
+        self.keep_capsules(&runtime);
+        self.memory.resize = self.resize(&runtime);
+        Ok(runtime)
+    }
+
+    /// What a pod that runs needs beside its containers.
+    async fn tend(&mut self, runtime: &Runtime) {
+        self.probers
+            .tend(&self.pod, runtime, &self.memory, &self.shared.cri);
+        if runtime.ready_sandbox().is_some() {
+            self.refresh_volumes().await;
+        }
+    }
+
+    /// What is left to do of a pod that has ended; `None` where that is nothing.
+    async fn settle(
+        &mut self,
+        aim: &Aim,
+        plan: &Plan,
+        runtime: &Runtime,
+        exists: bool,
+    ) -> Option<Next> {
+        match aim {
+            Aim::Go if plan.ended => Some(self.clean_up(runtime, exists).await),
+            Aim::End(_) if plan.ended && !self.given_back => {
+                let done = self.give_back(runtime).await;
+                self.given_back = done.is_ok();
+                done.err()
             }
-        }
-        match resting {
-            Some(left) => Next::After(left),
-            None => Next::At(plan.wake),
+            _ => None,
         }
     }
 
