@@ -281,7 +281,7 @@ async fn filters_choose_and_streams_say_the_same_as_lists() {
 
 #[tokio::test]
 async fn what_ended_has_a_status_and_usage_of_what_is_left() {
-    require!(Need::Root);
+    require!(Need::Root, Need::Network, Need::Program("nft"));
     let cri = Cri::start();
     let mut client = cri.client().await;
     let config = cri.pod("ended", true);
@@ -351,7 +351,7 @@ async fn refused(client: &mut Client, pod: &str, id: &str) {
 
 #[tokio::test]
 async fn a_pod_whose_namespace_is_gone_is_not_ready_once_it_starts_nothing() {
-    require!(Need::Root);
+    require!(Need::Root, Need::Network, Need::Program("nft"));
     let cri = Cri::start();
     let mut client = cri.client().await;
     let config = cri.pod("broken", true);
