@@ -366,3 +366,103 @@ fn a_container_runs_on_images_and_kill_leaves_nothing_that_stays() {
     stores.ok("s", "overlayfs", &["remove", "t/box:1"]);
     assert_eq!(stores.mounts(), Vec::<String>::new());
 }
+
+/// An ext4 with fs-verity in a file.
+fn verity_disk(stores: &Stores) -> PathBuf {
+    let (file, mount) = (stores.tool.path("disk"), stores.tool.path("disk.mnt"));
+    fs::create_dir(&mount).unwrap();
+    fs::File::create(&file).unwrap().set_len(64 << 20).unwrap();
+    outside(
+        "mkfs.ext4",
+        &["-q", "-b", "4096", "-O", "verity", file.to_str().unwrap()],
+    );
+    let mounted = Command::new("mount")
+        .args(["-o", "loop"])
+        .args([&file, &mount])
+        .output()
+        .unwrap();
+    let why = String::from_utf8_lossy(&mounted.stderr);
+    assert!(mounted.status.success(), "{why}");
+    mount
+}
+
+#[test]
+fn an_image_is_measured_before_it_is_mounted() {
+    require!(
+        Need::Root,
+        Need::Program("mkfs.ext4"),
+        Need::Path("/dev/loop-control"),
+        Need::Path("/sys/fs/ext4/features/verity")
+    );
+    let stores = Stores { tool: Tool::new() };
+    if stores.cannot_mount() {
+        return;
+    }
+    let disk = verity_disk(&stores);
+    let files = stores.tool.path("files");
+    fs::create_dir(&files).unwrap();
+    fs::write(files.join("f"), vec![3; 50_000]).unwrap();
+    let build = [
+        "build-layers",
+        files.to_str().unwrap(),
+        "--tag",
+        "t/v:1",
+        "--cmd",
+        "x",
+    ];
+    stores.ok("disk.mnt/s", "erofs-verity", &build);
+    let image = stores.layers("disk.mnt/s")[0].join("layer.erofs");
+    let note = fs::read_to_string(image.with_file_name("layer.json")).unwrap();
+    assert!(note.contains("\"verity\":\"sha256:"), "{note}");
+    assert!(
+        fs::File::options().write(true).open(&image).is_err(),
+        "it can be written"
+    );
+    let bundle = disk.join("b").to_str().unwrap().to_owned();
+    stores.ok("disk.mnt/s", "overlayfs", &["unpack", "t/v:1", &bundle]);
+    stores.ok("disk.mnt/s", "overlayfs", &["check"]);
+    stores.ok("disk.mnt/s", "overlayfs", &["release", "b"]);
+    stores.ok("disk.mnt/s", "overlayfs", &["prune"]);
+    // The same bytes under the same name, but nobody watches over them.
+    let copy = fs::read(&image).unwrap();
+    fs::remove_file(&image).unwrap();
+    fs::write(&image, &copy).unwrap();
+    let refused = stores.run("disk.mnt/s", "overlayfs", &["unpack", "t/v:1", &bundle]);
+    let why = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && why.contains("fs-verity"),
+        "{why}"
+    );
+    stores.ok("disk.mnt/s", "erofs-verity", &["check", "--repair"]);
+    stores.ok("disk.mnt/s", "overlayfs", &["check"]);
+    stores.ok("disk.mnt/s", "overlayfs", &["remove", "t/v:1"]);
+}
+
+/// A file system that cannot protect the image is no place for it where that was asked for.
+#[test]
+fn verity_that_is_asked_for_is_not_left_out() {
+    require!(Need::Root);
+    let stores = Stores { tool: Tool::new() };
+    let files = stores.tool.path("files");
+    fs::create_dir(&files).unwrap();
+    let on = stores.tool.path("files/none");
+    fs::write(&on, "x").unwrap();
+    let tmpfs = stores.tool.path("tmpfs");
+    fs::create_dir(&tmpfs).unwrap();
+    outside("mount", &["-t", "tmpfs", "tmpfs", tmpfs.to_str().unwrap()]);
+    let build = [
+        "build-layers",
+        files.to_str().unwrap(),
+        "--tag",
+        "t/v:1",
+        "--cmd",
+        "x",
+    ];
+    let output = stores.run("tmpfs/s", "erofs-verity", &build);
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && why.contains("fs-verity"),
+        "{why}"
+    );
+    assert_eq!(stores.layers("tmpfs/s"), Vec::<PathBuf>::new());
+}

@@ -213,14 +213,6 @@ fn a_container_writes_no_more_than_its_quota() {
         rrun_tests::report_skip(module_path!(), "needs a kernel with quotas");
         return;
     };
-    let bundle = disk.0.join("box");
-    let at = bundle.to_str().unwrap();
-    tool.ok(&["unpack", "example.org/app:1", at, "--disk", "1m"]);
-    let upper = bundle.join("overlay/upper");
-    fs::write(upper.join("little"), vec![1; 500_000]).unwrap();
-    let error = fs::write(upper.join("much"), vec![1; 2_000_000]).unwrap_err();
-    assert!(matches!(error.raw_os_error(), Some(28 | 122)), "{error}");
-    tool.ok(&["release", "box"]);
     tool.ok(&[
         "unpack",
         "example.org/app:1",

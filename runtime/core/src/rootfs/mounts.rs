@@ -3,6 +3,7 @@
 use super::Trees;
 use crate::plan::{Mount, Plan, Source, mounts::is_superblock_flag};
 use crate::{Context, Error, Result};
+use rrun_sys::cred;
 use rrun_sys::fd::Used;
 use rrun_sys::mount::{self, FsContext, MountAttr, attr};
 use rrun_sys::path::{self, Kind, Make};
@@ -96,13 +97,32 @@ pub(super) fn overlay(
     place: &Path,
 ) -> Result<OwnedFd> {
     let source = if source.is_empty() { "overlay" } else { source };
-    match layered(mount, source, data) {
+    below_quotas(|| match layered(mount, source, data) {
         // Before 6.5 overlay takes any key and refuses it when the file system is created.
         Err(error) if error.errno() == Some(path::EINVAL) => {
             classic("overlay", source, data, mount, place)
         }
         made => made,
+    })
+}
+
+/// Overlayfs writes with the rights of whoever mounted it, and whoever has CAP_SYS_RESOURCE may
+/// write beyond quotas and into reserved blocks (ext4): a container would have no bound.
+fn below_quotas<T>(make: impl FnOnce() -> Result<T>) -> Result<T> {
+    /// CAP_SYS_RESOURCE of linux/capability.h.
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let own = cred::capabilities()?;
+    if own.effective & SYS_RESOURCE == 0 {
+        return make();
     }
+    let less = cred::Capabilities {
+        effective: own.effective & !SYS_RESOURCE,
+        ..own
+    };
+    cred::set_capabilities(&less)?;
+    let made = make();
+    cred::set_capabilities(&own)?;
+    made
 }
 
 fn layered(mount: &Mount, source: &str, data: &[(String, Option<String>)]) -> Result<OwnedFd> {
