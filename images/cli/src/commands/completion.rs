@@ -17,6 +17,9 @@ impl Completion {
             "rrun-image",
             &mut script,
         );
-        crate::text::say(String::from_utf8_lossy(&script).trim_end());
+        // In one half of its script for bash, clap_complete takes the hyphen of the program's name for
+        // the border of a subcommand.
+        let script = String::from_utf8_lossy(&script).replace("rrun__subcmd__image", "rrun__image");
+        crate::text::say(script.trim_end());
     }
 }
