@@ -294,3 +294,67 @@ async fn an_image_that_the_policy_rejects_is_said_so_in_the_kubelets_word() {
     assert!(message.contains("/bad/app"), "{message}");
     pull("good").await.unwrap();
 }
+
+/// What a test that failed left mounted of an image store.
+struct Mounts(std::path::PathBuf);
+
+impl Mounts {
+    fn points(&self) -> Vec<String> {
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let below = self.0.to_str().unwrap();
+        points
+            .filter(|p| p.starts_with(below))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+impl Drop for Mounts {
+    fn drop(&mut self) {
+        for point in self.points() {
+            let _ = Command::new("umount").args(["-l", &point]).status();
+        }
+    }
+}
+
+#[tokio::test]
+async fn containers_stand_on_erofs_images_that_are_unmounted_with_them() {
+    require!(Need::Root, Need::Path("/dev/loop-control"));
+    let known = Command::new("sh")
+        .args(["-c", "grep -qw erofs /proc/filesystems || modprobe erofs"])
+        .output();
+    if !known.is_ok_and(|output| output.status.success()) {
+        rrun_tests::report_skip(module_path!(), "needs a kernel with erofs");
+        return;
+    }
+    let mut cri = Cri::start_with("[images]\nsnapshotter = \"erofs\"\n");
+    let mounts = Mounts(cri.path("images"));
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "erofs").await;
+    let sleep = "exec sleep 1000";
+    let one = kit::run(&mut client, &pod, kit::script("one", sleep)).await;
+    assert_eq!(mounts.points().len(), 1);
+    cri.kill();
+    cri.restart();
+    let mut client = cri.client().await;
+    let two = kit::run(&mut client, &pod, kit::script("two", sleep)).await;
+    for id in [&one, &two] {
+        let said = kit::exec(&mut client, id, "echo more > /new; cat /new; id -G").await;
+        assert_eq!(said.stdout, b"more\n0 50000\n", "{said:?}");
+        kit::stop(&mut client, id, 0).await;
+    }
+    kit::remove_pod(&mut client, &pod.0).await;
+    // The layer stays mounted for the next container; it goes with its image.
+    let layer = mounts.points().pop().unwrap();
+    let left = cri.leftovers();
+    assert!(left.iter().all(|l| l.contains(&layer)), "{left:?}");
+    let image = v1::ImageSpec {
+        image: kit::IMAGE.into(),
+        ..Default::default()
+    };
+    let request = v1::RemoveImageRequest { image: Some(image) };
+    let mut images = ImageServiceClient::new(cri.channel().await);
+    images.remove_image(request).await.unwrap();
+    assert_eq!(mounts.points(), Vec::<String>::new());
+}

@@ -141,19 +141,9 @@ pub fn enter() -> Result<bool> {
     if Privilege::now() != Privilege::User {
         return Ok(false);
     }
-    let (uid, gid) = (
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    );
-    let name = login(&fs::read_to_string("/etc/passwd").unwrap_or_default(), uid);
-    let lent = |file: &str, own: u32| {
-        let text = fs::read_to_string(file).unwrap_or_default();
-        with_own(own, &ranges(&text, uid, name.as_deref()))
-    };
-    let (uids, gids) = (lent("/etc/subuid", uid), lent("/etc/subgid", gid));
-    if uids.len() < 2 || gids.len() < 2 || !["newuidmap", "newgidmap"].iter().all(|p| on_path(p)) {
+    let Some((uids, gids)) = lent_ids() else {
         return Ok(false);
-    }
+    };
     let namespace = match make(&uids, &gids) {
         Ok(namespace) => namespace,
         Err(error) => {
@@ -164,6 +154,26 @@ pub fn enter() -> Result<bool> {
     rrun_sys::ns::setns(namespace.as_fd(), NEW_USER).map_err(|error| failed(&error))?;
     let _ = ENTERED.set(());
     Ok(true)
+}
+
+/// True where [`enter`] has ids to map.
+pub(crate) fn has_lent_ids() -> bool {
+    lent_ids().is_some()
+}
+
+fn lent_ids() -> Option<(Vec<IdMap>, Vec<IdMap>)> {
+    let (uid, gid) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    let name = login(&fs::read_to_string("/etc/passwd").unwrap_or_default(), uid);
+    let lent = |file: &str, own: u32| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        with_own(own, &ranges(&text, uid, name.as_deref()))
+    };
+    let (uids, gids) = (lent("/etc/subuid", uid), lent("/etc/subgid", gid));
+    let usable = uids.len() > 1 && gids.len() > 1;
+    (usable && ["newuidmap", "newgidmap"].iter().all(|p| on_path(p))).then_some((uids, gids))
 }
 
 fn failed(error: &dyn std::fmt::Display) -> Error {
@@ -213,7 +223,7 @@ fn write(program: &str, pid: i32, maps: &[IdMap]) -> Result<()> {
     Err(Error::document(program, why))
 }
 
-fn on_path(program: &str) -> bool {
+pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }

@@ -350,7 +350,9 @@ impl<W: Write> Packer<W> {
                 continue;
             };
             if text == "security.capability"
-                || (text.starts_with("user.") && !text.starts_with("user.overlay."))
+                || (text.starts_with("user.")
+                    && !text.starts_with("user.overlay.")
+                    && !text.starts_with("user.fuseoverlayfs."))
             {
                 let mut value = vec![0; 64 << 10];
                 let length = rustix::fs::lgetxattr(path, name, &mut value)?;

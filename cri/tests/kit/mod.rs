@@ -30,6 +30,14 @@ pub fn patience() -> Duration {
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// What the configuration keeps layers as.
+fn snapshotter(config: &str) -> &str {
+    let after = config.split("snapshotter = \"").nth(1);
+    after
+        .and_then(|rest| rest.split('"').next())
+        .unwrap_or("overlayfs")
+}
+
 /// The daemon and everything it may write.
 pub struct Cri {
     pub dir: TempDir,
@@ -58,6 +66,7 @@ impl Cri {
         let built = Command::new(program("rrun-image"))
             .arg("--store")
             .arg(dir.path().join("images"))
+            .args(["--snapshotter", snapshotter(config)])
             .args(["build-layers", "-t", IMAGE, "--cmd", r#"["sleep","1000"]"#])
             .arg(&layer)
             .stdout(Stdio::null())

@@ -26,15 +26,12 @@ pub(crate) struct Cli {
     /// $XDG_DATA_HOME/rrun/images, else ~/.local/share/rrun/images]
     #[arg(long, global = true, env = "RRUN_IMAGE_STORE")]
     store: Option<PathBuf>,
-    /// What new layers are kept as: overlayfs (directories), erofs (image files, protected by
-    /// fs-verity where the file system has it), erofs-verity (the same, and refused without)
-    #[arg(
-        long,
-        global = true,
-        env = "RRUN_IMAGE_SNAPSHOTTER",
-        default_value = "overlayfs"
-    )]
-    snapshotter: LayerFormat,
+    /// What new layers are kept as: overlayfs (directories; without root, stacked by fuse-overlayfs
+    /// where the kernel refuses), fuse-overlayfs (the same, by that in any case), erofs (image
+    /// files, protected by fs-verity where the file system has it), erofs-verity (the same, and
+    /// refused without) [default: overlayfs]
+    #[arg(long, global = true, env = "RRUN_IMAGE_SNAPSHOTTER")]
+    snapshotter: Option<LayerFormat>,
     /// Tell more on standard error (RUST_LOG filters it)
     #[arg(long, global = true)]
     debug: bool,

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use rrun_tests::{Need, busybox_rootfs, program, require};
 
@@ -53,14 +54,25 @@ impl User {
     }
 
     fn run(&self, program: &str, args: &[&str]) -> Output {
+        self.run_by(&[], program, args)
+    }
+
+    /// The same by another program, which gets it as its arguments.
+    fn run_by(&self, wrapper: &[&str], program: &str, args: &[&str]) -> Output {
         let lent = if self.lent {
             self.path("etc").display().to_string()
         } else {
             String::new()
         };
-        Command::new("unshare")
-            .args(["--mount", "--propagation", "private"])
-            .args(["sh", "-c", AS_NOBODY, "sh"])
+        let shell: &[&str] = if self.lent {
+            &["unshare", "--mount", "--propagation", "private", "sh"]
+        } else {
+            &["sh"]
+        };
+        Command::new(shell[0])
+            .args(&shell[1..])
+            .args(["-c", AS_NOBODY, "sh"])
+            .args(wrapper)
             .arg(self.path(program))
             .args(args)
             .current_dir(self.dir.path())
@@ -113,6 +125,32 @@ impl User {
         self.ok("rrun", &["run", "--bundle", bundle, bundle])
     }
 
+    /// Below its directory, seen from outside.
+    fn mounts(&self) -> Vec<String> {
+        let below = self.dir.path().to_str().unwrap();
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        points
+            .filter(|point| point.starts_with(below))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Kills the programs that serve its mounts.
+    fn kill_servers(&self) {
+        let below = self.dir.path().to_str().unwrap();
+        for entry in fs::read_dir("/proc").unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let line = fs::read_to_string(format!("/proc/{name}/cmdline")).unwrap_or_default();
+            if line.starts_with("fuse-overlayfs\0") && line.contains(below) {
+                let killed = Command::new("kill").args(["-KILL", &name]).status();
+                assert!(killed.unwrap().success());
+                let gone = || !fs::exists(format!("/proc/{name}")).unwrap();
+                rrun_tests::wait_until("the end of fuse-overlayfs", Duration::from_secs(30), gone);
+            }
+        }
+    }
+
     /// A RUN whose files the next stage of the test looks at.
     fn build(&self, run: &str) {
         let context = self.path("mine");
@@ -131,7 +169,7 @@ impl User {
     /// Owners of the files of the last layer, by its archive's headers.
     fn owners(&self, name: &str) -> String {
         self.ok("rrun-image", &["save", "-o", "mine.tar", "test/mine:1"]);
-        let list = r#"mkdir x && tar -xf mine.tar -C x && for f in x/blobs/sha256/*; do
+        let list = r#"rm -rf x && mkdir x && tar -xf mine.tar -C x && for f in x/blobs/sha256/*; do
             tar -tvf $f --numeric-owner 2>/dev/null | grep " $1\$" | awk '{print $2}'; done"#;
         let output = Command::new("sh")
             .args(["-c", list, "sh", name])
@@ -139,6 +177,15 @@ impl User {
             .output()
             .unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+}
+
+/// What a test that failed left mounted.
+impl Drop for User {
+    fn drop(&mut self) {
+        for point in self.mounts() {
+            let _ = Command::new("umount").args(["-l", &point]).status();
+        }
     }
 }
 
@@ -208,6 +255,12 @@ fn a_user_with_lent_ids_keeps_the_owners_of_files() {
     let user = User::new(true);
     user.image();
     user.ok("rrun-image", &["load", "box.tar"]);
+    let other = user.run("rrun-image", &["--snapshotter", "fuse-overlayfs", "list"]);
+    let stderr = String::from_utf8_lossy(&other.stderr);
+    assert!(
+        !other.status.success() && stderr.contains("subuid"),
+        "{stderr}"
+    );
     let command = "id -u; stat -c %u:%g /srv/page; touch /srv/new; ls /proc/1 > /dev/null && head -1 /proc/self/uid_map";
     let said = user.in_container("one", &[], command);
     let words: Vec<_> = said.split_whitespace().collect();
@@ -231,4 +284,79 @@ fn a_user_with_lent_ids_keeps_the_owners_of_files() {
     user.ok("rrun-image", &["prune", "--all"]);
     let left = fs::read_dir(user.path("store/layers")).unwrap().count();
     assert_eq!(left, 0);
+}
+
+#[test]
+fn a_user_stands_on_fuse_overlayfs_where_that_is_said() {
+    require!(
+        Need::Root,
+        Need::Program("setpriv"),
+        Need::Program("busybox"),
+        Need::Program("fuse-overlayfs"),
+        Need::Program("fusermount3"),
+        Need::Path("/dev/fuse")
+    );
+    let user = User::new(false);
+    user.image();
+    let fuse = ["--snapshotter", "fuse-overlayfs"];
+    user.ok("rrun-image", &[&fuse[..], &["load", "box.tar"]].concat());
+    // From then on the store knows.
+    let command = "grep -w / /proc/mounts; id -u; cat /srv/page; rm /srv/page; echo y > /srv/new";
+    let said = user.in_container("one", &[], command);
+    assert!(said.contains(" fuse.fuse-overlayfs "), "{said}");
+    assert!(said.ends_with("0\nhello"), "{said}");
+    assert_eq!(owner(user.path("one/overlay/upper/srv/new")), NOBODY);
+    let diff = user.ok("rrun-image", &["diff", "one"]);
+    assert_eq!(
+        diff.replace("A /dev\nA /proc\n", "")
+            .replace("\nA /sys", ""),
+        "C /srv\nA /srv/new\nD /srv/page"
+    );
+    // As after a reboot: whoever asks for the rootfs gets it again.
+    user.kill_servers();
+    user.ok("rrun-image", &["diff", "one"]);
+    let config = fs::read_to_string(user.path("one/config.json")).unwrap();
+    let config = config.replace(&serde_json::to_string(command).unwrap(), "\"cat /srv/*\"");
+    fs::write(user.path("one/config.json"), config).unwrap();
+    assert_eq!(user.ok("rrun", &["run", "--bundle", "one", "again"]), "y");
+    user.ok("rrun-image", &["release", "one"]);
+    assert!(!user.path("one/overlay/upper").exists());
+    user.build("rm -r /srv && mkdir /srv && head -c 100000 /dev/zero > /srv/new");
+    assert_eq!(user.owners("srv/new"), "0/0");
+    assert_eq!(user.owners("srv/.wh..wh..opq"), "0/0");
+    assert_eq!(user.owners("dev/.wh..wh..opq"), "");
+    let files = user.path("files").display().to_string();
+    let flat = ["unpack", "--flat", "--rootfs-only", "test/mine:1", &files];
+    user.ok("rrun-image", &flat);
+    assert_eq!(
+        fs::metadata(user.path("files/srv/new")).unwrap().len(),
+        100_000
+    );
+    assert!(!user.path("files/srv/page").exists());
+    user.ok("rrun-image", &["mount", "test/box:1", "run"]);
+    assert_eq!(user.mounts().len(), 1);
+    let both = user.run("rrun-image", &["mount", "test/box:1", "run"]);
+    assert!(!both.status.success());
+    user.ok("rrun-image", &["unmount", "run"]);
+    assert_eq!(user.mounts(), Vec::<String>::new());
+}
+
+/// What the kernel says before 5.11, and where a rule of the machine keeps users from it.
+#[test]
+fn fuse_overlayfs_is_taken_where_the_kernel_refuses_its_own() {
+    require!(
+        Need::Root,
+        Need::Program("setpriv"),
+        Need::Program("strace")
+    );
+    let user = User::new(false);
+    let refuse = "strace -f -o /dev/null -e trace=fsconfig -e inject=fsconfig:error=EPERM";
+    let refuse: Vec<&str> = refuse.split(' ').collect();
+    let knows = |store: &str| user.path(store).join("snapshotter").exists();
+    for (wrapper, store) in [(&[][..], "kernel"), (&refuse, "fuse")] {
+        let output = user.run_by(wrapper, "rrun-image", &["--store", store, "list"]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+    }
+    assert!(knows("fuse") && !knows("kernel"));
 }

@@ -3,7 +3,7 @@
 mod rootless;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime as oci;
 
@@ -84,30 +84,25 @@ pub struct BundleOptions {
 }
 
 impl Store {
-    /// Writes a bundle that stands on the store's layers: `config.json`, `rootfs` (empty) and
-    /// `overlay` (what the container writes). [`Store::release`] with the same id ends it.
+    /// Writes a bundle that stands on the store's layers: `config.json`, `rootfs` (empty, or where
+    /// fuse-overlayfs shows the files) and `overlay` (what the container writes). [`Store::release`]
+    /// with the same id ends it.
     pub fn bundle(&self, image: &str, bundle: &Path, options: &BundleOptions) -> Result<()> {
         let found = self.inspect(image)?;
         let user = self.user(image, &options.user)?;
-        let config = bundle.join("config.json");
-        if config.exists() {
-            return Err(Error::document(
-                bundle.display().to_string(),
-                "is a bundle already",
-            ));
-        }
+        let config = config_of_new(bundle)?;
         let rootfs_dir = bundle.join("rootfs");
         fs::create_dir_all(&rootfs_dir).at("create", &rootfs_dir)?;
-        let dir = bundle.join("overlay");
+        let (id, dir) = (&options.id, bundle.join("overlay"));
         let overlay = match options.disk {
-            Some(bytes) => self.rootfs_limited(image, &options.id, &dir, bytes)?,
-            None => self.rootfs(image, &options.id, &dir)?,
+            Some(bytes) => Some(self.rootfs_limited(image, id, &dir, bytes)?),
+            None => self.rootfs_or_mount(|| self.inspect(image), id, &dir, &rootfs_dir)?,
         };
-        let made = spec(&found, &user, Some(&overlay), options)
+        let made = spec(&found, &user, overlay.as_ref(), options)
             .and_then(|spec| crate::draft::canonical(&spec))
             .and_then(|bytes| files::write_durable(&config, &bytes));
         if made.is_err() {
-            self.release(&options.id)?;
+            self.release(id)?;
             let _ = fs::remove_dir(&rootfs_dir);
         }
         made
@@ -117,18 +112,22 @@ impl Store {
     pub fn flat_bundle(&self, image: &str, bundle: &Path, options: &BundleOptions) -> Result<()> {
         let found = self.inspect(image)?;
         let user = self.user(image, &options.user)?;
-        let config = bundle.join("config.json");
-        if config.exists() {
-            return Err(Error::document(
-                bundle.display().to_string(),
-                "is a bundle already",
-            ));
-        }
+        let config = config_of_new(bundle)?;
         let spec = spec(&found, &user, None, options)?;
         fs::create_dir_all(bundle).at("create", bundle)?;
         self.unpack_flat(image, &bundle.join("rootfs"))?;
         files::write_durable(&config, &crate::draft::canonical(&spec)?)
     }
+}
+
+/// Where the configuration of a bundle goes that is not there yet.
+fn config_of_new(bundle: &Path) -> Result<PathBuf> {
+    let config = bundle.join("config.json");
+    if config.exists() {
+        let what = bundle.display().to_string();
+        return Err(Error::document(what, "is a bundle already"));
+    }
+    Ok(config)
 }
 
 fn invalid(error: oci_spec::OciSpecError) -> Error {
@@ -154,16 +153,16 @@ pub(crate) fn spec(
 pub(crate) fn nested_spec(
     image: &Image,
     user: &UserIds,
-    overlay: &OverlayRootfs,
+    overlay: Option<&OverlayRootfs>,
     options: &BundleOptions,
 ) -> Result<oci::Spec> {
     match (Privilege::now(), IdMaps::own()) {
         (Privilege::Namespace, Some(maps)) => {
-            let mut spec = plain(image, user, Some(overlay), options)?;
+            let mut spec = plain(image, user, overlay, options)?;
             rootless::without_root(&mut spec, &maps)?;
             Ok(spec)
         }
-        _ => spec(image, user, Some(overlay), options),
+        _ => spec(image, user, overlay, options),
     }
 }
 

@@ -81,6 +81,7 @@ pub(super) fn run(
         overlay: true,
     };
     work.execute(&job, &prepared, options)?;
+    store.settle(&work.id)?;
     let upper = work.dir.join("overlay/upper");
     let layers = stage.draft.layers();
     prepared.tidy(store, &upper, &layers)?;
@@ -160,9 +161,11 @@ impl<'a> Work<'a> {
         let stage = job.stage;
         let image = Image::of_draft(&stage.draft);
         let user = self.store.user_of(&image, &stage.draft.config.user)?;
-        let overlay = self
-            .store
-            .rootfs_of(&image, &self.id, &self.dir.join("overlay"))?;
+        let (rootfs, dir) = (self.dir.join("rootfs"), self.dir.join("overlay"));
+        fs::create_dir_all(&rootfs).at("create", &rootfs)?;
+        // A lease holds the layers of an image that is being built.
+        let found = || Ok(image.clone());
+        let overlay = self.store.rootfs_or_mount(found, &self.id, &dir, &rootfs)?;
         let bundle = BundleOptions {
             id: self.id.clone(),
             args: job.args.to_vec(),
@@ -171,9 +174,7 @@ impl<'a> Work<'a> {
             host_network: job.host_network,
             ..BundleOptions::default()
         };
-        let rootfs = self.dir.join("rootfs");
-        fs::create_dir_all(&rootfs).at("create", &rootfs)?;
-        let mut spec = crate::bundle::nested_spec(&image, &user, &overlay, &bundle)?;
+        let mut spec = crate::bundle::nested_spec(&image, &user, overlay.as_ref(), &bundle)?;
         let mut mounts = spec.mounts().clone().unwrap_or_default();
         for mount in &prepared.mounts {
             let (to, source) = (mount.to.to_string_lossy(), mount.source.to_string_lossy());

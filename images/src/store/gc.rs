@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
+use super::rootfs::RootfsRecord;
 use super::{Index, Store};
 use crate::error::FileContext;
 use crate::{Digest, Result, files};
@@ -114,11 +115,13 @@ impl Store {
 
     /// What killed builds left, and records of commands whose layers nobody has.
     fn drop_dead_builds(&self, leased: &HashSet<String>) -> Result<()> {
+        let mut dead = self.rootfs_records()?;
+        dead.retain(|r| r.dir.starts_with(self.build_dir()) && !leased.contains(&r.key));
+        // Before their directories go, else what they show would be deleted through them.
+        dead.iter().try_for_each(RootfsRecord::unmount)?;
         self.discard(&self.build_dir(), |name, _| !leased.contains(name))?;
-        for record in self.rootfs_records()? {
-            if record.dir.starts_with(self.build_dir()) && !leased.contains(&record.key) {
-                files::remove_all(&self.rootfs_path(&record.key)?)?;
-            }
+        for record in dead {
+            files::remove_all(&self.rootfs_path(&record.key)?)?;
         }
         Ok(())
     }

@@ -25,6 +25,7 @@
 mod check;
 mod dedup;
 mod extents;
+mod fuse;
 mod gc;
 mod index;
 mod layers;

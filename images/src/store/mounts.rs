@@ -1,14 +1,17 @@
 //! Images mounted on the host, read-only, to be looked into.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rrun_sys::mount::{FsContext, attach, attr, detach};
 use rustix::fs::{Mode, OFlags};
 
-use super::{OverlayRootfs, Store};
+use super::{OverlayRootfs, Store, fuse};
 use crate::error::FileContext;
+use crate::identity::Privilege;
 use crate::{Digest, Error, Result};
 
 /// A value of fsconfig(2) has at most 255 bytes.
@@ -16,13 +19,17 @@ const VALUE_LIMIT: usize = 255;
 
 impl Store {
     /// Mounts an image on a directory, read-only and without set-user-id programs and devices,
-    /// since every user of the machine may reach the mount. The image's layers stay until
+    /// since every user of the machine may reach the mount. Without root it is a mount of
+    /// fuse-overlayfs, which its user alone may reach. The image's layers stay until
     /// [`Store::unmount`].
     pub fn mount(&self, image: &str, target: &Path) -> Result<()> {
         let target = target.canonicalize().at("resolve", target)?;
         let key = key_of(&target);
         let rootfs = self.rootfs(image, &key, &self.root.join("rootfs").join(&key))?;
-        let mounted = mount_layers(&rootfs, &target);
+        let mounted = match self.privilege() {
+            Privilege::User => self.mount_by_fuse(&rootfs, &target, false),
+            _ => mount_layers(&rootfs, &target),
+        };
         if mounted.is_err() {
             self.release(&key)?;
         }
@@ -40,6 +47,10 @@ impl Store {
                 what,
                 "no image of this store is mounted there",
             ));
+        }
+        if self.privilege() == Privilege::User {
+            fuse::unmount(&target)?;
+            return self.release(&key);
         }
         match detach(&target) {
             Err(error) if !is_gone(&error) => return Err(mount_error("unmount", &target, &error)),
@@ -157,7 +168,20 @@ fn walk(rootfs: &OverlayRootfs, at: &Path, changes: &mut Vec<Change>) -> Result<
     let dir = rootfs.upper.join(at);
     for entry in fs::read_dir(&dir).at("list", &dir)? {
         let entry = entry.at("list", &dir)?;
-        let (path, full) = (at.join(entry.file_name()), entry.path());
+        let name = entry.file_name();
+        let (path, full) = (at.join(&name), entry.path());
+        if fuse::MARKS.iter().any(|mark| name == *mark) {
+            continue;
+        }
+        // How fuse-overlayfs says it where it may make no devices. No layer can hold such a name.
+        if let Some(hidden) = name.as_encoded_bytes().strip_prefix(b".wh.") {
+            let hidden = at.join(OsStr::from_bytes(hidden));
+            changes.push(Change {
+                kind: ChangeKind::Deleted,
+                path: hidden.to_string_lossy().into_owned(),
+            });
+            continue;
+        }
         let meta = fs::symlink_metadata(&full).at("stat", &full)?;
         let kind = if meta.file_type().is_char_device() && meta.rdev() == 0 {
             ChangeKind::Deleted
@@ -179,7 +203,7 @@ fn walk(rootfs: &OverlayRootfs, at: &Path, changes: &mut Vec<Change>) -> Result<
 
 /// Whether the layers have the path. Links of the image are not followed: the parents were
 /// directories, else the container could not have written below them.
-fn is_below(rootfs: &OverlayRootfs, path: &Path) -> bool {
+pub(super) fn is_below(rootfs: &OverlayRootfs, path: &Path) -> bool {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     for lower in &rootfs.lower {
         for part in 1..=path.components().count() {

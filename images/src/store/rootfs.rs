@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Store, quota};
+use super::{Store, fuse, quota};
 use crate::error::FileContext;
 use crate::{Digest, Error, Image, ImageId, Result, files};
 
@@ -66,6 +66,25 @@ pub(crate) struct RootfsRecord {
     /// The quota's project, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<u32>,
+    /// Where fuse-overlayfs has it mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mounted: Option<PathBuf>,
+}
+
+impl RootfsRecord {
+    /// Ends the mount that it speaks of, where there is one.
+    pub fn unmount(&self) -> Result<()> {
+        self.mounted.as_deref().map_or(Ok(()), fuse::unmount)
+    }
+}
+
+/// What a rootfs has beside its layers.
+#[derive(Default)]
+struct Wanted {
+    /// See [`Store::rootfs_limited`].
+    bytes: Option<u64>,
+    /// See [`Store::rootfs_or_mount`].
+    mounted: Option<PathBuf>,
 }
 
 impl Store {
@@ -74,7 +93,7 @@ impl Store {
     ///
     /// `key` is the container's id; [`Error::RootfsExists`] where it is taken.
     pub fn rootfs(&self, image: &str, key: &str, dir: &Path) -> Result<OverlayRootfs> {
-        self.rootfs_record(key, dir, None, || self.inspect(image))
+        self.rootfs_record(key, dir, Wanted::default(), || self.inspect(image))
     }
 
     /// The same with at most `bytes` to write: [`Error::Unsupported`] where the file system of
@@ -87,19 +106,44 @@ impl Store {
         dir: &Path,
         bytes: u64,
     ) -> Result<OverlayRootfs> {
-        self.rootfs_record(key, dir, Some(bytes), || self.inspect(image))
+        let wanted = Wanted {
+            bytes: Some(bytes),
+            ..Wanted::default()
+        };
+        self.rootfs_record(key, dir, wanted, || self.inspect(image))
     }
 
-    /// The same for an image that is being built, whose layers a lease holds.
-    pub(crate) fn rootfs_of(&self, image: &Image, key: &str, dir: &Path) -> Result<OverlayRootfs> {
-        self.rootfs_record(key, dir, None, || Ok(image.clone()))
+    /// The same; in a store of fuse-overlayfs the rootfs is mounted on `at` instead, until
+    /// [`Store::release`], and there is nothing that others would have to mount: `None`.
+    pub(crate) fn rootfs_or_mount(
+        &self,
+        image: impl FnOnce() -> Result<Image>,
+        key: &str,
+        dir: &Path,
+        at: &Path,
+    ) -> Result<Option<OverlayRootfs>> {
+        if !self.uses_fuse() {
+            let wanted = Wanted::default();
+            return self.rootfs_record(key, dir, wanted, image).map(Some);
+        }
+        let at = at.canonicalize().at("resolve", at)?;
+        let wanted = Wanted {
+            mounted: Some(at.clone()),
+            ..Wanted::default()
+        };
+        let rootfs = self.rootfs_record(key, dir, wanted, image)?;
+        let mounted = self.mount_by_fuse(&rootfs, &at, true);
+        if mounted.is_err() {
+            self.release(key)?;
+        }
+        mounted.map(|()| None)
     }
 
     fn rootfs_record(
         &self,
         key: &str,
         dir: &Path,
-        bytes: Option<u64>,
+        wanted: Wanted,
         image: impl FnOnce() -> Result<Image>,
     ) -> Result<OverlayRootfs> {
         let path = self.rootfs_path(key)?;
@@ -122,6 +166,7 @@ impl Store {
         if !dir.exists() {
             files::create_private(&dir)?;
         }
+        let bytes = wanted.bytes;
         let project = bytes.map(|_| self.free_project(key, &dir)).transpose()?;
         let record = RootfsRecord {
             version: FORMAT_VERSION,
@@ -130,6 +175,7 @@ impl Store {
             layers,
             dir,
             project,
+            mounted: wanted.mounted,
         };
         // Not synced: after a power cut no container is left that could stand on the layers.
         files::write_atomic(
@@ -156,7 +202,23 @@ impl Store {
             return Ok(None);
         };
         self.stand_on(&record)?;
-        Ok(Some(self.overlay_of(&record)))
+        let rootfs = self.overlay_of(&record);
+        if let Some(at) = &record.mounted {
+            self.keep_by_fuse(&rootfs, at)?;
+        }
+        Ok(Some(rootfs))
+    }
+
+    /// Ends the mount of [`Store::rootfs_or_mount`], which until then may keep back what was written,
+    /// so that the upper directory is as the kernel's overlayfs would have it.
+    pub(crate) fn settle(&self, key: &str) -> Result<()> {
+        match read_record(&self.rootfs_path(key)?)? {
+            Some(record) if record.mounted.is_some() => {
+                record.unmount()?;
+                fuse::translate(&self.overlay_of(&record), Path::new(""))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Ends a rootfs: deletes its `upper` and `work` and lets the layers go. A key that is not
@@ -166,6 +228,7 @@ impl Store {
         let Some(record) = read_record(&path)? else {
             return files::remove_all(&path);
         };
+        record.unmount()?;
         files::remove_all(&record.dir.join("upper"))?;
         files::remove_all(&record.dir.join("work"))?;
         if let Some(project) = record.project {

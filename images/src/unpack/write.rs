@@ -424,6 +424,13 @@ fn xattr_error(mode: UnpackMode, name: &[u8], errno: Errno) -> Outcome {
 /// Name and value.
 type Attribute<'a> = (&'a [u8], &'a [u8]);
 
+/// Those of the kernel's, and of fuse-overlayfs.
+const OVERLAYS_OWN: [&[u8]; 3] = [
+    b"trusted.overlay.",
+    b"user.overlay.",
+    b"user.fuseoverlayfs.",
+];
+
 /// An entry's attributes; those that are overlayfs' own language are refused.
 fn checked_xattrs(entry: &Entry) -> Result<Vec<Attribute<'_>>, String> {
     if entry.xattrs.len() > XATTR_LIMIT {
@@ -431,7 +438,7 @@ fn checked_xattrs(entry: &Entry) -> Result<Vec<Attribute<'_>>, String> {
     }
     let mut attributes = Vec::with_capacity(entry.xattrs.len());
     for (name, value) in &entry.xattrs {
-        if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+        if OVERLAYS_OWN.iter().any(|own| name.starts_with(own)) {
             return Err(format!(
                 "its attribute {} is overlayfs' own",
                 String::from_utf8_lossy(name)

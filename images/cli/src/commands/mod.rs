@@ -102,12 +102,17 @@ pub enum Command {
 impl Command {
     /// Runs the command on the store below `root`, else on the user's own, which only those open
     /// that need it.
-    pub fn run(&self, root: Option<&Path>, format: LayerFormat) -> Result<ExitCode> {
+    pub fn run(&self, root: Option<&Path>, format: Option<LayerFormat>) -> Result<ExitCode> {
         let store = || {
-            // Before there are threads.
-            rrun_images::identity::enter()?;
-            let own = default_store;
-            Store::open(&root.map_or_else(own, Path::to_owned))?.with_format(format)
+            let root = root.map_or_else(default_store, Path::to_owned);
+            // Both before there are threads.
+            let format = format.unwrap_or_else(|| LayerFormat::of_store(&root));
+            // Mounts that are seen outside of the namespace are made outside of it.
+            let outside = matches!(self, Self::Mount(_) | Self::Unmount(_));
+            if !outside && format != LayerFormat::FuseOverlayfs {
+                rrun_images::identity::enter()?;
+            }
+            Store::open(&root)?.with_format(format)
         };
         match self {
             Self::Pull(command) => command.run(&store()?)?,

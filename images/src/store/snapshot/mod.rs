@@ -30,13 +30,17 @@ pub enum LayerFormat {
     Erofs,
     /// `erofs-verity`: the same; a file system without fs-verity is an error.
     ErofsVerity,
+    /// `fuse-overlayfs`: the directories of `overlayfs`, which fuse-overlayfs(1) stacks. For users who
+    /// are not root; all files are their own.
+    FuseOverlayfs,
 }
 
 impl LayerFormat {
-    const WORDS: [(&'static str, Self); 3] = [
+    const WORDS: [(&'static str, Self); 4] = [
         ("overlayfs", Self::Overlayfs),
         ("erofs", Self::Erofs),
         ("erofs-verity", Self::ErofsVerity),
+        ("fuse-overlayfs", Self::FuseOverlayfs),
     ];
 }
 
@@ -47,7 +51,8 @@ impl FromStr for LayerFormat {
         let known = Self::WORDS.iter().find(|(word, _)| *word == text);
         known.map(|(_, format)| *format).ok_or_else(|| {
             let what = format!("snapshotter {text:?}");
-            Error::document(what, "write overlayfs, erofs or erofs-verity")
+            let why = "write overlayfs, fuse-overlayfs, erofs or erofs-verity";
+            Error::document(what, why)
         })
     }
 }
@@ -110,8 +115,22 @@ fn of(dir: &Path) -> &'static dyn Snapshotter {
 impl Store {
     /// The same store, in which new layers are kept in another format.
     pub fn with_format(mut self, format: LayerFormat) -> Result<Self> {
-        if format != LayerFormat::Overlayfs && self.privilege() != Privilege::Root {
-            let why = "only root may mount erofs images: take overlayfs";
+        use LayerFormat::{Erofs, ErofsVerity, FuseOverlayfs, Overlayfs};
+        let refused = match (format, self.privilege()) {
+            (FuseOverlayfs, Privilege::User) => {
+                self.note_fuse()?;
+                None
+            }
+            (FuseOverlayfs, _) => Some("it is for users who are not root: take overlayfs"),
+            (Erofs | ErofsVerity, Privilege::User | Privilege::Namespace) => {
+                Some("only root may mount erofs images: take overlayfs")
+            }
+            (Overlayfs, Privilege::Namespace) if self.knows_fuse() => {
+                Some("the store is one of fuse-overlayfs: take that, or another --store")
+            }
+            _ => None,
+        };
+        if let Some(why) = refused {
             return Err(Error::unsupported(format!("snapshotter {format}"), why));
         }
         self.format = format;
@@ -120,7 +139,7 @@ impl Store {
 
     fn snapshotter(&self) -> &'static dyn Snapshotter {
         match self.format {
-            LayerFormat::Overlayfs => &tree::Tree,
+            LayerFormat::Overlayfs | LayerFormat::FuseOverlayfs => &tree::Tree,
             LayerFormat::Erofs => &erofs::Erofs { must: false },
             LayerFormat::ErofsVerity => &erofs::Erofs { must: true },
         }
