@@ -18,7 +18,7 @@ use super::leases::{Lease, Leases, Port, Protocol, Settings};
 use super::netlink::Netlink;
 use super::plan::{self, BridgePlan, PodPlan, veth_name};
 use super::subnet::{self, Prefix6, Subnet};
-use super::{forward, rules};
+use super::{forward, guard, rules};
 
 /// The built-in network of one daemon.
 pub struct Bridge {
@@ -75,6 +75,13 @@ impl Bridge {
         }
         let plug = self.plug(&lease, settings.clone(), request.netns.clone());
         if state.made && lease.ports.is_empty() {
+            if state.guards && !self.admit(&lease, &settings).await? {
+                tracing::warn!(
+                    bridge = settings.bridge,
+                    "the rules were gone and are made again"
+                );
+                write_rules(&mut state, &settings).await?;
+            }
             // The lease keeps the bridge; other pods need not wait for this one's interfaces.
             drop(state);
             return plug.await;
@@ -94,9 +101,14 @@ impl Bridge {
         errors.extend(unplug(pod_id).await.err());
         let lease = state.leases.get(pod_id).cloned();
         let had_ports = lease.as_ref().is_some_and(|lease| !lease.ports.is_empty());
-        let stale = lease.zip(state.leases.settings());
-        let stale = stale.and_then(|(lease, settings)| gone(&lease, settings));
+        let known = lease.zip(state.leases.settings().cloned());
+        let stale = known.as_ref();
+        let stale = stale.and_then(|(lease, settings)| gone(lease, settings));
         errors.extend(state.leases.release(pod_id).err());
+        if let Some((lease, settings)) = known.filter(|_| state.guards) {
+            let forgotten = blocking(move || guard::forget(&settings, &lease)).await;
+            errors.extend(forgotten.err());
+        }
         errors.extend(self.settle(&mut state, had_ports).await.err());
         // Only now: before, the rules would put the next packet on record again.
         forget(stale).await;
@@ -164,7 +176,7 @@ impl Bridge {
         };
         // The table of somebody else's bridge is not ours either.
         if let Some(bridge) = blocking(remove_link).await? {
-            let (table, guard) = (rules::remove(&bridge), rules::remove_guard(&bridge));
+            let (table, guard) = (rules::remove(&bridge), guard::remove(&bridge));
             let chains = apply(state, &table, &guard, true).await?;
             forward::close(&bridge, &chains).await?;
         }
@@ -203,6 +215,12 @@ impl Bridge {
     async fn make_bridge(&self, settings: &Settings) -> Result<()> {
         let plan = BridgePlan::new(settings, &self.owner);
         blocking(move || plan.execute(&Netlink::open()?).map(drop)).await
+    }
+
+    /// Lets a pod send under its addresses; false where the rules are gone.
+    async fn admit(&self, lease: &Lease, settings: &Settings) -> Result<bool> {
+        let (lease, settings) = (lease.clone(), settings.clone());
+        blocking(move || guard::admit(&settings, &lease)).await
     }
 
     async fn plug(
@@ -270,7 +288,8 @@ impl Bridge {
 async fn write_rules(state: &mut State, settings: &Settings) -> Result<()> {
     let text = rules::replace(settings, state.leases.all());
     let list = !state.made;
-    let written = apply(state, &text, &rules::guard(settings), list).await;
+    let guard = guard::replace(settings, state.leases.all());
+    let written = apply(state, &text, &guard, list).await;
     let chains = written
         .with_context(|| format!("write nftables table {}", rules::table(&settings.bridge)))?;
     // Pods reach each other and this machine without it: not a reason to have none.

@@ -22,6 +22,7 @@ mod bridge;
 mod cni;
 mod conntrack;
 mod forward;
+mod guard;
 mod leases;
 mod netlink;
 mod netns;

@@ -23,7 +23,8 @@ pub const NLM_F_ACK: u16 = 0x4;
 pub const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
+/// What is not there is made.
+pub const NLM_F_CREATE: u16 = 0x400;
 const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 const RTM_NEWLINK: u16 = 16;
@@ -312,15 +313,8 @@ impl Netlink {
         message: &Message,
         mut take: impl FnMut(&[u8]),
     ) -> Result<(), Errno> {
-        let sequence = self.sequence.get().wrapping_add(1);
-        self.sequence.set(sequence);
-        let mut request = Vec::with_capacity(HEADER + message.0.len());
-        request.extend_from_slice(&((HEADER + message.0.len()) as u32).to_ne_bytes());
-        request.extend_from_slice(&kind.to_ne_bytes());
-        request.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
-        request.extend_from_slice(&sequence.to_ne_bytes());
-        request.extend_from_slice(&[0; 4]);
-        request.extend_from_slice(&message.0);
+        let (sequence, mut request) = (self.number(), Vec::new());
+        append(&mut request, kind, flags, sequence, message);
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
         let many = flags & NLM_F_DUMP == NLM_F_DUMP;
         // As large as the kernel's own dump buffer, so that nothing is cut.
@@ -350,6 +344,54 @@ impl Netlink {
             }
         }
     }
+
+    /// Sends messages that count together or not at all (each with its kind and flags), and waits for
+    /// what those with an acknowledgement come to.
+    pub fn batch(&self, messages: &[(u16, u16, &Message)]) -> Result<(), Errno> {
+        let (mut request, mut awaited) = (Vec::new(), Vec::new());
+        for (kind, flags, message) in messages {
+            let sequence = self.number();
+            append(&mut request, *kind, *flags, sequence, message);
+            if flags & NLM_F_ACK != 0 {
+                awaited.push(sequence);
+            }
+        }
+        send(self.socket.as_raw_fd(), &request, MsgFlags::empty())?;
+        let mut buffer = vec![0; 8 << 10];
+        while !awaited.is_empty() {
+            let count = recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+            let mut rest = &buffer[..count];
+            while let Some((answer, after)) = split_message(rest) {
+                rest = after;
+                if answer.kind != NLMSG_ERROR {
+                    continue;
+                }
+                match read_i32(answer.body) {
+                    Some(0) => awaited.retain(|sequence| *sequence != answer.sequence),
+                    // One that fails undoes the others.
+                    Some(code) => return Err(Errno::from_raw(-code)),
+                    None => return Err(Errno::EBADMSG),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&self) -> u32 {
+        let sequence = self.sequence.get().wrapping_add(1);
+        self.sequence.set(sequence);
+        sequence
+    }
+}
+
+/// Adds a request with its header.
+fn append(request: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, message: &Message) {
+    request.extend_from_slice(&((HEADER + message.0.len()) as u32).to_ne_bytes());
+    request.extend_from_slice(&kind.to_ne_bytes());
+    request.extend_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+    request.extend_from_slice(&sequence.to_ne_bytes());
+    request.extend_from_slice(&[0; 4]);
+    request.extend_from_slice(&message.0);
 }
 
 struct Answer<'a> {
@@ -403,7 +445,8 @@ impl Message {
         self.bytes(kind | flag, value);
     }
 
-    fn bytes(&mut self, kind: u16, value: &[u8]) {
+    /// Adds an attribute.
+    pub fn bytes(&mut self, kind: u16, value: &[u8]) {
         self.0
             .extend_from_slice(&((value.len() + 4) as u16).to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
@@ -411,7 +454,8 @@ impl Message {
         self.0.resize(align(self.0.len()), 0);
     }
 
-    fn text(&mut self, kind: u16, value: &str) {
+    /// Adds an attribute that ends with a zero.
+    pub fn text(&mut self, kind: u16, value: &str) {
         self.bytes(kind, &[value.as_bytes(), &[0]].concat());
     }
 
@@ -426,7 +470,8 @@ impl Message {
         }
     }
 
-    fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
+    /// Adds an attribute made of attributes.
+    pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) {
         let mut inner = Self(Vec::new());
         fill(&mut inner);
         self.bytes(kind | NLA_F_NESTED, &inner.0);

@@ -40,37 +40,6 @@ pub fn remove(bridge: &str) -> String {
     format!("add table inet {table}\ndelete table inet {table}\n")
 }
 
-/// The transaction that replaces the table which keeps pods' frames from each other.
-///
-/// Pods reach each other by the host, so a frame to anything but the bridge itself goes around the
-/// host's rules. Broadcast and multicast (ARP, neighbour discovery) reach the bridge and nobody else.
-/// Before br_netfilter (priority 0), which sends translated frames on by the bridge.
-pub fn guard(settings: &Settings) -> String {
-    let bridge = settings.bridge.as_str();
-    let own = super::subnet::mac(settings.subnet.gateway());
-    let own = own.map(|byte| format!("{byte:02x}")).join(":");
-    let (table, group) = (table(bridge), super::plan::port_group(bridge));
-    format!(
-        r"{}table bridge {table} {{
-  chain pods {{
-    type filter hook prerouting priority -200;
-    iifgroup != {group} accept
-    ether daddr {own} accept
-    ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 ether daddr set {own} accept
-    drop
-  }}
-}}
-",
-        remove_guard(bridge)
-    )
-}
-
-/// The transaction that removes that table, whether or not there is one.
-pub fn remove_guard(bridge: &str) -> String {
-    let table = table(bridge);
-    format!("add table bridge {table}\ndelete table bridge {table}\n")
-}
-
 /// Elements of the table's sets and maps.
 #[derive(Default)]
 struct Elements {

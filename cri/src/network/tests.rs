@@ -17,6 +17,8 @@ use tempfile::TempDir;
 use super::netlink::Netlink;
 use super::{Network, NetworkConfig, PodNetRequest, netns, plan};
 
+mod senders;
+
 /// A pinned network namespace, unpinned when dropped.
 pub(super) struct Pinned(pub PathBuf);
 
