@@ -1,6 +1,8 @@
 //! Probes: one task per probe of a running container, which tells the worker when the verdict turns.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -8,10 +10,19 @@ use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use rrun_cri_api::v1::{ContainerState, ContainerStatus};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::exec::{Act, Failed, Place};
 use super::memory::{Memory, every_container};
 use super::runtime::Runtime;
+
+/// Probes after a first one run at multiples of this, so that one awakening serves many: of this
+/// program, of the runtime, and of the processor.
+const GRID: Duration = Duration::from_millis(100);
+/// The first probes of containers that were found running are spread over this.
+const SPREAD: u64 = 10;
+/// Where the multiples begin.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Which probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,6 +127,8 @@ impl Tally {
 pub struct Probers {
     tasks: HashMap<(String, Kind), (String, AbortHandle)>,
     reports: mpsc::UnboundedSender<Report>,
+    /// Since when there are any; until they were first tended to, older containers were found.
+    since: Option<Timestamp>,
 }
 
 impl Probers {
@@ -124,6 +137,7 @@ impl Probers {
         Self {
             tasks: HashMap::new(),
             reports,
+            since: Some(Timestamp::now()),
         }
     }
 
@@ -158,6 +172,7 @@ impl Probers {
             }
             keep
         });
+        let found = self.since.take();
         for (key, (container, status, ready)) in wanted {
             if self.tasks.contains_key(&key) {
                 continue;
@@ -169,10 +184,16 @@ impl Probers {
                 container,
                 ip,
             };
+            let older = |since: Timestamp| i128::from(status.started_at) < since.as_nanosecond();
+            let spread = if found.is_some_and(older) {
+                spread(&status.id)
+            } else {
+                Duration::ZERO
+            };
             let task = tokio::spawn(watch(
                 place,
                 key.1,
-                status.clone(),
+                (status.clone(), spread),
                 ready,
                 self.reports.clone(),
             ));
@@ -209,7 +230,7 @@ pub fn address(runtime: &Runtime, pod: &Pod) -> String {
 async fn watch(
     place: Place,
     kind: Kind,
-    status: ContainerStatus,
+    (status, spread): (ContainerStatus, Duration),
     ready: bool,
     reports: mpsc::UnboundedSender<Report>,
 ) {
@@ -233,9 +254,13 @@ async fn watch(
         Kind::Startup => None,
     };
     let mut tally = Tally::new(&probe, told);
-    tokio::time::sleep(first_delay(&probe, &status)).await;
+    let mut at = Instant::now() + first_delay(&probe, &status).max(spread);
     loop {
-        let begun = tokio::time::Instant::now();
+        tokio::time::sleep_until(at).await;
+        let now = Instant::now();
+        // Late by more than a processor is: the machine slept.
+        let begun = if now > at + GRID { now } else { at };
+        at = next(begun, period, *ORIGIN);
         let result = act.run(&place, limit).await;
         let (good, failure) = match result {
             Ok(()) => (true, None),
@@ -246,7 +271,6 @@ async fn watch(
                     "{} probe: {why}",
                     kind.name()
                 );
-                tokio::time::sleep_until(begun + period).await;
                 continue;
             }
             Err(Failed::Answer(why)) => (false, Some(why)),
@@ -269,8 +293,22 @@ async fn watch(
         if verdict.is_some() && kind != Kind::Readiness {
             return;
         }
-        tokio::time::sleep_until(begun + period).await;
     }
+}
+
+/// When to probe again: a period later, and at a multiple of the grid that is not later.
+fn next(begun: Instant, period: Duration, origin: Instant) -> Instant {
+    let after = begun + period;
+    let beyond = after.duration_since(origin).as_nanos() % GRID.as_nanos();
+    after - Duration::from_nanos(u64::try_from(beyond).unwrap_or(0))
+}
+
+/// What the first probe of a container that was found running waits: as many as there are would
+/// begin at once, and then go on at once, whenever this program starts again.
+fn spread(id: &str) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    GRID * u32::try_from(hasher.finish() % SPREAD).unwrap_or(0)
 }
 
 /// What is left of the initial delay since the container began.
@@ -284,6 +322,20 @@ fn first_delay(probe: &Probe, status: &ContainerStatus) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn probes_go_on_at_multiples_and_keep_their_period() {
+        let origin = Instant::now();
+        let ms = Duration::from_millis;
+        let period = ms(1000);
+        let second = next(origin + ms(1234), period, origin);
+        assert_eq!(second, origin + ms(2200));
+        assert_eq!(next(second, period, origin), origin + ms(3200));
+        // Before the origin there are no multiples.
+        let early = origin.checked_sub(ms(5030)).unwrap();
+        assert_eq!(next(early, period, origin), early + period);
+        assert!((0..50).all(|n| spread(&n.to_string()) < ms(1000)));
+    }
 
     #[test]
     fn verdicts_turn_at_their_thresholds_and_are_told_once() {
