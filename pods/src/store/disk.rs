@@ -28,20 +28,20 @@ const CACHE_BYTES: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// redb or the disk beneath it.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {why}", path.display())]
     Database {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: Box<redb::Error>,
+        why: Box<redb::Error>,
     },
     /// The directory.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {why}", path.display())]
     Io {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        why: io::Error,
     },
     /// Written by a later version of the program.
     #[error("{}: the database has format {found}, this program knows {FORMAT}: start a newer rrun-pods", path.display())]
@@ -61,7 +61,8 @@ pub(super) struct Record<'a> {
 /// An object under its key.
 type Stored = (Key, Arc<Object>);
 
-type Opener = Box<dyn Fn() -> Result<Database, DatabaseError> + Send>;
+/// Makes the database where it is missing, or else (`true`) opens one that was there.
+type Opener = Box<dyn Fn(bool) -> Result<Database, DatabaseError> + Send>;
 
 pub(super) struct Disk {
     /// Absent after a failure: redb wants to be opened anew then.
@@ -73,18 +74,22 @@ pub(super) struct Disk {
 
 impl Disk {
     pub fn open(dir: &Path) -> Result<Self, Error> {
-        let io = |source| Error::Io {
+        let io = |why| Error::Io {
             path: dir.to_owned(),
-            source,
+            why,
         };
         std::fs::create_dir_all(dir).map_err(io)?;
         let path = dir.join("state.redb");
         let new = !path.exists();
         let file = path.clone();
-        let opener = Box::new(move || {
-            Database::builder()
-                .set_cache_size(CACHE_BYTES)
-                .create(&file)
+        let opener = Box::new(move |again| {
+            let mut builder = Database::builder();
+            let builder = builder.set_cache_size(CACHE_BYTES);
+            if again {
+                builder.open(&file)
+            } else {
+                builder.create(&file)
+            }
         });
         let disk = Self::init(opener, path)?;
         if new {
@@ -98,7 +103,7 @@ impl Disk {
     /// On any storage, for crash tests.
     #[cfg(test)]
     pub fn on<B: redb::StorageBackend + Clone>(backend: B) -> Result<Self, Error> {
-        let opener = move || {
+        let opener = move |_| {
             Database::builder()
                 .set_cache_size(CACHE_BYTES)
                 .create_with_backend(backend.clone())
@@ -123,10 +128,17 @@ impl Disk {
         Ok(disk)
     }
 
-    /// The database, opened again after a failure.
+    /// The database, opened again after a failure. Its disk may be away by then: what lies in its
+    /// place is not written to, or the disk's return would take back what was acknowledged.
     fn database(&mut self) -> Result<&Database, redb::Error> {
         if self.db.is_none() {
-            self.db = Some((self.opener)()?);
+            let again = self.reserved > 0;
+            let db = (self.opener)(again)?;
+            if again && reserved(&db)? < self.reserved {
+                let why = "another database is there than was open before; stop rrun-pods first";
+                return Err(io::Error::other(why).into());
+            }
+            self.db = Some(db);
         }
         Ok(self.db.as_ref().expect("opened just above"))
     }
@@ -134,7 +146,7 @@ impl Disk {
     fn error(&self, e: redb::Error) -> Error {
         Error::Database {
             path: self.path.clone(),
-            source: Box::new(e),
+            why: Box::new(e),
         }
     }
 
@@ -236,6 +248,12 @@ impl Disk {
     }
 }
 
+/// The version up to which a database has reserved them.
+fn reserved(db: &Database) -> Result<u64, redb::Error> {
+    let meta = db.begin_read()?.open_table(META)?;
+    Ok(meta.get("reserved")?.map_or(0, |v| v.value()))
+}
+
 fn decode(json: &[u8]) -> Option<Arc<Object>> {
     let value: serde_json::Value = serde_json::from_slice(json).ok()?;
     let rv = value
@@ -245,4 +263,45 @@ fn decode(json: &[u8]) -> Option<Arc<Object>> {
         .ok()?;
     let object = Object::from_json(rv, Bytes::copy_from_slice(json));
     Some(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_away_gets_no_new_database_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, away) = (dir.path().join("here"), dir.path().join("away"));
+        let mut disk = Disk::open(&here).unwrap();
+        let key = Key {
+            resource: "configmaps".into(),
+            path: "default/a".into(),
+        };
+        let json = br#"{"metadata": {"resourceVersion": "7"}}"#;
+        let write = |disk: &mut Disk| {
+            let record = Record {
+                key: &key,
+                json: Some(json),
+            };
+            disk.commit(std::iter::once(record), 7)
+        };
+        write(&mut disk).unwrap();
+        // As after a commit that failed.
+        disk.db = None;
+        std::fs::rename(&here, &away).unwrap();
+        std::fs::create_dir(&here).unwrap();
+        assert!(write(&mut disk).is_err());
+        assert!(!here.join("state.redb").exists());
+        // Somebody else's, or an old copy.
+        drop(Disk::open(&here).unwrap());
+        disk.reserved += 1;
+        let other = write(&mut disk).unwrap_err().to_string();
+        assert!(other.contains("another database"), "{other}");
+        disk.reserved -= 1;
+        std::fs::remove_dir_all(&here).unwrap();
+        std::fs::rename(&away, &here).unwrap();
+        write(&mut disk).unwrap();
+        assert_eq!(disk.load().unwrap().0.len(), 1);
+    }
 }
