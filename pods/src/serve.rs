@@ -63,7 +63,7 @@ pub struct Options {
     /// When less than this is left, pods are evicted; `none` for never.
     #[arg(
         long,
-        default_value = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%"
+        default_value = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%"
     )]
     pub eviction_hard: node::Thresholds,
     /// For how many seconds a pressure is told after it was seen last.

@@ -4,6 +4,7 @@
 //! asked for go first, of these the ones of the least priority, of these the ones that are furthest
 //! above. Pods of the node itself (static ones, those of a system priority) stay.
 
+mod look;
 mod run;
 mod storage;
 mod words;
@@ -47,6 +48,10 @@ pub struct Thresholds {
     pub disk: Option<Amount>,
     /// `nodefs.inodesFree`.
     pub inodes: Option<Amount>,
+    /// `imagefs.available`.
+    pub images: Option<Amount>,
+    /// `imagefs.inodesFree`.
+    pub image_inodes: Option<Amount>,
 }
 
 impl FromStr for Thresholds {
@@ -57,6 +62,8 @@ impl FromStr for Thresholds {
             memory: None,
             disk: None,
             inodes: None,
+            images: None,
+            image_inodes: None,
         };
         for part in text.split(',').filter(|p| !p.is_empty() && *p != "none") {
             let form = || format!("{part}: want a signal and an amount, as memory.available<100Mi");
@@ -64,11 +71,13 @@ impl FromStr for Thresholds {
             let amount = parse_amount(amount).ok_or_else(form)?;
             match signal {
                 "memory.available" => out.memory = Some(amount),
-                "nodefs.available" | "imagefs.available" => out.disk = Some(amount),
+                "nodefs.available" => out.disk = Some(amount),
                 "nodefs.inodesFree" => out.inodes = Some(amount),
+                "imagefs.available" => out.images = Some(amount),
+                "imagefs.inodesFree" => out.image_inodes = Some(amount),
                 _ => {
                     return Err(format!(
-                        "{signal}: want memory.available, nodefs.available or nodefs.inodesFree"
+                        "{signal}: want memory.available, or available or inodesFree of nodefs or imagefs"
                     ));
                 }
             }
@@ -97,15 +106,44 @@ pub struct Left {
     pub total: u64,
 }
 
-/// What the machine says.
+/// What lies on a file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Pods' volumes and logs: it is the node's file system.
+    pub volumes: bool,
+    /// Writable layers of containers.
+    pub layers: bool,
+    /// Images.
+    pub images: bool,
+}
+
+impl Holds {
+    /// Of a machine with one file system.
+    pub const ALL: Self = Self {
+        volumes: true,
+        layers: true,
+        images: true,
+    };
+}
+
+/// A file system.
 #[derive(Debug, Clone, Copy, Default)]
+pub struct Filesystem {
+    /// What lies there.
+    pub holds: Holds,
+    /// Bytes.
+    pub bytes: Left,
+    /// Inodes; of no total where it does not count them.
+    pub inodes: Left,
+}
+
+/// What the machine says.
+#[derive(Debug, Clone, Default)]
 pub struct Signals {
     /// Bytes of memory.
     pub memory: Left,
-    /// Bytes of the file system of pods.
-    pub disk: Left,
-    /// Its inodes; of no total where it does not count them.
-    pub inodes: Left,
+    /// The file systems that pods take from, each once.
+    pub disks: Vec<Filesystem>,
 }
 
 /// What runs out.
@@ -113,8 +151,20 @@ pub struct Signals {
 pub enum Lack {
     /// Memory.
     Memory,
-    /// The file system of pods.
-    Disk,
+    /// Bytes of a file system.
+    Disk(Holds),
+    /// Inodes of one.
+    Inodes(Holds),
+}
+
+impl Lack {
+    /// What lies on the file system that runs out.
+    pub fn disk(self) -> Option<Holds> {
+        match self {
+            Self::Memory => None,
+            Self::Disk(holds) | Self::Inodes(holds) => Some(holds),
+        }
+    }
 }
 
 /// A threshold that is crossed: what is left, and the threshold.
@@ -139,12 +189,29 @@ pub fn crossed(signals: &Signals, thresholds: &Thresholds) -> Vec<Crossed> {
             threshold,
         })
     };
-    let all = [
-        check(Lack::Memory, signals.memory, thresholds.memory),
-        check(Lack::Disk, signals.disk, thresholds.disk),
-        check(Lack::Disk, signals.inodes, thresholds.inodes),
-    ];
-    all.into_iter().flatten().collect()
+    let memory = check(Lack::Memory, signals.memory, thresholds.memory);
+    let disks = signals.disks.iter().flat_map(|disk| {
+        let Filesystem {
+            holds,
+            bytes,
+            inodes,
+        } = *disk;
+        // Layers that lie apart from both are the node's.
+        let node = holds.volumes || !holds.images;
+        let of_node = |amount: Option<Amount>| amount.filter(|_| node);
+        let of_images = |amount: Option<Amount>| amount.filter(|_| holds.images);
+        [
+            check(Lack::Disk(holds), bytes, of_node(thresholds.disk)),
+            check(Lack::Inodes(holds), inodes, of_node(thresholds.inodes)),
+            check(Lack::Disk(holds), bytes, of_images(thresholds.images)),
+            check(
+                Lack::Inodes(holds),
+                inodes,
+                of_images(thresholds.image_inodes),
+            ),
+        ]
+    });
+    std::iter::once(memory).chain(disks).flatten().collect()
 }
 
 /// A pod that runs.
@@ -235,8 +302,11 @@ mod tests {
         let left = |left, total| Left { left, total };
         let signals = Signals {
             memory: left(50 << 20, 1 << 30),
-            disk: left(11, 100),
-            inodes: left(0, 0),
+            disks: vec![Filesystem {
+                holds: Holds::ALL,
+                bytes: left(11, 100),
+                inodes: left(0, 0),
+            }],
         };
         let found = crossed(&signals, &all);
         assert_eq!(
@@ -257,5 +327,48 @@ mod tests {
         ] {
             assert!(wrong.parse::<Thresholds>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn images_may_have_a_file_system_of_their_own() {
+        let all = "nodefs.available<10%,imagefs.available<20%,imagefs.inodesFree<5";
+        let all: Thresholds = all.parse().unwrap();
+        let disk = |holds, left, inodes| Filesystem {
+            holds,
+            bytes: Left { left, total: 100 },
+            inodes: Left {
+                left: inodes,
+                total: 50,
+            },
+        };
+        let node = Holds {
+            images: false,
+            ..Holds::ALL
+        };
+        let images = Holds {
+            images: true,
+            ..Holds::default()
+        };
+        let lacks = |disks: &[Filesystem]| -> Vec<(Lack, u64)> {
+            let signals = Signals {
+                disks: disks.to_vec(),
+                ..Signals::default()
+            };
+            let found = crossed(&signals, &all).into_iter();
+            found.map(|c| (c.lack, c.threshold)).collect()
+        };
+        assert_eq!(lacks(&[disk(node, 15, 9), disk(images, 25, 9)]), []);
+        assert_eq!(
+            lacks(&[disk(node, 9, 1), disk(images, 15, 4)]),
+            [
+                (Lack::Disk(node), 10),
+                (Lack::Disk(images), 20),
+                (Lack::Inodes(images), 5)
+            ]
+        );
+        assert_eq!(
+            lacks(&[disk(Holds::ALL, 15, 9)]),
+            [(Lack::Disk(Holds::ALL), 20)]
+        );
     }
 }

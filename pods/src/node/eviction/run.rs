@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::Pod;
 use rrun_cri_api::v1 as cri;
 use serde_json::{Value, json};
 
+use super::look::Places;
 use super::storage::{self, Layers, Taken};
 use super::words::{candidate, low, why};
-use super::{Candidate, Crossed, Lack, Left, Signals, Thresholds, choose, crossed, is_critical};
+use super::{Candidate, Crossed, Holds, Lack, Thresholds, choose, crossed, is_critical};
 use crate::api::{Client, Patch, Status, kinds};
 use crate::events::Recorder;
 use crate::node::cri::Cri;
@@ -39,6 +40,7 @@ pub struct Evictor {
     dirs: Dirs,
     thresholds: Thresholds,
     evictions: Evictions,
+    places: Places,
     /// A pressure is told for so long after it was seen last.
     linger: Duration,
     /// When each lack was seen last.
@@ -76,6 +78,7 @@ impl Evictor {
             dirs: parts.dirs,
             evictions: parts.evictions,
             thresholds,
+            places: Places::default(),
             linger,
             seen: [None; 2],
             evicted: None,
@@ -88,7 +91,8 @@ impl Evictor {
             if let Err(status) = self.hold_to_limits().await {
                 tracing::warn!("eviction: {}", status.message);
             }
-            let found = crossed(&self.signals(), &self.thresholds);
+            self.places.learn(&self.cri).await;
+            let found = self.crossed();
             if let Err(status) = self.tell(&found).await {
                 tracing::debug!("pressure not told: {}", status.message);
             }
@@ -102,40 +106,15 @@ impl Evictor {
         }
     }
 
-    fn signals(&self) -> Signals {
-        let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let field = |name: &str| -> u64 {
-            let line = meminfo.lines().find_map(|l| l.strip_prefix(name));
-            let kib = line.and_then(|l| l.trim().strip_suffix("kB"));
-            kib.and_then(|k| k.trim().parse::<u64>().ok()).unwrap_or(0) * 1024
-        };
-        let (mut disk, mut inodes) = (Left::default(), Left::default());
-        if let Ok(stat) = rustix::fs::statvfs(&self.root) {
-            disk = Left {
-                left: stat.f_bavail * stat.f_frsize,
-                total: stat.f_blocks * stat.f_frsize,
-            };
-            inodes = Left {
-                left: stat.f_favail,
-                total: stat.f_files,
-            };
-        }
-        Signals {
-            memory: Left {
-                left: field("MemAvailable:"),
-                total: field("MemTotal:"),
-            },
-            disk,
-            inodes,
-        }
+    fn crossed(&self) -> Vec<Crossed> {
+        crossed(&self.places.signals(&self.root), &self.thresholds)
     }
 
     /// Conditions and taints of the node; nothing is written while nothing changes.
     async fn tell(&mut self, found: &[Crossed]) -> Result<(), Status> {
-        for (slot, lack) in [Lack::Memory, Lack::Disk].into_iter().enumerate() {
-            if found.iter().any(|c| c.lack == lack) {
-                self.seen[slot] = Some(Instant::now());
-            }
+        for crossed in found {
+            let slot = usize::from(crossed.lack != Lack::Memory);
+            self.seen[slot] = Some(Instant::now());
         }
         let pressed = self
             .seen
@@ -218,9 +197,10 @@ impl Evictor {
 
     /// Removes images that nothing uses, for want of disk; else evicts one pod.
     async fn relieve(&mut self, crossed: Crossed) -> Result<(), Status> {
-        if crossed.lack == Lack::Disk && self.remove_images().await > 0 {
-            let again = super::crossed(&self.signals(), &self.thresholds);
-            if again.iter().all(|c| c.lack != Lack::Disk) {
+        let has_images = crossed.lack.disk().is_some_and(|holds| holds.images);
+        if has_images && self.remove_images().await > 0 {
+            let again = self.crossed();
+            if again.iter().all(|c| c.lack != crossed.lack) {
                 return Ok(());
             }
         }
@@ -304,7 +284,7 @@ impl Evictor {
         if pods.is_empty() {
             return Ok(());
         }
-        let taken = self.taken(&pods).await;
+        let taken = self.taken(&pods, Holds::ALL).await;
         for (pod, taken) in pods.iter().zip(taken) {
             if let Some(why) = storage::excess(pod, &taken) {
                 self.dismiss(pod, why).await?;
@@ -319,13 +299,13 @@ impl Evictor {
         stats.map(|s| s.into_inner().stats).unwrap_or_default()
     }
 
-    /// What each of the pods has on the disk.
-    async fn taken(&self, pods: &[Pod]) -> Vec<Taken> {
+    /// What each of the pods has of what a file system holds.
+    async fn taken(&self, pods: &[Pod], holds: Holds) -> Vec<Taken> {
         let layers: Layers = storage::layers(self.stats().await);
         let (dirs, pods) = (self.dirs.clone(), pods.to_vec());
         let measure = move || {
             let each = pods.iter();
-            each.map(|pod| storage::measure(pod, &dirs, &layers))
+            each.map(|pod| storage::measure(pod, &dirs, &layers, holds))
                 .collect()
         };
         tokio::task::spawn_blocking(measure)
@@ -335,9 +315,9 @@ impl Evictor {
 
     /// What each pod uses, by uid.
     async fn used(&self, lack: Lack, pods: &[Pod]) -> HashMap<String, Taken> {
-        if lack == Lack::Disk {
+        if let Some(holds) = lack.disk() {
             let uids = pods.iter().map(|pod| uid(pod).to_owned());
-            return uids.zip(self.taken(pods).await).collect();
+            return uids.zip(self.taken(pods, holds).await).collect();
         }
         storage::memory(self.stats().await)
     }

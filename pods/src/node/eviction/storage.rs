@@ -1,12 +1,14 @@
 //! What a pod takes of the node's disk, and whether that is more than it may.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use rrun_cri_api::v1 as cri;
 use serde_json::Value;
 
+use super::Holds;
 use crate::node::dirs::Dirs;
 use crate::node::du;
 use crate::node::names::{CONTAINER_NAME, POD_UID, uid};
@@ -70,12 +72,13 @@ fn on_disk(spec: &PodSpec) -> impl Iterator<Item = (&str, &EmptyDirVolumeSource)
         .filter(|(_, dir)| dir.medium.as_deref() != Some("Memory"))
 }
 
-/// Measures a pod.
-pub fn measure(pod: &Pod, dirs: &Dirs, layers: &Layers) -> Taken {
+/// Measures what a pod has of what a file system holds.
+pub fn measure(pod: &Pod, dirs: &Dirs, layers: &Layers, holds: Holds) -> Taken {
     let mut taken = Taken::default();
     let Some(spec) = &pod.spec else { return taken };
+    let usage = |dir: &Path| if holds.volumes { du::usage(dir) } else { 0 };
     for (name, _) in on_disk(spec) {
-        let used = du::usage(&dirs.volume(uid(pod), "empty-dir", name));
+        let used = usage(&dirs.volume(uid(pod), "empty-dir", name));
         taken.volumes.insert(name.to_owned(), used);
     }
     let logs = dirs.logs(pod);
@@ -83,7 +86,8 @@ pub fn measure(pod: &Pod, dirs: &Dirs, layers: &Layers) -> Taken {
     for container in init.chain(&spec.containers) {
         let name = &container.name;
         let layer = layers.get(&(uid(pod).to_owned(), name.clone()));
-        let used = du::usage(&logs.join(name)) + layer.copied().unwrap_or(0);
+        let layer = layer.filter(|_| holds.layers);
+        let used = usage(&logs.join(name)) + layer.copied().unwrap_or(0);
         taken.containers.insert(name.clone(), used);
     }
     taken
@@ -198,9 +202,15 @@ mod tests {
         write(dirs.volume("u", "empty-dir", "memory"));
         write(dirs.logs(&pod).join("a"));
         let layers = Layers::from([(("u".to_owned(), "b".to_owned()), 5)]);
-        let taken = measure(&pod, &dirs, &layers);
+        let taken = measure(&pod, &dirs, &layers, Holds::ALL);
         assert!(taken.volumes["free"] >= 8192 && taken.containers["a"] >= 8192);
         assert_eq!((taken.volumes["small"], taken.containers["b"]), (0, 5));
         assert!(!taken.volumes.contains_key("memory"));
+        // Of a file system with layers alone.
+        let holds = Holds {
+            layers: true,
+            ..Holds::default()
+        };
+        assert_eq!(measure(&pod, &dirs, &layers, holds).total(), 5);
     }
 }

@@ -13,7 +13,8 @@ use crate::quantity;
 fn resource(lack: Lack) -> &'static str {
     match lack {
         Lack::Memory => "memory",
-        Lack::Disk => "ephemeral-storage",
+        Lack::Disk(_) => "ephemeral-storage",
+        Lack::Inodes(_) => "inodes",
     }
 }
 
@@ -24,7 +25,11 @@ fn bytes(amount: u64) -> String {
 /// What lacks.
 pub(super) fn low(crossed: Crossed) -> String {
     let what = resource(crossed.lack);
-    let (threshold, left) = (bytes(crossed.threshold), bytes(crossed.left));
+    let amount = |n: u64| match crossed.lack {
+        Lack::Inodes(_) => quantity::format_nano(i128::from(n) * 1_000_000_000, "inodes"),
+        _ => bytes(n),
+    };
+    let (threshold, left) = (amount(crossed.threshold), amount(crossed.left));
     format!(
         "The node was low on resource: {what}. Threshold quantity: {threshold}, available: {left}. "
     )
@@ -34,6 +39,10 @@ pub(super) fn low(crossed: Crossed) -> String {
 pub(super) fn why(pod: &Pod, crossed: Crossed, used: &Taken) -> String {
     let what = resource(crossed.lack);
     let mut out = low(crossed);
+    if let Lack::Inodes(_) = crossed.lack {
+        // What is measured is bytes.
+        return out;
+    }
     for container in pod.spec.iter().flat_map(|spec| &spec.containers) {
         let requests = container
             .resources
@@ -61,7 +70,9 @@ pub(super) fn candidate(pod: &Pod, lack: Lack, used: &Taken) -> Candidate {
     let asked = crate::resources::pod_requests(&spec);
     let asked = match lack {
         Lack::Memory => asked.memory,
-        Lack::Disk => asked.storage,
+        Lack::Disk(_) => asked.storage,
+        // Nobody asks for them.
+        Lack::Inodes(_) => 0,
     };
     Candidate {
         uid: uid(pod).to_owned(),
