@@ -127,6 +127,10 @@ impl Api {
             let mut new = old.value().clone();
             new["spec"]["nodeName"] = json!(node);
             set_condition(&mut new, "PodScheduled", "True");
+            // Room was made for it, perhaps elsewhere: that is over (since Kubernetes 1.35).
+            if let Some(status) = new["status"].as_object_mut() {
+                status.remove("nominatedNodeName");
+            }
             Ok(new)
         })
         .await

@@ -231,9 +231,11 @@ impl Worker {
             }
         }
         let changed = self.pod.status.as_ref() != Some(&status);
+        let crashed = results::back_offs(self.pod.status.as_ref(), &status);
         if exists && changed && !self.write(status).await {
             return Next::Away;
         }
+        self.tell_back_offs(&crashed);
         match self.settle(&aim, &plan, &runtime, exists).await {
             Some(next) => next,
             None => resting.map_or(Next::At(plan.wake), Next::After),

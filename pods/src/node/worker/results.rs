@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use tokio::time::Instant;
 
 use super::super::backoff::BackOff;
 use super::super::memory::{Failure, every_container};
+use super::super::names;
 use super::super::probe::{Kind, Report};
 use super::super::run::{container_reference, reference};
 use super::{Done, Worker};
@@ -13,7 +15,41 @@ use super::{Done, Worker};
 /// After something could not be stopped.
 const REST: Duration = Duration::from_secs(1);
 
+/// Containers that now wait for their next start after a crash, and did not in the old status.
+pub(super) fn back_offs(old: Option<&PodStatus>, new: &PodStatus) -> Vec<String> {
+    let waits = |c: &ContainerStatus| {
+        let waiting = c.state.as_ref().and_then(|s| s.waiting.as_ref());
+        waiting.is_some_and(|w| w.reason.as_deref() == Some("CrashLoopBackOff"))
+    };
+    let all = |status: &PodStatus| {
+        let init = status.init_container_statuses.iter().flatten();
+        let statuses: Vec<_> = init
+            .chain(status.container_statuses.iter().flatten())
+            .filter(|c| waits(c))
+            .map(|c| (c.name.clone(), c.restart_count))
+            .collect();
+        statuses
+    };
+    let known = old.map(all).unwrap_or_default();
+    let mut now = all(new);
+    now.retain(|one| !known.contains(one));
+    now.into_iter().map(|(name, _)| name).collect()
+}
+
 impl Worker {
+    /// As the kubelet says it.
+    pub(super) fn tell_back_offs(&self, crashed: &[String]) {
+        for name in crashed {
+            let key = &self.key;
+            let (pod, namespace, uid) = (&key.name, &key.namespace, names::uid(&self.pod));
+            let message = format!(
+                "Back-off restarting failed container {name} in pod {pod}_{namespace}({uid})"
+            );
+            let object = container_reference(&self.pod, name);
+            self.shared.events.warning(&object, "BackOff", message);
+        }
+    }
+
     /// A task has ended, or was aborted.
     pub(super) fn finished(&mut self, done: Option<Done>) {
         let Some(done) = done else {
