@@ -1,17 +1,17 @@
 //! Sigstore bundles: what cosign 3 signs with, as a manifest that refers to the image. A DSSE
 //! envelope of an in-toto statement, by a key, or by a certificate with its entry in the log.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _};
 
+use super::SIGNATURES;
+use super::checkpoint::Proof;
 use super::keyless::Certified;
-use super::log::{LogEntry, Proof, body_text};
+use super::log::{LogEntry, body_text, hex};
+use super::proto::{Base64, Chain, LogId, Number, RawBytes};
 use super::signature::{Claim, Signature};
-use super::{SIGNATURES, decode};
 use crate::registry::Remote;
 use crate::{Digest, Error, Result};
 
@@ -34,17 +34,19 @@ struct Material {
     certificate: Option<RawBytes>,
     x509_certificate_chain: Option<Chain>,
     tlog_entries: Vec<Entry>,
+    timestamp_verification_data: Timestamps,
 }
 
-#[derive(Deserialize)]
-struct Chain {
-    certificates: Vec<RawBytes>,
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Timestamps {
+    rfc3161_timestamps: Vec<Timestamp>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RawBytes {
-    raw_bytes: Base64,
+struct Timestamp {
+    signed_timestamp: Base64,
 }
 
 #[derive(Default, Deserialize)]
@@ -56,12 +58,6 @@ struct Entry {
     inclusion_promise: Option<Promise>,
     inclusion_proof: Option<InclusionProof>,
     canonicalized_body: Base64,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct LogId {
-    key_id: Base64,
 }
 
 #[derive(Deserialize)]
@@ -97,38 +93,6 @@ struct Envelope {
 #[derive(Deserialize)]
 struct EnvelopeSignature {
     sig: Base64,
-}
-
-/// protobuf writes bytes as base64 in JSON.
-#[derive(Default)]
-struct Base64(Vec<u8>);
-
-impl<'de> Deserialize<'de> for Base64 {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        decode(&text)
-            .map(Self)
-            .ok_or_else(|| D::Error::custom("not base64"))
-    }
-}
-
-/// protobuf writes 64-bit numbers as text in JSON; readers take both.
-#[derive(Default)]
-struct Number(i64);
-
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Either {
-            Text(String),
-            Number(i64),
-        }
-        match Either::deserialize(deserializer)? {
-            Either::Text(text) => text.parse().map(Self).map_err(D::Error::custom),
-            Either::Number(number) => Ok(Self(number)),
-        }
-    }
 }
 
 /// The bundles that refer to any of these digests.
@@ -187,18 +151,24 @@ pub(super) fn parse(digest: &Digest, bytes: &[u8]) -> Result<Vec<Signature>, Str
 }
 
 fn certified(material: Material) -> Option<Result<Certified, String>> {
-    let mut chain = material.x509_certificate_chain.map_or(Vec::new(), |chain| {
-        let der = |raw: RawBytes| CertificateDer::from(raw.raw_bytes.0);
-        chain.certificates.into_iter().map(der).collect()
-    });
+    let mut chain = material
+        .x509_certificate_chain
+        .map_or(Vec::new(), Chain::certificates);
     let leaf = match material.certificate {
         Some(raw) => CertificateDer::from(raw.raw_bytes.0),
         None if chain.is_empty() => return None,
         None => chain.remove(0),
     };
+    let timestamps = material.timestamp_verification_data.rfc3161_timestamps;
+    let timestamps = timestamps.into_iter().map(|t| t.signed_timestamp.0);
     let entry = material.tlog_entries.into_iter().next().map(entry);
     Some(match entry {
-        Some(Ok(entry)) => Ok(Certified { leaf, chain, entry }),
+        Some(Ok(entry)) => Ok(Certified {
+            leaf,
+            chain,
+            entry,
+            timestamps: timestamps.collect(),
+        }),
         Some(Err(why)) => Err(why),
         None => Err("its log entry is missing or malformed".to_owned()),
     })
@@ -217,14 +187,10 @@ fn entry(entry: Entry) -> Result<LogEntry, String> {
             checkpoint: proof.checkpoint.envelope,
         })
     });
-    let mut log_id = String::new();
-    for byte in &entry.log_id.key_id.0 {
-        let _ = write!(log_id, "{byte:02x}");
-    }
     Ok(LogEntry {
         body: body_text(&entry.canonicalized_body.0),
         integrated_time: entry.integrated_time.0,
-        log_id,
+        log_id: hex(&entry.log_id.key_id.0),
         log_index: entry.log_index.0,
         promise: entry
             .inclusion_promise

@@ -1,18 +1,21 @@
 //! Keyless signatures: by a certificate that lived for minutes, whose time a transparency log
 //! vouches for (sigstore: Fulcio and Rekor).
 
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use serde::Deserialize;
 use std::time::Duration;
 
 use super::decode;
-use super::der::{Der, SEQUENCE, element, extensions};
+use super::der::{Der, SEQUENCE, extensions};
 use super::key::PublicKey;
-use super::log::LogEntry;
-use super::sct::{self, CertificateLog};
+use super::log::{Log, LogEntry};
+use super::root::{CertificateAuthority, Period, TrustedRoot};
 use super::signature::Signature;
+use super::{sct, timestamp};
 
+/// More than anybody has his signature stamped.
+const TIMESTAMPS: usize = 8;
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 /// 1.3.6.1.4.1.57264.1.1: the issuer as plain text.
 const ISSUER_V1: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0xbf, 0x30, 1, 1];
@@ -27,15 +30,15 @@ pub(super) struct Certified {
     pub leaf: CertificateDer<'static>,
     pub chain: Vec<CertificateDer<'static>>,
     pub entry: LogEntry,
+    /// DER of RFC 3161 (TimeStampResp).
+    pub timestamps: Vec<Vec<u8>>,
 }
 
-/// Whose certificates are trusted, for whom, and which log.
+/// Whose certificates are trusted, for whom, and which logs. Where there are logs of certificates,
+/// one of them must have taken the certificate.
 #[derive(Debug)]
 pub(super) struct Authority {
-    anchors: Vec<TrustAnchor<'static>>,
-    /// Where there are any, one of them must have taken the certificate.
-    logs: Vec<CertificateLog>,
-    rekor: PublicKey,
+    root: TrustedRoot,
     issuer: String,
     subject: String,
 }
@@ -77,7 +80,12 @@ impl Certified {
             promise: decode(&promise.signed_entry_timestamp).unwrap_or_default(),
             proof: None,
         };
-        Ok(Self { leaf, chain, entry })
+        Ok(Self {
+            leaf,
+            chain,
+            entry,
+            timestamps: Vec::new(),
+        })
     }
 }
 
@@ -87,64 +95,96 @@ impl Authority {
         let certificates = CertificateDer::pem_slice_iter(ca)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|_| bad())?;
-        let anchors: Result<Vec<_>, _> = certificates
-            .iter()
-            .map(|certificate| webpki::anchor_from_trusted_cert(certificate).map(|a| a.to_owned()))
-            .collect();
-        let anchors = anchors.map_err(|_| bad())?;
-        if anchors.is_empty() {
-            return Err(bad());
-        }
-        Ok(Self {
-            anchors,
-            logs: Vec::new(),
-            rekor: PublicKey::from_pem(rekor).map_err(|why| format!("rekorPublicKey: {why}"))?,
+        let one = |certificate| CertificateAuthority::new(vec![certificate], Period::ALWAYS);
+        let authorities: Option<Vec<_>> = certificates.into_iter().map(one).collect();
+        let authorities = authorities.filter(|all| !all.is_empty()).ok_or_else(bad)?;
+        let rekor = PublicKey::from_pem(rekor).map_err(|why| format!("rekorPublicKey: {why}"))?;
+        let root = TrustedRoot {
+            authorities,
+            logs: vec![Log::of_key(rekor)],
+            ..TrustedRoot::default()
+        };
+        Ok(Self::of_root(root, issuer, subject))
+    }
+
+    pub fn of_root(root: TrustedRoot, issuer: &str, subject: &str) -> Self {
+        Self {
+            root,
             issuer: issuer.to_owned(),
             subject: subject.to_owned(),
-        })
+        }
     }
 
     /// Wants a timestamp (SCT) of one of these logs in the certificate. PEM keys.
     pub fn with_certificate_logs(self, pem: &[u8]) -> Result<Self, String> {
         let logs = sct::logs(pem).map_err(|why| format!("fulcio.ctLogPublicKey: {why}"))?;
-        Ok(Self { logs, ..self })
+        let mut own = self;
+        own.root.certificate_logs = logs;
+        Ok(own)
     }
 
-    /// Verifies the log's promise, that it speaks of this signature, the certificate at the time
-    /// it gives, whose it is, and last the signature itself.
+    /// Verifies that the log has this signature, the certificate at each time that somebody vouches
+    /// for, whose it is, and last the signature itself.
     pub fn verify(&self, certified: &Certified, signature: &Signature) -> Result<(), String> {
-        let Certified { leaf, chain, entry } = certified;
-        let time = Duration::from_secs(entry.time_of(&self.rekor, signature, leaf)?);
-        let bad = |what: &str| format!("its certificate {what}");
-        let entity = webpki::EndEntityCert::try_from(leaf).map_err(|_| bad("is malformed"))?;
-        let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
-        let path = entity
-            .verify_for_usage(
-                algorithms.all,
-                &self.anchors,
-                chain,
-                UnixTime::since_unix_epoch(time),
-                webpki::KeyUsage::required(CODE_SIGNING),
-                None,
-                None,
-            )
-            .map_err(|error| bad(&format!("is not of the policy's authority: {error:?}")))?;
-        if !self.logs.is_empty() {
-            let issuer = match path.intermediate_certificates().next() {
-                Some(issuer) => issuer.subject_public_key_info().to_vec(),
-                // An anchor's key comes without its first tag and length.
-                None => element(SEQUENCE, &path.anchor().subject_public_key_info),
-            };
-            sct::verify(&self.logs, leaf, &issuer, time)?;
+        let leaf = &certified.leaf;
+        for time in self.times(certified, signature)? {
+            self.check_certificate(certified, time)?;
         }
         self.check_holder(leaf)?;
-        let spki = entity.subject_public_key_info();
+        let entity = webpki::EndEntityCert::try_from(leaf);
+        let spki = entity
+            .map_err(|_| "its certificate is malformed")?
+            .subject_public_key_info();
         let key = PublicKey::from_spki(&spki)?;
         if key.verifies(&signature.message, &signature.signature) {
             Ok(())
         } else {
             Err("its certificate is of another key".to_owned())
         }
+    }
+
+    /// Seconds since 1970 at which the signature was there: by the log's promise, and by each
+    /// timestamp of an authority that is known. At least one.
+    fn times(&self, certified: &Certified, signature: &Signature) -> Result<Vec<u64>, String> {
+        let entry = &certified.entry;
+        let promised = entry.verify(&self.root.logs, signature, &certified.leaf)?;
+        let mut times: Vec<u64> = promised.into_iter().collect();
+        let authorities = &self.root.timestamp_authorities;
+        let mut why =
+            "it has no promise of the log (SignedEntryTimestamp) and no timestamp".to_owned();
+        for stamp in certified.timestamps.iter().take(TIMESTAMPS) {
+            if authorities.is_empty() {
+                why = "it has a timestamp, and the policy names no authority (trustedRootPath)"
+                    .into();
+                break;
+            }
+            match timestamp::verify(stamp, &signature.signature, authorities) {
+                Ok(time) => times.push(time),
+                // Of an authority that others know, perhaps.
+                Err(other) => why = other,
+            }
+        }
+        if times.is_empty() {
+            return Err(why);
+        }
+        Ok(times)
+    }
+
+    /// That one of the authorities gave the certificate, which was good at this time.
+    fn check_certificate(&self, certified: &Certified, time: u64) -> Result<(), String> {
+        let Certified { leaf, chain, .. } = certified;
+        let mut why = "the policy has no authority".to_owned();
+        let issuer = self.root.authorities.iter().find_map(|authority| {
+            let found = authority.issuer_key(leaf, chain, CODE_SIGNING, time);
+            found.map_err(|error| why = error).ok()
+        });
+        let issuer = issuer
+            .ok_or_else(|| format!("its certificate is not of the policy's authority: {why}"))?;
+        let logs = &self.root.certificate_logs;
+        if logs.is_empty() {
+            return Ok(());
+        }
+        sct::verify(logs, leaf, &issuer, Duration::from_secs(time))
     }
 
     fn check_holder(&self, leaf: &[u8]) -> Result<(), String> {

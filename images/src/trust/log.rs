@@ -1,17 +1,84 @@
-//! Entries of a transparency log (Rekor), verified without asking it.
+//! Entries of a transparency log (Rekor, version 1 and 2), verified without asking it.
+//!
+//! The first version promises with its signature that it takes an entry, and when. The second gives a proof
+//! that it is in the log, and no time.
 
-use ring::digest::{SHA256, digest};
+use std::fmt::Write as _;
+
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Proof;
 use super::key::PublicKey;
+use super::proto::{Base64, RawBytes};
+use super::root::Period;
 use super::signature::{Claim, Signature};
 use super::{decode, encode};
 use crate::Digest;
 
-/// A proof has one hash for each level of the tree.
-const PROOF_LIMIT: usize = 64;
+/// A log that is believed.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub key: PublicKey,
+    name: Option<Name>,
+    valid: Period,
+}
+
+/// What entries and signed notes call it.
+#[derive(Debug)]
+struct Name {
+    origin: String,
+    /// The first bytes of a signature in a note.
+    note_key: Vec<u8>,
+    /// Hexadecimal.
+    id: String,
+}
+
+impl Log {
+    /// Of whom only the key is known.
+    pub fn of_key(key: PublicKey) -> Self {
+        Self {
+            key,
+            name: None,
+            valid: Period::ALWAYS,
+        }
+    }
+
+    pub fn named(key: PublicKey, origin: &str, note_key: &[u8], id: &[u8], valid: Period) -> Self {
+        let name = Name {
+            origin: origin.to_owned(),
+            note_key: note_key.to_vec(),
+            id: hex(id),
+        };
+        Self {
+            key,
+            name: Some(name),
+            valid,
+        }
+    }
+
+    /// Whether a signature of a note says that it is of this log.
+    pub fn signs_as(&self, name: &str, note_key: &[u8]) -> bool {
+        let same = |own: &Name| own.origin == name && own.note_key == note_key;
+        self.name.as_ref().is_none_or(same)
+    }
+
+    fn promised(&self, entry: &LogEntry, promise: &[u8], time: u64) -> bool {
+        let same = |name: &Name| name.id == entry.log_id;
+        self.name.as_ref().is_none_or(same)
+            && self.valid.has(time)
+            && self.key.verifies(promise, &entry.promise)
+    }
+}
+
+/// As logs are named.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
 
 /// A log's promise, and its proof where it came along.
 #[derive(Debug, Default)]
@@ -26,17 +93,6 @@ pub(super) struct LogEntry {
     /// The log's signature of all that (SignedEntryTimestamp).
     pub promise: Vec<u8>,
     pub proof: Option<Proof>,
-}
-
-/// That the entry is in the tree that a checkpoint of the log speaks of (RFC 9162, 2.1.3).
-#[derive(Debug)]
-pub(super) struct Proof {
-    pub index: u64,
-    pub size: u64,
-    pub root: Vec<u8>,
-    pub hashes: Vec<Vec<u8>>,
-    /// A signed note.
-    pub checkpoint: String,
 }
 
 /// In the order that the log signs it: canonical JSON has its keys sorted.
@@ -54,8 +110,77 @@ struct Promised<'a> {
 #[derive(Deserialize)]
 #[serde(tag = "kind", content = "spec", rename_all = "lowercase")]
 enum Body {
-    HashedRekord { data: Data, signature: Logged },
-    Dsse(Envelope),
+    HashedRekord(Record),
+    Dsse(Statement),
+}
+
+/// By the version of the entry.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Record {
+    #[serde(rename_all = "camelCase")]
+    V2 {
+        hashed_rekord_v002: RecordV2,
+    },
+    V1 {
+        data: Data,
+        signature: Logged,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Statement {
+    #[serde(rename_all = "camelCase")]
+    V2 {
+        dsse_v002: StatementV2,
+    },
+    V1(Envelope),
+}
+
+#[derive(Deserialize)]
+struct RecordV2 {
+    data: HashOutput,
+    signature: SignatureV2,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StatementV2 {
+    payload_hash: HashOutput,
+    signatures: Vec<SignatureV2>,
+}
+
+#[derive(Deserialize)]
+struct HashOutput {
+    algorithm: String,
+    digest: Base64,
+}
+
+impl HashOutput {
+    fn is_of(&self, bytes: &[u8]) -> bool {
+        self.algorithm == "SHA2_256" && hex(&self.digest.0) == Digest::of(bytes).hex()
+    }
+}
+
+#[derive(Deserialize)]
+struct SignatureV2 {
+    content: Base64,
+    verifier: Verifier,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Verifier {
+    x509_certificate: Option<RawBytes>,
+}
+
+impl SignatureV2 {
+    fn is(&self, signature: &Signature, leaf: &CertificateDer<'_>) -> bool {
+        let certificate = self.verifier.x509_certificate.as_ref();
+        self.content.0 == signature.signature
+            && certificate.is_some_and(|logged| logged.raw_bytes.0 == leaf.as_ref())
+    }
 }
 
 #[derive(Deserialize)]
@@ -101,14 +226,38 @@ struct EnvelopeSignature {
 }
 
 impl LogEntry {
-    /// Seconds since 1970 at which the log of this key took this very signature.
-    pub fn time_of(
+    /// That one of the logs has this very signature; and the time, in seconds since 1970, where the
+    /// log says one.
+    pub fn verify(
         &self,
-        log: &PublicKey,
+        logs: &[Log],
         signature: &Signature,
         leaf: &CertificateDer<'_>,
-    ) -> Result<u64, String> {
+    ) -> Result<Option<u64>, String> {
         let bad = |what: &str| format!("its log entry {what}");
+        let time = self.promised(logs).map_err(bad)?;
+        let body = decode(&self.body).unwrap_or_default();
+        match &self.proof {
+            Some(proof) => proof.verify(logs, &body).map_err(bad)?,
+            None if time.is_none() => {
+                return Err(bad(
+                    "has no promise of the log (SignedEntryTimestamp) and no proof",
+                ));
+            }
+            None => {}
+        }
+        let logged: Body = serde_json::from_slice(&body).map_err(|_| bad("is malformed"))?;
+        if !logged.is_of(signature, leaf) {
+            return Err(bad("is of another signature"));
+        }
+        Ok(time)
+    }
+
+    /// The time of the log's promise, where it made one.
+    fn promised(&self, logs: &[Log]) -> Result<Option<u64>, &'static str> {
+        if self.promise.is_empty() {
+            return Ok(None);
+        }
         let promised = Promised {
             body: &self.body,
             integrated_time: self.integrated_time,
@@ -116,21 +265,11 @@ impl LogEntry {
             log_index: self.log_index,
         };
         let promised = serde_json::to_vec(&promised).expect("the entry is plain");
-        if self.promise.is_empty() {
-            return Err(bad("has no promise of the log (SignedEntryTimestamp)"));
+        let time = u64::try_from(self.integrated_time).map_err(|_| "has no time")?;
+        if !logs.iter().any(|log| log.promised(self, &promised, time)) {
+            return Err("is not of the policy's log");
         }
-        if !log.verifies(&promised, &self.promise) {
-            return Err(bad("is not of the policy's log"));
-        }
-        let body = decode(&self.body).unwrap_or_default();
-        if let Some(proof) = &self.proof {
-            proof.verify(log, &body).map_err(bad)?;
-        }
-        let logged: Body = serde_json::from_slice(&body).map_err(|_| bad("is malformed"))?;
-        if !logged.is_of(signature, leaf) {
-            return Err(bad("is of another signature"));
-        }
-        u64::try_from(self.integrated_time).map_err(|_| bad("has no time"))
+        Ok(Some(time))
     }
 }
 
@@ -142,12 +281,21 @@ impl Body {
             CertificateDer::from_pem_slice(&pem).is_ok_and(|logged| logged == *leaf)
         };
         match (self, &signature.claim) {
-            (Self::HashedRekord { data, signature: s }, _) => {
+            (
+                Self::HashedRekord(Record::V2 {
+                    hashed_rekord_v002: r,
+                }),
+                _,
+            ) => r.data.is_of(&signature.message) && r.signature.is(signature, leaf),
+            (Self::HashedRekord(Record::V1 { data, signature: s }), _) => {
                 data.hash.is_of(&signature.message)
                     && same_signature(&s.content)
                     && same_certificate(&s.public_key.content)
             }
-            (Self::Dsse(envelope), Claim::Statement(payload)) => {
+            (Self::Dsse(Statement::V2 { dsse_v002: s }), Claim::Statement(payload)) => {
+                s.payload_hash.is_of(payload) && s.signatures.iter().any(|s| s.is(signature, leaf))
+            }
+            (Self::Dsse(Statement::V1(envelope)), Claim::Statement(payload)) => {
                 envelope.payload_hash.is_of(payload)
                     && envelope
                         .signatures
@@ -159,148 +307,7 @@ impl Body {
     }
 }
 
-impl Proof {
-    fn verify(&self, log: &PublicKey, body: &[u8]) -> Result<(), &'static str> {
-        let leaf = digest(&SHA256, &[&[0], body].concat());
-        let root = root_of(self.index, self.size, leaf.as_ref(), &self.hashes);
-        if root.as_deref() != Some(&self.root[..]) {
-            return Err("is not where its proof says");
-        }
-        let note = Checkpoint::parse(&self.checkpoint).ok_or("has a malformed checkpoint")?;
-        if note.size != self.size || note.root != self.root {
-            return Err("has a proof for another checkpoint");
-        }
-        let signed = |signature: &Vec<u8>| log.verifies(note.text.as_bytes(), signature);
-        if note.signatures.iter().any(signed) {
-            Ok(())
-        } else {
-            Err("has a checkpoint that is not of the policy's log")
-        }
-    }
-}
-
-/// The root of a tree of `size` leaves by a leaf and the hashes beside its way up.
-fn root_of(index: u64, size: u64, leaf: &[u8], hashes: &[Vec<u8>]) -> Option<Vec<u8>> {
-    if index >= size || hashes.len() > PROOF_LIMIT {
-        return None;
-    }
-    let node = |a: &[u8], b: &[u8]| digest(&SHA256, &[&[1], a, b].concat()).as_ref().to_vec();
-    let (mut at, mut last) = (index, size - 1);
-    let mut root = leaf.to_vec();
-    for hash in hashes {
-        if last == 0 {
-            return None;
-        }
-        if at & 1 == 1 || at == last {
-            root = node(hash, &root);
-            while at & 1 == 0 && at != 0 {
-                at >>= 1;
-                last >>= 1;
-            }
-        } else {
-            root = node(&root, hash);
-        }
-        at >>= 1;
-        last >>= 1;
-    }
-    (last == 0).then_some(root)
-}
-
-/// A signed note of a log: origin, size, root, then an empty line and signatures.
-struct Checkpoint<'a> {
-    /// What is signed.
-    text: &'a str,
-    size: u64,
-    root: Vec<u8>,
-    /// Without the four bytes that name the key.
-    signatures: Vec<Vec<u8>>,
-}
-
-impl<'a> Checkpoint<'a> {
-    fn parse(note: &'a str) -> Option<Self> {
-        let end = note.find("\n\n")? + 1;
-        let (text, signatures) = (&note[..end], &note[end + 1..]);
-        let mut lines = text.lines().skip(1);
-        let size = lines.next()?.parse().ok()?;
-        let root = decode(lines.next()?)?;
-        let signature = |line: &str| {
-            let (_, text) = line.strip_prefix("\u{2014} ")?.rsplit_once(' ')?;
-            Some(decode(text)?.get(4..)?.to_vec())
-        };
-        Some(Self {
-            text,
-            size,
-            root,
-            signatures: signatures.lines().filter_map(signature).collect(),
-        })
-    }
-}
-
 /// Bytes as the log writes them.
 pub(super) fn body_text(bytes: &[u8]) -> String {
     encode(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hash(bytes: &[u8]) -> Vec<u8> {
-        digest(&SHA256, bytes).as_ref().to_vec()
-    }
-
-    fn leaf(n: u8) -> Vec<u8> {
-        hash(&[0, n])
-    }
-
-    /// RFC 9162, 2.1.1, straight from the definition.
-    fn tree(leaves: &[u8]) -> Vec<u8> {
-        if let [one] = leaves {
-            return leaf(*one);
-        }
-        let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
-        hash(&[&[1], &tree(left)[..], &tree(right)].concat())
-    }
-
-    fn path(index: usize, leaves: &[u8]) -> Vec<Vec<u8>> {
-        if leaves.len() == 1 {
-            return Vec::new();
-        }
-        let split = leaves.len().next_power_of_two() / 2;
-        let (left, right) = leaves.split_at(split);
-        let (mut path, other) = if index < split {
-            (self::path(index, left), tree(right))
-        } else {
-            (self::path(index - split, right), tree(left))
-        };
-        path.push(other);
-        path
-    }
-
-    #[test]
-    fn proofs_of_all_small_trees_hold_and_no_other() {
-        for size in 1..20u8 {
-            let leaves: Vec<u8> = (0..size).collect();
-            let root = tree(&leaves);
-            for index in 0..size {
-                let proof = path(usize::from(index), &leaves);
-                let of = |i: u64, s: u64, l: u8| root_of(i, s, &leaf(l), &proof);
-                let (i, s) = (u64::from(index), u64::from(size));
-                assert_eq!(of(i, s, index).as_ref(), Some(&root));
-                assert_ne!(of(i, s, index + 1).as_ref(), Some(&root));
-                assert_eq!(of(s, s, index), None);
-            }
-        }
-    }
-
-    #[test]
-    fn checkpoints_are_read() {
-        let note = "rekor.example - 1\n7\nAAE=\nTimestamp: 1\n\n\u{2014} rekor.example AQIDBAU=\n";
-        let read = Checkpoint::parse(note).unwrap();
-        assert!(read.text.ends_with("Timestamp: 1\n"));
-        assert_eq!((read.size, read.root), (7, vec![0, 1]));
-        assert_eq!(read.signatures, [vec![5]]);
-        assert!(Checkpoint::parse("a\nb\nc\n\n").is_none());
-        assert!(Checkpoint::parse("").is_none());
-    }
 }

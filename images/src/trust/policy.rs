@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::key::PublicKey;
 use super::keyless::Authority;
+use super::root::TrustedRoot;
 use crate::{Error, Reference, Result, files};
 
 const FILE_LIMIT: u64 = 1 << 20;
@@ -72,6 +73,10 @@ struct Rule {
     fulcio: Option<Fulcio>,
     rekor_public_key_path: Option<String>,
     rekor_public_key_data: Option<String>,
+    /// Sigstore's list of authorities and logs, in the place of all their keys and certificates.
+    /// Ours; the containers tools do not know it.
+    trusted_root_path: Option<String>,
+    trusted_root_data: Option<String>,
     signed_identity: Option<IdentityRule>,
 }
 
@@ -192,26 +197,7 @@ fn signed(rule: &Rule) -> Result<Signed, String> {
     for data in datas {
         keys.push(PublicKey::from_pem(&decode(data)?).map_err(|why| format!("keyData: {why}"))?);
     }
-    let authority = rule.fulcio.as_ref().map(|fulcio| {
-        let ca = either(
-            fulcio.ca_path.as_ref(),
-            fulcio.ca_data.as_ref(),
-            "fulcio.ca",
-        )?;
-        let rekor = either(
-            rule.rekor_public_key_path.as_ref(),
-            rule.rekor_public_key_data.as_ref(),
-            "rekorPublicKey",
-        )?;
-        let authority = Authority::new(&ca, &rekor, &fulcio.oidc_issuer, &fulcio.subject_email)?;
-        let path = fulcio.ct_log_public_key_path.as_ref();
-        let data = fulcio.ct_log_public_key_data.as_ref();
-        if path.is_none() && data.is_none() {
-            return Ok(authority);
-        }
-        authority.with_certificate_logs(&either(path, data, "fulcio.ctLogPublicKey")?)
-    });
-    let authority = authority.transpose()?;
+    let authority = authority(rule)?;
     if keys.is_empty() && authority.is_none() {
         return Err("sigstoreSigned needs keyPath, keyData or fulcio".to_owned());
     }
@@ -224,6 +210,61 @@ fn signed(rule: &Rule) -> Result<Signed, String> {
         authority,
         identity,
     })
+}
+
+/// Of `fulcio`, by single keys and certificates or by a trusted root.
+fn authority(rule: &Rule) -> Result<Option<Authority>, String> {
+    let (path, data) = (
+        rule.trusted_root_path.as_ref(),
+        rule.trusted_root_data.as_ref(),
+    );
+    let has_root = path.or(data).is_some();
+    let Some(fulcio) = &rule.fulcio else {
+        let why = "trustedRoot needs fulcio with oidcIssuer and subjectEmail: who may sign";
+        return if has_root {
+            Err(why.to_owned())
+        } else {
+            Ok(None)
+        };
+    };
+    if has_root {
+        let single = [
+            &fulcio.ca_path,
+            &fulcio.ca_data,
+            &fulcio.ct_log_public_key_path,
+            &fulcio.ct_log_public_key_data,
+            &rule.rekor_public_key_path,
+            &rule.rekor_public_key_data,
+        ];
+        if single.iter().any(|given| given.is_some()) {
+            return Err("give trustedRoot, or keys and certificates, not both".to_owned());
+        }
+        let root = TrustedRoot::parse(&either(path, data, "trustedRoot")?);
+        let root = root.map_err(|why| format!("trustedRoot: {why}"))?;
+        let authority = Authority::of_root(root, &fulcio.oidc_issuer, &fulcio.subject_email);
+        return Ok(Some(authority));
+    }
+    by_keys(rule, fulcio).map(Some)
+}
+
+fn by_keys(rule: &Rule, fulcio: &Fulcio) -> Result<Authority, String> {
+    let ca = either(
+        fulcio.ca_path.as_ref(),
+        fulcio.ca_data.as_ref(),
+        "fulcio.ca",
+    )?;
+    let rekor = either(
+        rule.rekor_public_key_path.as_ref(),
+        rule.rekor_public_key_data.as_ref(),
+        "rekorPublicKey",
+    )?;
+    let authority = Authority::new(&ca, &rekor, &fulcio.oidc_issuer, &fulcio.subject_email)?;
+    let path = fulcio.ct_log_public_key_path.as_ref();
+    let data = fulcio.ct_log_public_key_data.as_ref();
+    if path.is_none() && data.is_none() {
+        return Ok(authority);
+    }
+    authority.with_certificate_logs(&either(path, data, "fulcio.ctLogPublicKey")?)
 }
 
 fn identity(rule: &IdentityRule) -> Result<Identity, String> {

@@ -46,13 +46,17 @@ pub(super) fn logs(pem: &[u8]) -> Result<Vec<CertificateLog>, String> {
     if keys.is_empty() {
         return Err("no PEM block PUBLIC KEY".to_owned());
     }
-    let log = |spki: &SubjectPublicKeyInfoDer<'_>| {
-        Ok(CertificateLog {
+    keys.iter().map(|spki| CertificateLog::of(spki)).collect()
+}
+
+impl CertificateLog {
+    /// By its public key (SubjectPublicKeyInfo).
+    pub fn of(spki: &[u8]) -> Result<Self, String> {
+        Ok(Self {
             id: digest(&SHA256, spki).as_ref().to_vec(),
             key: PublicKey::from_spki(spki)?,
         })
-    };
-    keys.iter().map(log).collect()
+    }
 }
 
 /// One of the logs took this certificate, of the issuer with this key, before `time` (since 1970).

@@ -5,11 +5,11 @@ use rrun_tests::{Need, require};
 use crate::keyless::{Authority, authority, leaf_signs, rule};
 use crate::*;
 
-const KIND: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
-const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
+pub const KIND: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// An in-toto statement of one subject.
-fn statement(predicate: &str, name: Option<&str>, hex: &str) -> Vec<u8> {
+pub fn statement(predicate: &str, name: Option<&str>, hex: &str) -> Vec<u8> {
     let mut subject = json!({"digest": {"sha256": hex}});
     if let Some(name) = name {
         subject["name"] = name.into();
@@ -20,19 +20,19 @@ fn statement(predicate: &str, name: Option<&str>, hex: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn pre_authentication(payload: &[u8]) -> Vec<u8> {
+pub fn pre_authentication(payload: &[u8]) -> Vec<u8> {
     let kind = "application/vnd.in-toto+json";
     let head = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len());
     [head.as_bytes(), payload].concat()
 }
 
-fn envelope(payload: &[u8], signature: &[u8]) -> serde_json::Value {
+pub fn envelope(payload: &[u8], signature: &[u8]) -> serde_json::Value {
     json!({"payload": base64(payload), "payloadType": "application/vnd.in-toto+json",
         "signatures": [{"sig": base64(signature), "keyid": ""}]})
 }
 
 /// A registry whose image has one bundle.
-fn with_bundle(
+pub fn with_bundle(
     bundle: impl Fn(&str, &Digest) -> serde_json::Value + Send + Sync + 'static,
 ) -> Signed {
     // Made once: no two signatures are the same.
@@ -67,7 +67,7 @@ fn with_bundle(
     })
 }
 
-fn matching(mut rule: serde_json::Value, identity: &str) -> serde_json::Value {
+pub fn matching(mut rule: serde_json::Value, identity: &str) -> serde_json::Value {
     rule["signedIdentity"] = json!({"type": identity});
     rule
 }
@@ -116,13 +116,13 @@ fn a_bundle_by_the_policys_key_is_taken_for_what_it_says() {
     }
 }
 
-fn der(pem: &str) -> String {
+pub fn der(pem: &str) -> String {
     pem.lines()
         .filter(|line| !line.starts_with("---"))
         .collect()
 }
 
-fn sha256(parts: &[&[u8]]) -> Vec<u8> {
+pub fn sha256(parts: &[&[u8]]) -> Vec<u8> {
     let digest = ring::digest::digest(&ring::digest::SHA256, &parts.concat());
     digest.as_ref().to_vec()
 }

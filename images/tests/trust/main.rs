@@ -6,7 +6,9 @@ mod kit;
 
 mod bundle;
 mod keyless;
+mod rekor2;
 mod sct;
+mod stamp;
 
 use std::path::PathBuf;
 use std::sync::Arc;
