@@ -218,16 +218,18 @@ fn kill_request(container: &str, id: &str) -> task::KillRequest {
 /// when it has ended.
 pub fn forget_ended(client: &Client, container: &str, execs: Vec<String>) {
     for id in execs {
-        let (client, container) = (client.clone(), container.to_owned());
-        tokio::spawn(async move {
-            let request = task::WaitRequest {
-                id: container.clone(),
-                exec_id: id.clone(),
-            };
-            if client.wait(&request, None).await.is_ok() {
-                delete(&client, &container, &id).await;
-            }
-        });
+        tokio::spawn(forget_ended_one(client.clone(), container.to_owned(), id));
+    }
+}
+
+/// Lets the shim forget an exec once it has ended.
+async fn forget_ended_one(client: Client, container: String, id: String) {
+    let request = task::WaitRequest {
+        id: container.clone(),
+        exec_id: id.clone(),
+    };
+    if client.wait(&request, None).await.is_ok() {
+        delete(&client, &container, &id).await;
     }
 }
 
@@ -414,19 +416,7 @@ impl Control for ProcessControl {
         if self.exec_id.is_empty() {
             return;
         }
-        let (client, container, id) = (
-            self.client.clone(),
-            self.container.clone(),
-            self.exec_id.clone(),
-        );
-        tokio::spawn(async move {
-            let request = task::WaitRequest {
-                id: container.clone(),
-                exec_id: id.clone(),
-            };
-            if client.wait(&request, None).await.is_ok() {
-                delete(&client, &container, &id).await;
-            }
-        });
+        let (container, id) = (self.container.clone(), self.exec_id.clone());
+        tokio::spawn(forget_ended_one(self.client.clone(), container, id));
     }
 }

@@ -198,6 +198,42 @@ async fn a_pull_that_is_under_way_says_how_far_it_is() {
     assert_eq!(ask(&["--json"]), "[]\n");
 }
 
+/// As CRI-O has them; of what a hostile image brings, a list of images still holds its share.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_has_the_annotations_of_its_manifest() {
+    require!(Need::Root);
+    let huge = "x".repeat(1 << 20);
+    let annotations = json!({"org.opencontainers.image.version": "1.2", "zz.huge": huge});
+    let layer = archive(&[("file", b"content")]);
+    let registry = Registry::start(Content::new(layer, annotations));
+    registry.release();
+    let cri = Cri::start();
+    let mut images = ImageServiceClient::new(cri.channel().await);
+    let image = v1::ImageSpec {
+        image: format!("{}/noted:1", registry.host),
+        ..Default::default()
+    };
+    let request = v1::PullImageRequest {
+        image: Some(image.clone()),
+        ..Default::default()
+    };
+    images.pull_image(request).await.unwrap();
+    let request = v1::ImageStatusRequest {
+        image: Some(image.clone()),
+        verbose: false,
+    };
+    let status = images.image_status(request).await.unwrap().into_inner();
+    let filter = v1::ImageFilter { image: Some(image) };
+    let request = v1::ListImagesRequest {
+        filter: Some(filter),
+    };
+    let list = images.list_images(request).await.unwrap().into_inner();
+    let expected = ("org.opencontainers.image.version".into(), "1.2".into());
+    for shown in list.images.into_iter().chain(status.image) {
+        assert_eq!(shown.spec.unwrap().annotations, [expected.clone()].into());
+    }
+}
+
 /// As containerd and CRI-O have it: the archive's files in a layer, an annotation in the manifest.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_in_an_image_becomes_a_container_of_the_image_it_stands_on() {

@@ -4,12 +4,14 @@
 mod kit;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use kit::wait_exited;
 use kit::{Client, Cri, LIMIT, create, pid, remove_pod, run, run_pod, script, start, status};
 use rrun_cri_api::v1;
-use rrun_tests::{Need, require, wait_until};
+use rrun_tests::{Need, Port, require, wait_until};
 
 fn lines(path: &std::path::Path) -> usize {
     fs::read_to_string(path).map_or(0, |text| text.lines().count())
@@ -52,6 +54,55 @@ async fn containers_outlive_the_daemon_and_are_found_again() {
     // And what runs can still be watched to its end.
     kit::stop(&mut client, &runs, 0).await;
     assert_eq!(status(&mut client, &runs).await.exit_code, 137);
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+/// Begins an exec at a URL and gives the status line and what comes with it.
+fn begin_exec(url: &str) -> String {
+    let (host, path) = url
+        .strip_prefix("http://")
+        .unwrap()
+        .split_once('/')
+        .unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    let request = format!(
+        "POST /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
+         X-Stream-Protocol-Version: v4.channel.k8s.io\r\nContent-Length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = [0; 1024];
+    let length = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_of_before_a_restart_says_so_and_a_new_one_works() {
+    require!(Need::Root);
+    // The same again after the restart: by another one an old URL leads nowhere at all.
+    let port = Port::take();
+    let mut cri = Cri::start_with(&format!(
+        "stream_listen = \"127.0.0.1:{}\"\n",
+        port.number()
+    ));
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "urls").await;
+    let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+    let request = v1::ExecRequest {
+        container_id: id,
+        cmd: vec!["true".into()],
+        stdout: true,
+        ..Default::default()
+    };
+    let old = client.exec(request.clone()).await.unwrap().into_inner().url;
+    cri.kill();
+    cri.restart();
+    let mut client = cri.client().await;
+    let refused = begin_exec(&old);
+    assert!(refused.starts_with("HTTP/1.1 404"), "{refused}");
+    let new = client.exec(request).await.unwrap().into_inner().url;
+    let begun = begin_exec(&new);
+    assert!(begun.starts_with("HTTP/1.1 101"), "{begun}");
     remove_pod(&mut client, &pod.0).await;
     assert_eq!(cri.leftovers(), Vec::<String>::new());
 }

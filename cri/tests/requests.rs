@@ -3,6 +3,8 @@
 
 mod kit;
 
+use std::time::Duration;
+
 use kit::{Cri, create, remove_pod, run, run_pod, script, status, stop};
 use rrun_cri_api::v1;
 use rrun_tests::{Need, require};
@@ -82,6 +84,34 @@ async fn stopping_and_removing_what_is_gone_succeeds() {
     let error = client.pod_sandbox_status(request).await.unwrap_err();
     assert_eq!(error.code(), Code::NotFound);
     assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+/// A start may come before, in the middle of, or after the end of its pod: it runs or is refused, and
+/// nothing of either is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_beside_the_end_of_its_pod_leaves_nothing() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    for round in 0..6 {
+        let pod = cri.run_pod(&mut client, &format!("end-{round}")).await;
+        let config = script("main", "exec sleep 1000");
+        let id = create(&mut client, &pod, config).await.unwrap();
+        let mut starter = client.clone();
+        let name = id.clone();
+        let starting = tokio::spawn(async move { kit::start(&mut starter, &name).await });
+        // From "at once" to "when it runs".
+        tokio::time::sleep(Duration::from_millis(round * 4)).await;
+        if round % 2 == 0 {
+            stop(&mut client, &id, 0).await;
+        }
+        remove_pod(&mut client, &pod.0).await;
+        if let Err(refused) = starting.await.unwrap() {
+            let known = [Code::FailedPrecondition, Code::NotFound];
+            assert!(known.contains(&refused.code()), "{refused}");
+        }
+        assert_eq!(cri.leftovers(), Vec::<String>::new());
+    }
 }
 
 #[tokio::test]

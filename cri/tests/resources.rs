@@ -4,10 +4,11 @@
 mod kit;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use kit::{Cri, create, exec, remove_pod, run, script, start};
 use rrun_cri_api::v1;
-use rrun_tests::{Need, require};
+use rrun_tests::{Need, require, wait_until};
 
 fn memory(bytes: i64) -> v1::LinuxContainerResources {
     v1::LinuxContainerResources {
@@ -78,6 +79,18 @@ async fn the_oom_score_of_a_running_container_changes() {
     remove_pod(&mut client, &pod.0).await;
 }
 
+/// The memory limit of a pod's cgroup.
+fn pod_limit(pod: &(String, v1::PodSandboxConfig)) -> String {
+    let parent = &pod.1.linux.as_ref().unwrap().cgroup_parent;
+    let files = [
+        format!("/sys/fs/cgroup{parent}/memory.max"),
+        format!("/sys/fs/cgroup/memory{parent}/memory.limit_in_bytes"),
+    ];
+    let mut read = files.iter().map(std::fs::read_to_string);
+    let limit = read.find_map(Result::ok).unwrap();
+    limit.trim().to_owned()
+}
+
 #[tokio::test]
 async fn limits_of_a_pod_are_those_of_its_cgroup() {
     require!(Need::Root);
@@ -96,16 +109,59 @@ async fn limits_of_a_pod_are_those_of_its_cgroup() {
         resources: Some(memory(64 << 20)),
     };
     client.update_pod_sandbox_resources(request).await.unwrap();
+    assert_eq!(pod_limit(&pod), (65 << 20).to_string());
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
+/// Directories of a container's cgroup, each with the root of its hierarchy.
+fn cgroups(parent: &str, id: &str) -> Vec<(PathBuf, PathBuf)> {
+    let top = PathBuf::from("/sys/fs/cgroup");
+    let below = std::fs::read_dir(&top).unwrap().flatten();
+    let roots = below.map(|entry| entry.path()).chain([top]);
+    let path = format!("{}/{id}", parent.trim_start_matches('/'));
+    roots
+        .map(|root| (root.join(&path), root))
+        .filter(|(dir, root)| dir.is_dir() && root.join("cgroup.procs").exists())
+        .collect()
+}
+
+/// As a careless clean-up of cgroups does: the processes are elsewhere, and the directories gone.
+#[tokio::test]
+async fn a_container_whose_cgroup_was_taken_away_is_measured_stopped_and_removed() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "taken").await;
+    let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
     let parent = &pod.1.linux.as_ref().unwrap().cgroup_parent;
-    let files = [
-        format!("/sys/fs/cgroup{parent}/memory.max"),
-        format!("/sys/fs/cgroup/memory{parent}/memory.limit_in_bytes"),
-    ];
-    let limit = files
-        .iter()
-        .find_map(|f| std::fs::read_to_string(f).ok())
-        .unwrap();
-    assert_eq!(limit.trim(), (65 << 20).to_string());
+    let all = cgroups(parent, &id);
+    assert!(!all.is_empty());
+    for (dir, root) in all {
+        for pid in std::fs::read_to_string(dir.join("cgroup.procs"))
+            .unwrap()
+            .lines()
+        {
+            std::fs::write(root.join("cgroup.procs"), pid).unwrap();
+        }
+        wait_until("its cgroup is empty", kit::patience(), || {
+            std::fs::remove_dir(&dir).is_ok()
+        });
+    }
+    let request = v1::ContainerStatsRequest {
+        container_id: id.clone(),
+    };
+    let stats = client.container_stats(request).await.unwrap().into_inner();
+    assert_eq!(stats.stats.unwrap().attributes.unwrap().id, id);
+    let request = v1::PodSandboxStatsRequest {
+        pod_sandbox_id: pod.0.clone(),
+    };
+    client.pod_sandbox_stats(request).await.unwrap();
+    let request = v1::StopContainerRequest {
+        container_id: id.clone(),
+        timeout: 0,
+    };
+    client.stop_container(request).await.unwrap();
     remove_pod(&mut client, &pod.0).await;
     assert_eq!(cri.leftovers(), Vec::<String>::new());
 }

@@ -22,6 +22,8 @@ pub struct Image {
     pub size: u64,
     /// Not removed by garbage collection of unused images.
     pub pinned: bool,
+    /// Annotations of the manifest (image-spec annotations.md).
+    pub annotations: BTreeMap<String, String>,
     /// Creation time as the configuration has it (RFC 3339).
     pub created: Option<String>,
     /// What it runs on.
@@ -48,6 +50,7 @@ impl Image {
             repo_digests: Vec::new(),
             size: 0,
             pinned: false,
+            annotations: BTreeMap::new(),
             created: None,
             platform: draft.platform.clone(),
             config: draft.config.clone(),

@@ -1,5 +1,7 @@
 //! Manifests, indexes and configurations: what image-spec and Docker's schema 2 say, checked.
 
+use std::collections::BTreeMap;
+
 use oci_spec::image as oci;
 
 use crate::chunked::Place;
@@ -116,7 +118,7 @@ impl Descriptor {
 
 /// What a registry or a layout gave for a reference.
 pub(crate) enum Document {
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     Index(Vec<Descriptor>),
 }
 
@@ -138,7 +140,7 @@ impl Document {
             ));
         }
         if probe.layers.is_some() {
-            return Manifest::parse(what, bytes).map(Self::Manifest);
+            return Manifest::parse(what, bytes).map(|manifest| Self::Manifest(Box::new(manifest)));
         }
         let index: oci::ImageIndex =
             serde_json::from_slice(bytes).map_err(|error| Error::document(what, error))?;
@@ -169,6 +171,7 @@ pub(crate) struct Manifest {
     pub media_type: String,
     pub config: Descriptor,
     pub layers: Vec<Descriptor>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Manifest {
@@ -193,6 +196,12 @@ impl Manifest {
                 .map_or(OCI_MANIFEST.into(), ToString::to_string),
             config: Descriptor::of(what, manifest.config())?,
             layers: layers.collect::<Result<_>>()?,
+            annotations: manifest
+                .annotations()
+                .iter()
+                .flatten()
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
         })
     }
 

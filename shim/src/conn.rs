@@ -3,6 +3,7 @@
 use rrun_task_api::frame::{self, Frame, HEADER, MAX_DATA};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
+use std::mem::MaybeUninit;
 
 /// Answers that a client does not fetch are kept up to this many bytes.
 const MAX_UNSENT: usize = 4 * MAX_DATA;
@@ -33,18 +34,23 @@ impl Conn {
 
     /// Reads what is there and returns the whole frames.
     pub fn read(&mut self) -> Result<Vec<Frame>, Closed> {
-        let mut chunk = [0; 8192];
+        let mut chunk = [MaybeUninit::uninit(); 8192];
         let mut frames = Vec::new();
-        loop {
+        let mut is_drained = false;
+        while !is_drained {
             match rustix::io::read(&self.fd, &mut chunk) {
-                Ok(0) => {
+                Ok(([], _)) => {
                     return if frames.is_empty() {
                         Err(Closed)
                     } else {
                         Ok(frames)
                     };
                 }
-                Ok(n) => self.input.extend_from_slice(&chunk[..n]),
+                Ok((data, rest)) => {
+                    self.input.extend_from_slice(data);
+                    // Where there is room left there was no more; an end is told by another event.
+                    is_drained = !rest.is_empty();
+                }
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => break,
                 Err(_) => return Err(Closed),

@@ -16,6 +16,7 @@ use rrun_task_api::pb::{events, task};
 use rrun_task_api::prost::Message;
 use rrun_task_api::stdio::Stream;
 use rrun_task_api::time::{from_nanos, now_nanos};
+use std::mem::MaybeUninit;
 use std::time::Duration;
 
 /// How long what a dead process left running may go on with its output.
@@ -184,7 +185,7 @@ impl Shim {
 
     /// Moves output on until there is none, or somebody has to wait.
     pub fn pump(&mut self, key: Key, number: u8) {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
         for _ in 0..TURNS {
             let held = self.is_held(key, number);
             let Some(process) = self.processes.get_mut(&key) else {
@@ -197,9 +198,9 @@ impl Shim {
                 return output.watch(false, &self.poller);
             }
             match output.read(&mut buffer) {
-                Read::Data(length) => {
-                    output.deliver(&buffer[..length], &self.poller);
-                    self.share(key, number, &buffer[..length]);
+                Read::Data(data) => {
+                    output.deliver(data, &self.poller);
+                    self.share(key, number, data);
                     self.keep_within_limits(key);
                 }
                 Read::Empty => {

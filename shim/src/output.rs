@@ -6,6 +6,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::Write;
+use std::mem::MaybeUninit;
 
 /// Where what was read goes.
 pub enum Sink {
@@ -37,9 +38,9 @@ pub struct Output {
 
 /// What reading gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// This many bytes.
-    Data(usize),
+pub enum Read<'a> {
+    /// These bytes.
+    Data(&'a [u8]),
     /// Nothing for now.
     Empty,
     /// Nothing ever again.
@@ -78,17 +79,16 @@ impl Output {
         matches!(&self.sink, Sink::Pipe(_, pending) if !pending.is_empty())
     }
 
-    /// Reads what is there.
-    pub fn read(&self, buffer: &mut [u8]) -> Read {
-        loop {
-            return match rustix::io::read(&self.source, &mut *buffer) {
-                Ok(0) => Read::End,
-                Ok(n) => Read::Data(n),
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Read::Empty,
-                // A terminal whose other side is closed says EIO.
-                Err(_) => Read::End,
-            };
+    /// Reads what is there. Of the buffer only what that fills is touched: after a clone each page of
+    /// it that is written costs a fault.
+    pub fn read<'a>(&self, buffer: &'a mut [MaybeUninit<u8>]) -> Read<'a> {
+        match rustix::io::read(&self.source, buffer) {
+            Ok(([], _)) => Read::End,
+            Ok((data, _)) => Read::Data(data),
+            // What is there all the same is told of by the next event.
+            Err(Errno::AGAIN | Errno::INTR) => Read::Empty,
+            // A terminal whose other side is closed says EIO.
+            Err(_) => Read::End,
         }
     }
 

@@ -265,7 +265,14 @@ impl Shim {
         }
         let cgroup = &self.container_of(key)?.cgroup;
         if request.all && !cgroup.is_empty() {
-            cgroup.signal(request.signal as i32);
+            let signal = request.signal as i32;
+            let has_strayed = !cgroup.pids().contains(&self.pid_of(key));
+            cgroup.signal(signal);
+            if has_strayed {
+                // Somebody moved it, and may have removed its cgroup.
+                let pidfd = self.process(&request.id, "")?.pidfd.as_ref();
+                let _ = pidfd.map(|pidfd| pidfd_signal(pidfd.as_fd(), signal));
+            }
             return empty();
         }
         // A paused container's signals are the runtime's business: it may have to thaw it.

@@ -10,6 +10,9 @@ use super::create_container::images;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 
+/// Bytes of annotations that are shown of one image.
+const ANNOTATIONS: usize = 16 << 10;
+
 /// The image of a name or id; an absent one is an answer without an image.
 pub async fn handle(
     daemon: &Arc<Daemon>,
@@ -66,11 +69,22 @@ pub(super) fn to_cri(image: &Image) -> v1::Image {
         uid,
         username,
         spec: Some(v1::ImageSpec {
-            annotations: HashMap::new(),
+            annotations: annotations(image),
             ..Default::default()
         }),
         pinned: image.pinned,
     }
+}
+
+/// Those of the manifest, by name, as far as all images' fit into one answer whoever made them.
+fn annotations(image: &Image) -> HashMap<String, String> {
+    let mut room = ANNOTATIONS;
+    let fits = |(key, value): &(&String, &String)| {
+        room = room.saturating_sub(key.len() + value.len());
+        room > 0
+    };
+    let shown = image.annotations.iter().take_while(fits);
+    shown.map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
 /// A kubelet checks runAsNonRoot by these: the number, or the name where it is none; without either it

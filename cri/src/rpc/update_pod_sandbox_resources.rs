@@ -53,7 +53,9 @@ pub async fn handle(
     Ok(v1::UpdatePodSandboxResourcesResponse {})
 }
 
-/// Writes the limits that an update has set to the pod's cgroup.
+/// Writes the limits that an update has set to the pod's cgroup. Those of RunPodSandbox are no limits: a
+/// kubelet sums up what containers have, the unlimited ones left out, to tell how large a virtual
+/// machine has to be, and limits the pod's cgroup itself.
 pub async fn apply(daemon: &Arc<Daemon>, record: Arc<SandboxRecord>) -> Result<()> {
     if !record.limits_set {
         return Ok(());

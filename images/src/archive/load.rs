@@ -168,7 +168,7 @@ impl Store {
             pinned: false,
         };
         Ok(Found {
-            manifest,
+            manifest: *manifest,
             config,
             record,
         })

@@ -132,7 +132,7 @@ impl Store {
         };
         Ok(Resolved {
             record,
-            manifest,
+            manifest: *manifest,
             config,
         })
     }

@@ -341,6 +341,7 @@ impl Store {
             repo_digests: record.repo_digests.iter().cloned().collect(),
             size,
             pinned: record.pinned,
+            annotations: manifest.annotations,
             created: config.created.clone(),
             platform: config.platform.clone(),
             config: config.run,
@@ -363,6 +364,9 @@ fn merge(images: &mut Vec<Image>, image: Image) {
     known.repo_tags.dedup();
     known.repo_digests.dedup();
     known.pinned |= image.pinned;
+    for (key, value) in image.annotations {
+        known.annotations.entry(key).or_insert(value);
+    }
 }
 
 fn lock_file(path: &Path) -> Result<File> {

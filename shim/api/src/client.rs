@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
@@ -261,7 +261,9 @@ async fn read_all(reader: OwnedReadHalf, shared: Arc<Shared>) {
     *shared.lock() = Err(reason);
 }
 
-async fn read_frames(mut reader: OwnedReadHalf, shared: &Shared) -> String {
+async fn read_frames(reader: OwnedReadHalf, shared: &Shared) -> String {
+    // Header and data in one read: nearly every answer is shorter than this.
+    let mut reader = BufReader::with_capacity(512, reader);
     loop {
         let mut head = [0; HEADER];
         if let Err(error) = reader.read_exact(&mut head).await {
