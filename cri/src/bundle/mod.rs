@@ -154,7 +154,8 @@ pub fn bundle(
     let (process, capabilities) = process::process(&input, &user)?;
     let (mounts, propagation) = mounts::mounts(&input)?;
     let mut spec = json!({
-        "ociVersion": "1.2.0",
+        // All 1.x are the same to who knows a field; crun 1.8 (Debian 12's) refuses later ones.
+        "ociVersion": "1.0.2",
         "process": process,
         "root": {"path": "rootfs", "readonly": input.security.readonly_rootfs},
         "mounts": mounts,

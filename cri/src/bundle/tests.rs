@@ -89,6 +89,13 @@ fn a_command_replaces_both_and_arguments_replace_cmd() {
     }
 }
 
+/// crun 1.8 refuses a later one by its number alone.
+#[test]
+fn the_version_is_one_that_older_runtimes_take() {
+    let spec = make(plain(), &facts()).unwrap();
+    assert_eq!(spec["ociVersion"], "1.0.2");
+}
+
 #[test]
 fn no_command_at_all_is_refused() {
     let mut facts = facts();
