@@ -185,6 +185,16 @@ fn specified(request: &Request<'_>, quota: &str, hard: &Value, pod: &Value) -> R
     if *request.res != kinds::POD {
         return Ok(());
     }
+    let missing = unsaid(hard, pod);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let why = format!("failed quota: {quota}: must specify {}", missing.join("; "));
+    Err(refusal(request, pod, &why))
+}
+
+/// What containers do not say, each resource with their names, in order.
+fn unsaid(hard: &Value, pod: &Value) -> Vec<String> {
     let mut missing: Vec<String> = Vec::new();
     for (name, _) in entries(hard) {
         let (field, what) = match name.split_once('.') {
@@ -195,18 +205,17 @@ fn specified(request: &Request<'_>, quota: &str, hard: &Value, pod: &Value) -> R
             continue;
         }
         let without = items(&pod["spec"]["containers"])
+            .chain(items(&pod["spec"]["initContainers"]))
             .filter(|(_, c)| c["resources"][field][what].is_null())
             .map(|(_, c)| text(c, "name"));
-        let without: Vec<&str> = without.collect();
+        let mut without: Vec<&str> = without.collect();
+        without.sort_unstable();
         if !without.is_empty() {
             missing.push(format!("{name} for: {}", without.join(",")));
         }
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let why = format!("failed quota: {quota}: must specify {}", missing.join("; "));
-    Err(refusal(request, pod, &why))
+    missing.sort_unstable();
+    missing
 }
 
 fn refusal(request: &Request<'_>, object: &Value, why: &str) -> Status {
@@ -301,6 +310,19 @@ mod tests {
         assert_eq!(
             of("tin.storageclass.storage.k8s.io/persistentvolumeclaims"),
             0
+        );
+    }
+
+    #[test]
+    fn what_containers_do_not_say_is_told_in_order() {
+        let all = json!({"requests": {"cpu": "1", "memory": "1"}});
+        let pod = json!({"spec": {
+            "containers": [{"name": "z"}, {"name": "b", "resources": all}, {"name": "a"}],
+            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "1"}}}]}});
+        let hard = json!({"requests.memory": "1Gi", "cpu": "1", "pods": "5"});
+        assert_eq!(
+            unsaid(&hard, &pod),
+            ["cpu for: a,z", "requests.memory for: a,i,z"]
         );
     }
 
