@@ -18,6 +18,9 @@ impl Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(text) = words(self.0) {
+            return f.write_str(text);
+        }
         // std appends " (os error N)", which users of a runtime do not need.
         let text = std::io::Error::from_raw_os_error(self.0).to_string();
         let end = text.rfind(" (os error").unwrap_or(text.len());
@@ -27,6 +30,47 @@ impl fmt::Display for Errno {
         }
         f.write_str(&text)
     }
+}
+
+/// What glibc and Go say, and callers look for, where musl has other words.
+fn words(errno: i32) -> Option<&'static str> {
+    Some(match errno {
+        libc::EIO => "input/output error",
+        libc::ECHILD => "no child processes",
+        libc::ENOMEM => "cannot allocate memory",
+        libc::EBUSY => "device or resource busy",
+        libc::EXDEV => "invalid cross-device link",
+        libc::EMFILE => "too many open files",
+        libc::ENOTTY => "inappropriate ioctl for device",
+        libc::ESPIPE => "illegal seek",
+        libc::EDOM => "numerical argument out of domain",
+        libc::ERANGE => "numerical result out of range",
+        libc::EDEADLK => "resource deadlock avoided",
+        libc::ENAMETOOLONG => "file name too long",
+        libc::ELOOP => "too many levels of symbolic links",
+        libc::ETIME => "timer expired",
+        libc::EOVERFLOW => "value too large for defined data type",
+        libc::EILSEQ => "invalid or incomplete multibyte or wide character",
+        libc::EUSERS => "too many users",
+        libc::ENOTSOCK => "socket operation on non-socket",
+        libc::EMSGSIZE => "message too long",
+        libc::EOPNOTSUPP => "operation not supported",
+        libc::EADDRINUSE => "address already in use",
+        libc::EADDRNOTAVAIL => "cannot assign requested address",
+        libc::ENETUNREACH => "network is unreachable",
+        libc::ENETRESET => "network dropped connection on reset",
+        libc::ECONNABORTED => "software caused connection abort",
+        libc::EISCONN => "transport endpoint is already connected",
+        libc::ENOTCONN => "transport endpoint is not connected",
+        libc::ESHUTDOWN => "cannot send after transport endpoint shutdown",
+        libc::ETIMEDOUT => "connection timed out",
+        libc::EHOSTUNREACH => "no route to host",
+        libc::EINPROGRESS => "operation now in progress",
+        libc::EUCLEAN => "structure needs cleaning",
+        libc::EDQUOT => "disk quota exceeded",
+        libc::EOWNERDEAD => "owner died",
+        _ => return None,
+    })
 }
 
 impl fmt::Debug for Errno {
@@ -123,5 +167,23 @@ pub trait Call<T> {
 impl<T, E: Into<Errno>> Call<T> for std::result::Result<T, E> {
     fn call(self, call: &'static str, args: std::fmt::Arguments<'_>) -> Result<T> {
         self.map_err(|e| Error::new(call, args, e.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Errno, words};
+
+    #[test]
+    fn words_are_those_of_callers_with_any_libc() {
+        assert_eq!(Errno(libc::EBUSY).to_string(), "device or resource busy");
+        assert_eq!(Errno(libc::ENOENT).to_string(), "no such file or directory");
+        if cfg!(target_env = "gnu") {
+            for (number, text) in (1..134).filter_map(|n| Some((n, words(n)?))) {
+                let own = std::io::Error::from_raw_os_error(number).to_string();
+                let own = own.to_lowercase();
+                assert_eq!(own, format!("{text} (os error {number})"));
+            }
+        }
     }
 }

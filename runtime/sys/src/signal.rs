@@ -5,6 +5,10 @@ use crate::{Error, Result};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
+/// The first and last real-time signal, as systemd, Go and callers of a runtime number them; musl keeps
+/// number 34 for itself, though not in other programs.
+const REALTIME: std::ops::RangeInclusive<i32> = 34..=64;
+
 /// The number of a signal given as "9", "KILL" or "SIGKILL" in any case, "RTMIN+n" included.
 pub fn parse(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse::<i32>() {
@@ -13,10 +17,10 @@ pub fn parse(text: &str) -> Option<i32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     if let Some(offset) = name.strip_prefix("RTMIN") {
-        return realtime(offset, libc::SIGRTMIN(), "+");
+        return realtime(offset, *REALTIME.start(), "+");
     }
     if let Some(offset) = name.strip_prefix("RTMAX") {
-        return realtime(offset, libc::SIGRTMAX(), "-");
+        return realtime(offset, *REALTIME.end(), "-");
     }
     if name == "POLL" {
         return Some(libc::SIGPOLL);
@@ -37,13 +41,19 @@ fn realtime(offset: &str, base: i32, sign: &str) -> Option<i32> {
     } else {
         base - offset
     };
-    (libc::SIGRTMIN()..=libc::SIGRTMAX())
-        .contains(&number)
-        .then_some(number)
+    REALTIME.contains(&number).then_some(number)
 }
 
 /// What a shell says of a signal that ended a process, as "bad system call".
 pub fn describe(signal: i32) -> String {
+    // Where musl has other words.
+    match signal {
+        libc::SIGFPE => return "floating point exception".into(),
+        _ if REALTIME.contains(&signal) => {
+            return format!("real-time signal {}", signal - REALTIME.start());
+        }
+        _ => {}
+    }
     // SAFETY: strsignal returns a string that lives until the next call in this thread.
     let text = unsafe { std::ffi::CStr::from_ptr(libc::strsignal(signal)) };
     text.to_string_lossy().to_lowercase()
@@ -51,7 +61,13 @@ pub fn describe(signal: i32) -> String {
 
 /// Blocks every signal and returns a signalfd that delivers them.
 pub fn fd_of_all() -> Result<OwnedFd> {
-    let set = SigSet::all();
+    // Number 34 too, which musl's "all" leaves out.
+    // SAFETY: a sigset_t is plain bits.
+    let set = unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        std::ptr::write_bytes(&raw mut all, 0xff, 1);
+        SigSet::from_sigset_t_unchecked(all)
+    };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None)
         .call("sigprocmask", format_args!("all"))?;
     // SAFETY: the set is live for the call; -1 asks for a new descriptor.
@@ -104,8 +120,8 @@ mod tests {
         assert_eq!(parse("9"), Some(9));
         assert_eq!(parse("KILL"), Some(9));
         assert_eq!(parse("sigterm"), Some(15));
-        assert_eq!(parse("SIGRTMIN+3"), Some(libc::SIGRTMIN() + 3));
-        assert_eq!(parse("RTMAX-1"), Some(libc::SIGRTMAX() - 1));
+        assert_eq!(parse("SIGRTMIN+3"), Some(37));
+        assert_eq!(parse("RTMAX-1"), Some(63));
         assert_eq!(parse("SIGRTMIN+99"), None);
         assert_eq!(parse("65"), None);
         assert_eq!(parse("-1"), None);
