@@ -99,12 +99,12 @@ pub struct Plan {
     pub spec: Spec,
 }
 
-/// A path of the configuration, made absolute below `base`.
+/// A path of the configuration, made absolute below `base`; without ".", which CRIU cannot name.
 fn absolute(base: &Path, path: &Path) -> PathBuf {
     if path.is_absolute() {
         path.to_owned()
     } else {
-        base.join(path)
+        base.join(path).components().collect()
     }
 }
 
