@@ -128,10 +128,11 @@ impl Template {
             return Ok(());
         }
         let process = process(&path)?;
-        let plan = container
-            .runtime
-            .own_state(id)
-            .and_then(|state| Plan::new(&state, &process, &container.cgroup));
+        let runtime = &container.runtime;
+        let plan = runtime.own_state(id).and_then(|state| {
+            let cgroup = &container.cgroup;
+            Plan::new(&state, &process, cgroup, runtime.no_new_keyring)
+        });
         container.template = Some(Self { stamp, plan });
         Ok(())
     }

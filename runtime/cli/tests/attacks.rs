@@ -449,3 +449,28 @@ fn cve_2026_41579_and_crun_2026_47766_a_linked_dev_stays_inside() {
         );
     }
 }
+
+/// What the caller has in its session keyring is not for the container, whose processes share one of
+/// their own. A key is seen here by who possesses it alone: the user of the exec owns none.
+#[test]
+fn an_exec_has_the_containers_session_keyring() {
+    require!(Need::Root, Need::Path("/proc/keys"));
+    let rrun = Runtime::new();
+    // Of this thread, and so of what it starts.
+    rrun_sys::keyring::join_session(c"rrun-test-caller").unwrap();
+    let bundle = Bundle::new(&["sleep", "1000"]);
+    let id = rrun.start(&bundle);
+    let exec = [
+        "exec",
+        "--user",
+        "7:8",
+        "--cwd",
+        "/tmp",
+        &id,
+        "cat",
+        "/proc/keys",
+    ];
+    let keys = rrun.rrun(&exec).ok();
+    assert!(keys.contains(&format!("_ses.{id}")), "{keys}");
+    assert!(!keys.contains("rrun-test-caller"), "{keys}");
+}

@@ -85,6 +85,9 @@ pub struct Record {
     /// Whether it was restored from a checkpoint: then it has a time namespace of its own.
     #[serde(default)]
     pub restored: bool,
+    /// Whether it has its creator's session keyring: then its execs have theirs (`--no-new-keyring`).
+    #[serde(default)]
+    pub no_new_keyring: bool,
     /// Annotations of the configuration.
     #[serde(default)]
     pub annotations: Option<HashMap<String, String>>,

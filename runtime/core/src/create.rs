@@ -418,6 +418,7 @@ pub(crate) fn record(plan: &Plan, pid: i32, cgroup: &Cgroup) -> Result<Record> {
         shares_pid_namespace: plan.namespaces.new & namespaces::PID == 0,
         annotations: plan.spec.annotations().clone(),
         restored: false,
+        no_new_keyring: plan.options.no_new_keyring,
         rdt: None,
     })
 }

@@ -11,6 +11,7 @@ use oci_spec::runtime::{Linux, Process, Spec};
 use rrun_sys::process::{self, Clone};
 use rrun_sys::seccomp::SAVED;
 use rrun_sys::{cred, fd, mount, ns, path, sched};
+use std::ffi::CString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -49,6 +50,8 @@ pub fn exec(
     let child = Child {
         init,
         in_user: false,
+        keyring: (!container.record.no_new_keyring)
+            .then(|| rrun_sys::keyring::name_of(&container.record.id)),
         flags: restored
             | namespaces.new
             | namespaces.join.iter().fold(0, |all, (flag, _)| all | flag),
@@ -242,6 +245,7 @@ struct Child {
     joiner: Joiner,
     console: Option<OwnedFd>,
     seccomp: Option<seccomp::Filter>,
+    keyring: Option<CString>,
     channel: Channel,
     preserve_fds: u32,
 }
@@ -342,6 +346,7 @@ impl Child {
             process,
             procfs,
             self.seccomp.take(),
+            self.keyring.take(),
             self.flags & namespaces::USER != 0,
             linux,
         );

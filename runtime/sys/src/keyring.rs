@@ -1,10 +1,20 @@
 //! Session keyrings.
 
 use crate::{Error, Result};
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 
-/// keyctl(KEYCTL_JOIN_SESSION_KEYRING): a new session keyring called `name`, so
-/// that the container does not share the caller's. Its serial number.
+/// Name of the session keyring of a container, as runc has it.
+///
+/// # Panics
+///
+/// If `id` has a nul byte.
+pub fn name_of(id: &str) -> CString {
+    CString::new(format!("_ses.{id}")).expect("a valid id has no nul byte")
+}
+
+/// keyctl(KEYCTL_JOIN_SESSION_KEYRING): the session keyring called `name` of this user namespace,
+/// made where there is none that may be searched, so that the container does not share the
+/// caller's. Its serial number.
 pub fn join_session(name: &CStr) -> Result<i32> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_long = 1;
     // SAFETY: `name` is a live C string that the kernel only reads.

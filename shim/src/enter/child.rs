@@ -7,7 +7,7 @@
 
 use super::{PID, Plan, USER};
 use rrun_process::Identity;
-use rrun_sys::{cred, fd, ns, path, process, rlimit, sched, seccomp};
+use rrun_sys::{cred, fd, keyring, ns, path, process, rlimit, sched, seccomp};
 use rustix::fd::{AsFd, BorrowedFd};
 use std::fmt::Display;
 use std::path::Path;
@@ -45,6 +45,7 @@ fn run(
     }
     confine(plan.process.apparmor_profile.as_deref().unwrap_or_default())?;
     join(plan, init)?;
+    join_keyring(plan)?;
     // Only the report is left.
     fd::close_all_but(3, &[report]).map_err(told("close descriptors"))?;
     cred::setsid().map_err(told("start a session"))?;
@@ -106,6 +107,17 @@ fn join(plan: &Plan, init: BorrowedFd<'_>) -> Step<()> {
         cred::set_dumpable(false).map_err(told("stay undumpable"))?;
     }
     Ok(())
+}
+
+/// By its name, which the container's user namespace has: the shim's keys are not for the container.
+fn join_keyring(plan: &Plan) -> Step<()> {
+    let Some(name) = &plan.keyring else {
+        return Ok(());
+    };
+    match keyring::join_session(name) {
+        Err(e) if e.is(path::ENOSYS) => Ok(()),
+        joined => joined.map(drop).map_err(told("join the session keyring")),
+    }
 }
 
 fn filter(filter: Option<&(Vec<seccomp::Instruction>, u32)>) -> Step<()> {

@@ -15,6 +15,7 @@ use rrun_sys::process::{self, Clone};
 use rrun_sys::seccomp::Instruction;
 use rrun_sys::{cred, fd, ns, path};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -32,6 +33,8 @@ pub struct Plan {
     /// Number, soft and hard limit.
     rlimits: Vec<(u32, u64, u64)>,
     filter: Option<(Vec<Instruction>, u32)>,
+    /// The container's session keyring.
+    keyring: Option<CString>,
 }
 
 /// A process on its way into a container.
@@ -47,8 +50,14 @@ pub struct Entering {
 
 impl Plan {
     /// Plans the exec of `process` (JSON) in the container whose state directory is `state`.
-    /// `None` where that is for the runtime.
-    pub fn new(state: &Path, process: &[u8], cgroup: &Cgroup) -> Option<Self> {
+    /// `None` where that is for the runtime. The container has a session keyring of its own unless
+    /// `no_new_keyring`.
+    pub fn new(
+        state: &Path,
+        process: &[u8],
+        cgroup: &Cgroup,
+        no_new_keyring: bool,
+    ) -> Option<Self> {
         let process: spec::Process = serde_json::from_slice(process).ok()?;
         let config = std::fs::read(state.join("config.json")).ok()?;
         let linux = serde_json::from_slice::<spec::Config>(&config).ok()?.linux;
@@ -86,7 +95,9 @@ impl Plan {
         let unified = cgroup.unified.as_ref().or(cgroup.hybrid.as_ref());
         let open = |dir: &PathBuf| path::open(dir, path::O_PATH | path::O_DIRECTORY);
         let unified = unified.map(open).transpose().ok()?;
+        let id = state.file_name()?.to_str()?;
         Some(Self {
+            keyring: (!no_new_keyring).then(|| rrun_sys::keyring::name_of(id)),
             sets,
             rlimits: rlimits(process.rlimits.as_deref().unwrap_or_default())?,
             process,

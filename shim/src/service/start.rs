@@ -275,7 +275,8 @@ impl Shim {
         let process = self.processes.get(&key)?;
         let container = self.container_of(key).ok()?;
         let state = container.runtime.own_state(&process.container)?;
-        let plan = enter::Plan::new(&state, &process.spec, &container.cgroup)?;
+        let no_keyring = container.runtime.no_new_keyring;
+        let plan = enter::Plan::new(&state, &process.spec, &container.cgroup, no_keyring)?;
         let init = self.processes.get(&container.init)?.pidfd.as_ref()?;
         let stdio = [&given.stdin, &given.stdout, &given.stderr].map(AsFd::as_fd);
         match enter::enter(&plan, init.as_fd(), stdio) {

@@ -19,7 +19,7 @@ pub struct Prepared<'a> {
     process: &'a Process,
     filter: Option<Filter>,
     procfs: Option<OwnedFd>,
-    keyring: Option<String>,
+    keyring: Option<CString>,
     /// Whether the parent must set limits: here the right to raise them is gone.
     by_parent: bool,
     linux: Option<&'a oci_spec::runtime::Linux>,
@@ -56,8 +56,12 @@ pub fn needs_procfs(spec: &Spec) -> bool {
 
 /// Whether `process` has an AppArmor or SELinux label.
 pub fn labelled(process: &Process) -> bool {
-    let set = |s: &Option<String>| s.as_ref().is_some_and(|s| !s.is_empty());
-    set(process.apparmor_profile()) || set(process.selinux_label())
+    let profile = process.apparmor_profile().as_ref();
+    profile.is_some_and(|p| !p.is_empty()) || selinux_label(process).is_some()
+}
+
+fn selinux_label(process: &Process) -> Option<&str> {
+    process.selinux_label().as_deref().filter(|l| !l.is_empty())
 }
 
 /// Sets up the terminal of `plan`'s process below `root`.
@@ -117,18 +121,19 @@ impl<'a> Prepared<'a> {
             process: process.ok_or_else(|| Error::config("process", "is missing"))?,
             filter,
             procfs,
-            keyring: (!plan.options.no_new_keyring).then(|| format!("_ses.{}", plan.id)),
+            keyring: (!plan.options.no_new_keyring).then(|| rrun_sys::keyring::name_of(&plan.id)),
             by_parent: plan.namespaces.user(),
             linux: plan.spec.linux().as_ref(),
             keep_groups: crate::annotations::keeps_groups(&plan.spec),
         })
     }
 
-    /// For an exec: `process` in a container that exists.
+    /// For an exec: `process` in a container that exists, and that has the session keyring `keyring`.
     pub fn for_exec(
         process: &'a Process,
         procfs: Option<OwnedFd>,
         filter: Option<Filter>,
+        keyring: Option<CString>,
         by_parent: bool,
         linux: Option<&'a oci_spec::runtime::Linux>,
     ) -> Self {
@@ -136,18 +141,18 @@ impl<'a> Prepared<'a> {
             process,
             filter,
             procfs,
-            keyring: None,
+            keyring,
             by_parent,
             linux,
             keep_groups: false,
         }
     }
 
-    /// Keyring, labels and scheduling. What is open afterwards must not get past exec, nor into
+    /// Labels, keyring and scheduling. What is open afterwards must not get past exec, nor into
     /// the reach of a working directory below /proc/self/fd: the caller closes it.
     pub fn prepare(&mut self) -> Result<()> {
-        self.join_keyring()?;
         self.write_labels()?;
+        self.join_keyring()?;
         self.schedule()
     }
 
@@ -183,15 +188,20 @@ impl<'a> Prepared<'a> {
         identity.take(load, &|what| crate::warning!("{what}"))
     }
 
+    /// The container's own session keyring, made by whichever process of it comes first; with its
+    /// label, as it could not use it otherwise.
     fn join_keyring(&self) -> Result<()> {
         let Some(name) = &self.keyring else {
             return Ok(());
         };
-        let name = CString::new(name.as_str()).expect("a valid id has no nul byte");
-        match rrun_sys::keyring::join_session(&name) {
+        if let Some(label) = selinux_label(self.process) {
+            let told = || format!("label the session keyring {label:?}");
+            self.attribute("attr/keycreate", label).with_context(told)?;
+        }
+        match rrun_sys::keyring::join_session(name) {
             // A kernel or a seccomp filter around us without keyrings: nothing to separate.
             Err(e) if e.is(path::ENOSYS) => Ok(()),
-            Err(e) => Err(e).context("create a session keyring (--no-new-keyring avoids it)"),
+            Err(e) => Err(e).context("join the session keyring (--no-new-keyring avoids it)"),
             Ok(serial) => {
                 Ok(rrun_sys::keyring::allow_search(serial).context("share the session keyring")?)
             }
@@ -225,7 +235,7 @@ impl<'a> Prepared<'a> {
             self.attribute("attr/apparmor/exec", &format!("exec {profile}"))
                 .with_context(|| format!("unable to apply apparmor profile {profile:?} ({why})"))?;
         }
-        if let Some(label) = process.selinux_label().as_deref().filter(|l| !l.is_empty()) {
+        if let Some(label) = selinux_label(process) {
             let why = "has the kernel SELinux, and that label?";
             self.attribute("attr/exec", label)
                 .with_context(|| format!("unable to set selinux exec label {label:?} ({why})"))?;
