@@ -1,10 +1,11 @@
 //! SELinux: the labels of a container, and those of the files that it is given.
 //!
-//! A request that names no part of a label gets none, as with containerd's default. What it leaves out
-//! is as the field's policies have it: processes are `container_t`, their files `container_file_t`.
+//! What a request leaves out of a label is as the field's policies have it: processes are `container_t`,
+//! their files `container_file_t`. A request that names no part gets none, as with the peers' default;
+//! or, where the configuration says so ([`AskedSelinux::All`]), a label that keeps pods apart too.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -13,6 +14,9 @@ use anyhow::{Context, Result, bail};
 use rrun_cri_api::v1::SeLinuxOption;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
+
+use crate::config::AskedSelinux;
+use crate::error::{Error, Result as CallResult};
 
 const XATTR: &str = "security.selinux";
 
@@ -34,27 +38,74 @@ pub struct Labels {
     pub file: String,
 }
 
-/// Those that a request asks for.
-pub fn labels(asked: Option<&SeLinuxOption>) -> Option<Labels> {
-    let asked = asked?;
-    if [&asked.user, &asked.role, &asked.r#type, &asked.level]
-        .iter()
-        .all(|part| part.is_empty())
-    {
-        return None;
-    }
+/// What the labels of a container follow from.
+#[derive(Clone, Debug)]
+pub struct Asked<'a> {
+    /// Of the container, where it names anything, else of the pod.
+    pub options: &'a SeLinuxOption,
+    /// Of the pod: [`level`].
+    pub level: String,
+    /// It is privileged, or sees processes of the machine: nothing is to hold it back.
+    pub unconfined: bool,
+}
+
+/// Those of a container; `None` where it gets none.
+pub fn labels(asked: &Asked<'_>, who: Option<AskedSelinux>) -> Option<Labels> {
+    let options = asked.options;
+    let parts = [
+        &options.user,
+        &options.role,
+        &options.r#type,
+        &options.level,
+    ];
+    let named = parts.iter().any(|part| !part.is_empty());
+    let (kind, level, file_level) = match who? {
+        AskedSelinux::Requested if !named => return None,
+        AskedSelinux::Requested => ("container_t", "s0", "s0"),
+        AskedSelinux::All if asked.unconfined => ("spc_t", "s0", asked.level.as_str()),
+        AskedSelinux::All => ("container_t", asked.level.as_str(), asked.level.as_str()),
+    };
     let or = |part: &String, default: &str| match part.as_str() {
         "" => default.to_owned(),
         part => part.to_owned(),
     };
-    let (user, level) = (or(&asked.user, "system_u"), or(&asked.level, "s0"));
-    let (role, kind) = (
-        or(&asked.role, "system_r"),
-        or(&asked.r#type, "container_t"),
-    );
+    let user = or(&options.user, "system_u");
+    let (role, kind) = (or(&options.role, "system_r"), or(&options.r#type, kind));
+    let file_level = or(&options.level, file_level);
+    let level = or(&options.level, level);
     Some(Labels {
         process: format!("{user}:{role}:{kind}:{level}"),
-        file: format!("{user}:object_r:container_file_t:{level}"),
+        file: format!("{user}:object_r:container_file_t:{file_level}"),
+    })
+}
+
+/// The level of a pod's own: sensitivity 0 with two of the 1024 categories that policies have, by the
+/// start of its id.
+pub fn level(id: &str) -> String {
+    let start = id
+        .get(..8)
+        .and_then(|hex| u32::from_str_radix(hex, 16).ok());
+    // Less than half of the circle apart, so that each pair has one number alone.
+    let pair = start.unwrap_or_default() % (1024 * 511);
+    let first = pair % 1024;
+    let second = (first + 1 + pair / 1024) % 1024;
+    format!("s0:c{},c{}", first.min(second), first.max(second))
+}
+
+/// Whether the policy knows a process's label.
+///
+/// # Errors
+///
+/// [`Error::Invalid`] where it does not.
+pub fn check(label: &str) -> CallResult<()> {
+    let asked = fs::write("/sys/fs/selinux/context", label);
+    asked.map_err(|error| match error.raw_os_error() {
+        Some(nix::libc::EINVAL) => Error::invalid(format!(
+            "linux.security_context.selinux_options: the machine's policy has no label {label}"
+        )),
+        _ => anyhow::Error::from(error)
+            .context(format!("look up the SELinux label {label}"))
+            .into(),
     })
 }
 
@@ -122,18 +173,54 @@ fn set(path: &Path, label: &str) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn asked(options: &SeLinuxOption) -> Asked<'_> {
+        Asked {
+            options,
+            level: "s0:c3,c4".into(),
+            unconfined: false,
+        }
+    }
+
     #[test]
     fn a_part_of_a_label_is_made_whole() {
-        assert_eq!(labels(None), None);
-        assert_eq!(labels(Some(&SeLinuxOption::default())), None);
+        let who = Some(AskedSelinux::Requested);
+        assert_eq!(labels(&asked(&SeLinuxOption::default()), who), None);
         // What a kubelet sends for `seLinuxOptions: {level: …}`.
         let level = SeLinuxOption {
             level: "s0:c1,c2".into(),
             ..Default::default()
         };
-        let made = labels(Some(&level)).unwrap();
+        let made = labels(&asked(&level), who).unwrap();
         assert_eq!(made.process, "system_u:system_r:container_t:s0:c1,c2");
         assert_eq!(made.file, "system_u:object_r:container_file_t:s0:c1,c2");
+        assert_eq!(labels(&asked(&level), None), None);
+    }
+
+    #[test]
+    fn who_asks_for_nothing_is_kept_to_its_pods_categories_where_all_are() {
+        let nothing = SeLinuxOption::default();
+        let who = Some(AskedSelinux::All);
+        let made = labels(&asked(&nothing), who).unwrap();
+        assert_eq!(made.process, "system_u:system_r:container_t:s0:c3,c4");
+        assert_eq!(made.file, "system_u:object_r:container_file_t:s0:c3,c4");
+        let free = Asked {
+            unconfined: true,
+            ..asked(&nothing)
+        };
+        let made = labels(&free, who).unwrap();
+        assert_eq!(made.process, "system_u:system_r:spc_t:s0");
+        assert_eq!(made.file, "system_u:object_r:container_file_t:s0:c3,c4");
+    }
+
+    #[test]
+    fn levels_have_two_categories_in_order_and_one_number_each() {
+        assert_eq!(level("00000000"), "s0:c0,c1");
+        assert_eq!(level("000003ff"), "s0:c0,c1023");
+        assert_eq!(level("0007fbff"), "s0:c510,c1023");
+        let all: std::collections::BTreeSet<_> = (0..1024 * 511)
+            .map(|n| level(&format!("{n:08x}")))
+            .collect();
+        assert_eq!(all.len(), 1024 * 511);
     }
 
     /// Any kernel keeps the attribute; only one with SELinux minds it.

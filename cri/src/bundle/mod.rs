@@ -16,9 +16,10 @@ use rrun_cri_api::v1;
 use rrun_images::ImageConfig;
 use serde_json::{Value, json};
 
+use crate::config::AskedSelinux;
 use crate::error::Result;
 use crate::sandbox::IdMaps;
-use crate::selinux::{Labels, labels};
+use crate::selinux::{self, Labels};
 use crate::store::{ContainerRecord, SandboxRecord};
 
 pub use linux::{asked_seccomp, resources};
@@ -60,8 +61,9 @@ pub struct Facts {
     pub seccomp_profile: Option<(String, String)>,
     /// The kernel has seccomp filters.
     pub seccomp: bool,
-    /// SELinux is there. Labels mean nothing elsewhere, and are no reason to refuse a pod.
-    pub selinux: bool,
+    /// Who gets SELinux labels, where it is there. They mean nothing elsewhere, and are no reason to
+    /// refuse a pod.
+    pub selinux: Option<AskedSelinux>,
     /// The kernel enforces AppArmor profiles.
     pub apparmor: bool,
     /// It has the default profile; not looked at unless it is asked for.
@@ -131,8 +133,22 @@ impl Input<'_> {
     }
 
     fn labels(&self) -> Option<Labels> {
-        let asked = self.security.selinux_options.as_ref();
-        labels(asked).filter(|_| self.facts.selinux)
+        let pod = self.sandbox.config().linux.as_ref();
+        let pod = pod.and_then(|l| l.security_context.as_ref());
+        let none = v1::SeLinuxOption::default();
+        let own = self.security.selinux_options.as_ref();
+        let own = own.filter(|options| **options != none);
+        let options = own.or_else(|| pod?.selinux_options.as_ref());
+        let namespaces = self.security.namespace_options.clone().unwrap_or_default();
+        let node = v1::NamespaceMode::Node as i32;
+        let asked = selinux::Asked {
+            options: options.unwrap_or(&none),
+            level: selinux::level(&self.sandbox.id),
+            unconfined: self.security.privileged
+                || namespaces.pid == node
+                || self.sandbox.namespaces().ipc == node,
+        };
+        selinux::labels(&asked, self.facts.selinux)
     }
 }
 

@@ -336,8 +336,11 @@ fn a_label_is_left_out_where_there_is_no_selinux() {
         let facts = Facts { selinux, ..facts() };
         make(config.clone(), &facts).unwrap()["process"]["selinuxLabel"].clone()
     };
-    assert_eq!(label(true), "system_u:system_r:container_t:s0:c1,c2");
-    assert_eq!(label(false), Value::Null);
+    assert_eq!(
+        label(Some(AskedSelinux::Requested)),
+        "system_u:system_r:container_t:s0:c1,c2"
+    );
+    assert_eq!(label(None), Value::Null);
 }
 
 #[test]

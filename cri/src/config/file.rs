@@ -28,6 +28,16 @@ pub enum AskedDriver {
     Auto,
 }
 
+/// Which containers get an SELinux label, where the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AskedSelinux {
+    /// Those whose `selinux_options` name a part of one.
+    Requested,
+    /// All of them.
+    All,
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -103,6 +113,7 @@ pub struct File {
     pub metrics_listen: String,
     pub default_runtime: String,
     pub cdi_spec_dirs: Vec<PathBuf>,
+    pub selinux: AskedSelinux,
     pub tracing: Tracing,
     pub images: Images,
     pub registries: BTreeMap<String, Registry>,
@@ -129,6 +140,7 @@ impl Default for File {
             metrics_listen: String::new(),
             default_runtime: "rrun".into(),
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
+            selinux: AskedSelinux::Requested,
             tracing: Tracing::default(),
             images: Images::default(),
             registries: BTreeMap::new(),

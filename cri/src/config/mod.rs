@@ -17,7 +17,7 @@ use crate::network::NetworkConfig;
 use crate::trace;
 use file::{AskedDriver, File};
 
-pub use file::LogFormat;
+pub use file::{AskedSelinux, LogFormat};
 pub use flags::Flags;
 pub use live::{Behind, Live, Runtime};
 
@@ -59,6 +59,8 @@ pub struct Config {
     pub traces: Option<(trace::Endpoint, u32)>,
     /// Where files of CDI devices are, the least important first.
     pub cdi_dirs: Vec<PathBuf>,
+    /// Which containers get an SELinux label.
+    pub selinux: AskedSelinux,
 }
 
 /// Where to listen.
@@ -159,6 +161,7 @@ impl Config {
             log_format: file.log_format,
             traces: traces(origin, &file.tracing)?,
             cdi_dirs: file.cdi_spec_dirs.clone(),
+            selinux: file.selinux,
             root: file.root.clone(),
             state: file.state.clone(),
         })

@@ -56,7 +56,7 @@ pub fn gather(daemon: &Daemon, sandbox: &SandboxRecord, record: &ContainerRecord
         limits: limits(daemon),
         seccomp_profile: seccomp_profile(&security)?,
         seccomp: Path::new("/proc/sys/kernel/seccomp").exists(),
-        selinux: selinux::enabled(),
+        selinux: selinux::enabled().then_some(daemon.config.selinux),
         apparmor: apparmor::enabled(),
         apparmor_default: apparmor_default(&security)?,
         held_capabilities: held_capabilities()?,

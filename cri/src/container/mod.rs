@@ -43,6 +43,9 @@ pub async fn prepare(
         fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
         let facts = facts::gather(&daemon, &sandbox, &record)?;
         let mut bundle = crate::bundle::bundle(&sandbox, &record, &facts)?;
+        if let Some(label) = bundle.spec["process"]["selinuxLabel"].as_str() {
+            selinux::check(label)?;
+        }
         relabel(&bundle.spec, &record, &facts)?;
         let devices = cdi::asked(record.config())?;
         cdi::inject(&daemon.config.cdi_dirs, &devices, &mut bundle.spec)?;

@@ -1,5 +1,6 @@
 //! RunPodSandbox.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rrun_cri_api::v1;
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::id;
 use crate::nri::Event;
 use crate::sandbox::{self, Failure};
+use crate::selinux;
 use crate::store::{Entry, SandboxPhase, SandboxRecord, VERSION};
 
 /// Makes a sandbox. A retry of a request that went through gets the same sandbox.
@@ -85,7 +87,7 @@ fn record(
     config: v1::PodSandboxConfig,
     runtime_handler: String,
 ) -> Result<SandboxRecord> {
-    let id = id::new_id()?;
+    let id = new_id(daemon)?;
     let linux = config.linux.as_ref();
     let cgroup_parent = match linux.map(|l| l.cgroup_parent.as_str()) {
         None | Some("") => format!("/rrun-cri/{id}"),
@@ -108,6 +110,18 @@ fn record(
         boot_id: daemon.boot_id.clone(),
         ..Default::default()
     })
+}
+
+/// An id whose SELinux categories no other pod has.
+fn new_id(daemon: &Daemon) -> Result<String> {
+    let pods = daemon.store.sandboxes.all();
+    let taken: HashSet<String> = pods.iter().map(|p| selinux::level(&p.get().id)).collect();
+    loop {
+        let id = id::new_id()?;
+        if !taken.contains(&selinux::level(&id)) {
+            return Ok(id);
+        }
+    }
 }
 
 /// The ancestors that the containers' cgroups will bring into being, and those that another
