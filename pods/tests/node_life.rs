@@ -153,7 +153,9 @@ fn a_pod_that_asked_for_nothing_is_evicted_when_memory_lacks() {
     require!(Need::Root, Need::Network, Need::Program("nft"));
     // More than any machine has left.
     let line = Line::start_with(&["--eviction-hard", "memory.available<100%"]);
-    line.apply(&pod("modest", "sleep 100000", ""));
+    // Before the first look or after it: without that, a pod that asked for nothing waits.
+    let copes = "  tolerations: [{key: node.kubernetes.io/memory-pressure, operator: Exists}]\n";
+    line.apply(&pod("modest", "sleep 100000", copes));
     let reason = || {
         line.get(&[
             "pod",

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec};
+use k8s_openapi::api::core::v1::{
+    Container, Pod, PodSecurityContext, PodSpec, ResourceRequirements,
+};
 use rrun_cri_api::v1 as cri;
 
 use super::dirs::Dirs;
 use super::{names, security};
-use crate::resources::{pod_limits, pod_requests, qos_class};
+use crate::resources::{Resources, pod_limits, pod_requests, qos_class};
 
 /// What a sandbox is made of, beside the pod.
 #[derive(Clone, Debug, Default)]
@@ -158,7 +160,14 @@ fn linux(pod: &Pod, spec: &PodSpec) -> cri::LinuxPodSandboxConfig {
 /// What all containers of the pod may use together.
 pub fn resources(spec: &PodSpec) -> cri::LinuxContainerResources {
     let requests = pod_requests(spec);
-    let limits = pod_limits(spec);
+    let mut limits = pod_limits(spec);
+    // The kubelet's rule: one container without a limit leaves the pod without.
+    if !limited(spec, |r| r.milli_cpu) {
+        limits.milli_cpu = 0;
+    }
+    if !limited(spec, |r| r.memory) {
+        limits.memory = 0;
+    }
     cri::LinuxContainerResources {
         cpu_shares: security::shares(requests.milli_cpu),
         cpu_quota: security::quota(limits.milli_cpu),
@@ -166,6 +175,16 @@ pub fn resources(spec: &PodSpec) -> cri::LinuxContainerResources {
         memory_limit_in_bytes: limits.memory,
         ..cri::LinuxContainerResources::default()
     }
+}
+
+/// Whether the pod, or each of its containers, has a limit of a resource.
+fn limited(spec: &PodSpec, of: impl Fn(&Resources) -> i64) -> bool {
+    let has = |resources: Option<&ResourceRequirements>| {
+        resources.is_some_and(|r| of(&Resources::read(r.limits.as_ref())) > 0)
+    };
+    let init = spec.init_containers.iter().flatten();
+    let mut all = init.chain(&spec.containers);
+    has(spec.resources.as_ref()) || all.all(|c| has(c.resources.as_ref()))
 }
 
 /// `/kubepods/burstable/pod<uid>`, as the kubelet names cgroups with the cgroupfs driver.
@@ -211,6 +230,21 @@ mod tests {
     use super::*;
     use serde_json::json;
     use std::path::Path;
+
+    #[test]
+    fn a_container_without_a_limit_leaves_the_pod_without() {
+        let of = |second: serde_json::Value| {
+            let limits = json!({"limits": {"cpu": "500m", "memory": "64Mi"}});
+            let spec = json!({"containers": [{"name": "a", "resources": limits},
+                                             {"name": "b", "resources": second}]});
+            let whole = resources(&serde_json::from_value(spec).unwrap());
+            (whole.cpu_quota, whole.memory_limit_in_bytes)
+        };
+        assert_eq!(of(json!({})), (0, 0));
+        assert_eq!(of(json!({"limits": {"memory": "64Mi"}})), (0, 128 << 20));
+        let both = json!({"limits": {"cpu": "1", "memory": "64Mi"}});
+        assert_eq!(of(both), (150_000, 128 << 20));
+    }
 
     #[test]
     fn a_pod_becomes_a_sandbox() {
