@@ -324,6 +324,10 @@ fn parse_options(planned: &mut Mount, options: &[String]) -> Parsed {
                 "idmap" => parsed.idmap = Some(false),
                 "ridmap" => parsed.idmap = Some(true),
                 _ => parsed.data.push(match name.split_once('=') {
+                    // As callers write it for mount(2), where its commas need the quotes.
+                    Some((key, value)) if annotations::is_context(key) => {
+                        (key.to_owned(), Some(value.trim_matches('"').to_owned()))
+                    }
                     Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
                     None => (name.to_owned(), None),
                 }),
@@ -504,6 +508,12 @@ mod tests {
         assert_eq!(labelled(tmpfs).as_deref(), Some("u:r:t:s0"));
         let own = r#"{"destination":"/x","type":"tmpfs","options":["fscontext=a"]}"#;
         assert_eq!(labelled(own), None);
+        let quoted =
+            r#"{"destination":"/x","type":"tmpfs","options":["context=\"u:r:t:s0:c1,c2\""]}"#;
+        assert_eq!(
+            planned(quoted).unwrap().data("context"),
+            Some("u:r:t:s0:c1,c2")
+        );
         assert_eq!(labelled(r#"{"destination":"/x","type":"proc"}"#), None);
     }
 

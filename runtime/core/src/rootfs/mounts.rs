@@ -1,6 +1,7 @@
 //! Executing one planned mount.
 
 use super::Trees;
+use crate::annotations::is_context;
 use crate::plan::{Mount, Plan, Source, mounts::is_superblock_flag};
 use crate::{Context, Error, Result};
 use rrun_sys::cred;
@@ -174,15 +175,21 @@ fn classic(
     mount: &Mount,
     place: &Path,
 ) -> Result<OwnedFd> {
-    let options: Vec<String> = data
-        .iter()
-        .map(|(k, v)| v.as_ref().map_or_else(|| k.clone(), |v| format!("{k}={v}")))
-        .collect();
+    let options: Vec<String> = data.iter().map(option).collect();
     mount::mount_classic(source, place, kind, &options.join(","))?;
     let tree = clone_host(place, false, false)?;
     mount::detach(place)?;
     mount::set_attr(tree.as_fd(), false, &mount.attr)?;
     Ok(tree)
+}
+
+/// As mount(2) takes it: categories of an SELinux context are separated by commas, as options are.
+fn option((key, value): &(String, Option<String>)) -> String {
+    match value {
+        None => key.clone(),
+        Some(value) if is_context(key) => format!("{key}=\"{value}\""),
+        Some(value) => format!("{key}={value}"),
+    }
 }
 
 /// What mounts leave open.
@@ -518,6 +525,14 @@ fn check_proc(mount: &Mount) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::split_layers;
+
+    #[test]
+    fn commas_of_a_label_do_not_end_an_option_of_mount() {
+        let given = |key: &str, value: &str| super::option(&(key.into(), Some(value.into())));
+        let label = "u:r:t:s0:c1,c2";
+        assert_eq!(given("context", label), format!("context=\"{label}\""));
+        assert_eq!(given("upperdir", "/a"), "upperdir=/a");
+    }
 
     #[test]
     fn layers_split_at_unescaped_colons() {
