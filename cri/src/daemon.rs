@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use anyhow::{Context, Result};
 
 use crate::cgroups::Cgroups;
-use crate::config::{Config, Live, Runtime};
+use crate::config::{AskedSelinux, Config, Live, Runtime};
 use crate::error;
 use crate::events::Events;
 use crate::metrics::Metrics;
@@ -14,6 +14,7 @@ use crate::network::Network;
 use crate::nri::Nri;
 use crate::pulls::Pulls;
 use crate::rest::Rest;
+use crate::selinux;
 use crate::shims::Shims;
 use crate::stats::Rates;
 use crate::store::{ContainerRecord, Entry, KeyLocks, SandboxRecord, Store};
@@ -97,6 +98,11 @@ impl Daemon {
     /// Replaces it.
     pub fn set_live(&self, live: Live) {
         *self.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+    }
+
+    /// Who gets an SELinux label; `None` where the machine has no SELinux.
+    pub fn selinux(&self) -> Option<AskedSelinux> {
+        selinux::enabled().then_some(self.config.selinux)
     }
 
     /// The runtime handler of a container's pod.

@@ -109,6 +109,11 @@ pub fn check(label: &str) -> CallResult<()> {
     })
 }
 
+/// The mount option that gives a file system, and all in it, a label. Quoted: a level has commas.
+pub fn mount_option(label: &str) -> String {
+    format!("context=\"{label}\"")
+}
+
 /// Whether SELinux is there.
 pub fn enabled() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()

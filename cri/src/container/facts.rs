@@ -15,7 +15,6 @@ use crate::config::CgroupDriver;
 use crate::daemon::Daemon;
 use crate::error::Error;
 use crate::sandbox::{self, IdMaps};
-use crate::selinux;
 use crate::store::{ContainerRecord, SandboxRecord};
 
 /// Gathers everything, and makes the writable layer.
@@ -56,7 +55,7 @@ pub fn gather(daemon: &Daemon, sandbox: &SandboxRecord, record: &ContainerRecord
         limits: limits(daemon),
         seccomp_profile: seccomp_profile(&security)?,
         seccomp: Path::new("/proc/sys/kernel/seccomp").exists(),
-        selinux: selinux::enabled().then_some(daemon.config.selinux),
+        selinux: daemon.selinux(),
         apparmor: apparmor::enabled(),
         apparmor_default: apparmor_default(&security)?,
         held_capabilities: held_capabilities()?,

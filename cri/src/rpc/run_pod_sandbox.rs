@@ -30,7 +30,11 @@ pub async fn handle(
     }
     let record = record(daemon, config, request.runtime_handler)?;
     // Refused before anything is written.
-    sandbox::Plan::new(&record, daemon.config.sandbox_dir(&record.id))?;
+    let dir = daemon.config.sandbox_dir(&record.id);
+    let plan = sandbox::Plan::new(&record, dir, daemon.selinux())?;
+    if let Some(labels) = plan.labels {
+        selinux::check(&labels.process)?;
+    }
     tracing::Span::current().record("pod", record.id.as_str());
     let entry = daemon.store.add(record).await?;
     let _guard = entry.lock.lock().await;

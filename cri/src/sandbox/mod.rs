@@ -48,7 +48,7 @@ pub fn net_request(daemon: &Daemon, record: &SandboxRecord) -> PodNetRequest {
 /// error [`teardown`] removes what was made.
 pub async fn make(daemon: &Arc<Daemon>, record: &SandboxRecord) -> Result<PodIps> {
     let dir = daemon.config.sandbox_dir(&record.id);
-    let plan = Plan::new(record, dir)?;
+    let plan = Plan::new(record, dir, daemon.selinux())?;
     let made = plan.clone();
     let init = blocking(move || {
         files::make_dirs(&made)?;

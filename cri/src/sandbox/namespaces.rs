@@ -11,7 +11,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::sethostname;
 
-use super::users::Helper;
+use super::users::{self, Helper};
 use super::{Plan, init, pin};
 
 /// Makes and pins the namespaces of a plan, with their hostname and sysctls.
@@ -43,7 +43,9 @@ fn make_here(plan: &Plan) -> Result<Option<Child>> {
             .iter()
             .map(|(k, v)| format!("{}={v}", sysctl_path(k)))
             .collect();
-        let helper = Helper::start(maps, flags, plan.shared_pid, &sysctls)?;
+        let first = || init::arguments(users::last_id(maps), plan.labels.as_ref());
+        let first = plan.shared_pid.then(first).unwrap_or_default();
+        let helper = Helper::start(maps, flags, &first, &sysctls)?;
         let pinned = enter(plan, helper.pid).and_then(|()| prepare(plan));
         // Without the word to go on a first process ends: nothing unpinned is left behind.
         helper.finish(plan.shared_pid && pinned.is_ok())?;
@@ -51,7 +53,8 @@ fn make_here(plan: &Plan) -> Result<Option<Child>> {
     }
     unshare(flags).with_context(|| format!("unshare {flags:?}"))?;
     prepare(plan)?;
-    plan.shared_pid.then(|| init::start(&plan.dir)).transpose()
+    let first = || init::start(&plan.dir, plan.labels.as_ref());
+    plan.shared_pid.then(first).transpose()
 }
 
 /// Enters the namespaces that process `pid` is in, and pins those that a thread cannot enter.

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use nix::sched::CloneFlags;
-use rrun_cri_api::v1::{DnsConfig, NamespaceMode};
+use rrun_cri_api::v1::{DnsConfig, NamespaceMode, SeLinuxOption};
 
 use super::IdMaps;
+use crate::config::AskedSelinux;
 use crate::error::{Error, Result};
+use crate::selinux::{self, Labels};
 use crate::store::SandboxRecord;
 
 /// Everything that making a sandbox needs, without IO.
@@ -21,6 +23,8 @@ pub struct Plan {
     pub users: Option<IdMaps>,
     /// True where the containers share a pid namespace, which needs a first process.
     pub shared_pid: bool,
+    /// SELinux labels of the first process and its root.
+    pub labels: Option<Labels>,
     /// For the new UTS namespace; empty leaves the machine's.
     pub hostname: String,
     /// Key with dots → value, set inside the new namespaces.
@@ -37,12 +41,18 @@ pub struct Plan {
 pub const SHM_SIZE: u64 = 64 << 20;
 
 impl Plan {
-    /// Refuses what cannot be done before anything is done.
-    pub fn new(record: &SandboxRecord, dir: PathBuf) -> Result<Self> {
+    /// Refuses what cannot be done before anything is done. `selinux`: who gets a label, where there
+    /// is SELinux.
+    pub fn new(
+        record: &SandboxRecord,
+        dir: PathBuf,
+        selinux: Option<AskedSelinux>,
+    ) -> Result<Self> {
         let config = record.config();
         let options = record.namespaces();
         let host_network = record.host_network();
         let own_ipc = options.ipc() != NamespaceMode::Node;
+        let shared_pid = options.pid() == NamespaceMode::Pod;
         let users = IdMaps::of(&options)?;
         let mut namespaces = Vec::new();
         if !host_network {
@@ -58,7 +68,12 @@ impl Plan {
             dir,
             namespaces,
             users,
-            shared_pid: options.pid() == NamespaceMode::Pod,
+            shared_pid,
+            labels: if shared_pid {
+                labels(record, selinux)
+            } else {
+                None
+            },
             hostname: if host_network {
                 String::new()
             } else {
@@ -70,6 +85,22 @@ impl Plan {
             own_shm: own_ipc,
         })
     }
+}
+
+/// As a container has them that asks for nothing of its own.
+fn labels(record: &SandboxRecord, who: Option<AskedSelinux>) -> Option<Labels> {
+    let linux = record.config().linux.as_ref();
+    let security = linux.and_then(|l| l.security_context.as_ref());
+    let none = SeLinuxOption::default();
+    let asked = selinux::Asked {
+        options: security
+            .and_then(|s| s.selinux_options.as_ref())
+            .unwrap_or(&none),
+        level: selinux::level(&record.id),
+        unconfined: security.is_some_and(|s| s.privileged)
+            || record.namespaces().ipc() == NamespaceMode::Node,
+    };
+    selinux::labels(&asked, who)
 }
 
 /// The kernel's limit is 64 bytes (`__NEW_UTS_LEN`, sethostname(2)).
@@ -169,7 +200,7 @@ mod tests {
     }
 
     fn plan(record: &SandboxRecord) -> Result<Plan> {
-        Plan::new(record, "/x".into())
+        Plan::new(record, "/x".into(), Some(AskedSelinux::All))
     }
 
     #[test]
@@ -186,6 +217,22 @@ mod tests {
         let plan = plan(&record(NamespaceMode::Node, NamespaceMode::Node, &[])).unwrap();
         assert!(plan.namespaces.is_empty());
         assert!(plan.hostname.is_empty() && plan.sysctls.is_empty() && !plan.own_shm);
+    }
+
+    #[test]
+    fn a_first_process_has_the_labels_of_its_pod() {
+        let mut record = record(NamespaceMode::Pod, NamespaceMode::Pod, &[]);
+        record.id = "00000000".into();
+        let labels = plan(&record).unwrap().labels.unwrap();
+        assert_eq!(labels.process, "system_u:system_r:container_t:s0:c0,c1");
+        assert_eq!(labels.file, "system_u:object_r:container_file_t:s0:c0,c1");
+        let none = Plan::new(&record, "/x".into(), Some(AskedSelinux::Requested)).unwrap();
+        assert_eq!(none.labels, None);
+        let config = record.config.as_mut().unwrap();
+        let security = config.linux.as_mut().unwrap().security_context.as_mut();
+        let options = security.unwrap().namespace_options.as_mut().unwrap();
+        options.set_pid(NamespaceMode::Container);
+        assert_eq!(plan(&record).unwrap().labels, None);
     }
 
     #[test]

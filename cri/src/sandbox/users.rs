@@ -9,6 +9,7 @@
 //!   ── 1 ───────────────────────▶      its id maps are written
 //!   ◀──────────────────── PID ──       where the namespaces are: the helper, or the pod's init
 //!   ── 1, or end ───────────────▶      they are pinned
+//!   ◀──────────────────────────        the init is all that it is to be (standard error)
 //! ```
 
 use std::fs;
@@ -129,19 +130,19 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Starts it, writes its maps, and waits until it has made `flags`; with `shared_pid` also a
-    /// pid namespace with a first process. `sysctls` are tried from inside.
+    /// Starts it, writes its maps, and waits until it has made `flags`; where there are arguments for
+    /// a first process also a pid namespace with that. `sysctls` are tried from inside.
     pub fn start(
         maps: &IdMaps,
         flags: CloneFlags,
-        shared_pid: bool,
+        first: &[String],
         sysctls: &[String],
     ) -> Result<Self> {
         let child = Command::new("/proc/self/exe")
             .arg(COMMAND)
-            .args([flags.bits().to_string(), u8::from(shared_pid).to_string()])
-            .arg(last_id(maps).to_string())
+            .args([flags.bits().to_string(), sysctls.len().to_string()])
             .args(sysctls)
+            .args(first)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -194,11 +195,12 @@ impl Helper {
 
     /// Everything is pinned: lets a first process begin, and the helper end.
     pub fn finish(mut self, shared_pid: bool) -> Result<()> {
-        if shared_pid {
-            self.go()?;
+        if !shared_pid {
+            self.end();
+            return Ok(());
         }
-        self.end();
-        Ok(())
+        self.go()?;
+        init::check(&self.end())
     }
 
     /// Ends it, and gives what it said of why.
@@ -206,7 +208,7 @@ impl Helper {
         drop(self.child.stdin.take());
         let mut said = String::new();
         if let Some(mut error) = self.child.stderr.take() {
-            // A first process has no other end of this pipe.
+            // A first process has this pipe too, until it is all that it is to be.
             let _ = error.read_to_string(&mut said);
         }
         let _ = self.child.wait();
@@ -215,7 +217,7 @@ impl Helper {
 }
 
 /// The id that a first process runs as: the highest that every user namespace of this size has.
-fn last_id(maps: &IdMaps) -> u32 {
+pub fn last_id(maps: &IdMaps) -> u32 {
     let length = maps.uids.length.min(maps.gids.length);
     init::NOBODY.min(length - 1)
 }
@@ -227,7 +229,9 @@ pub fn run() -> Result<()> {
         let arg = args.next().context("an argument is missing")?;
         arg.parse().with_context(|| format!("{arg:?} is no number"))
     };
-    let (flags, shared_pid, last) = (number()?, number()? == 1, number()?);
+    let (flags, count) = (number()?, number()?);
+    let sysctls: Vec<_> = args.by_ref().take(count as usize).collect();
+    let first: Vec<_> = args.collect();
     unshare(CloneFlags::CLONE_NEWUSER).context("unshare CLONE_NEWUSER")?;
     println!("u");
     let mut go = [0; 1];
@@ -239,23 +243,22 @@ pub fn run() -> Result<()> {
     setuid(Uid::from_raw(0)).context("become user 0 of the pod")?;
     let flags = CloneFlags::from_bits_retain(flags);
     unshare(flags).with_context(|| format!("unshare {flags:?}"))?;
-    for sysctl in args {
+    for sysctl in sysctls {
         if let Some((path, value)) = sysctl.split_once('=') {
             // The daemon sets it where this is not allowed to, and sees whether it is set.
             let _ = fs::write(path, value);
         }
     }
-    if !shared_pid {
+    if first.is_empty() {
         println!("{}", std::process::id());
         let _ = std::io::stdin().read(&mut go);
         return Ok(());
     }
     unshare(CloneFlags::CLONE_NEWPID).context("unshare CLONE_NEWPID")?;
     let child = Command::new("/proc/self/exe")
-        .args([init::COMMAND, &last.to_string()])
+        .args(first)
         .env_clear()
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .spawn()
         .context("start the first process of the pod")?;
     println!("{}", child.id());
