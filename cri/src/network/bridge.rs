@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use rrun_cri_api::v1;
@@ -26,6 +27,8 @@ pub struct Bridge {
     name: String,
     /// What is written on the bridge.
     owner: String,
+    /// Who may send.
+    senders: Arc<guard::Sets>,
     state: Mutex<State>,
 }
 
@@ -51,6 +54,7 @@ impl Bridge {
         Ok(Self {
             name: name.to_owned(),
             owner: format!("rrun-cri {}", directory.display()),
+            senders: Arc::default(),
             state: Mutex::new(state),
         })
     }
@@ -75,16 +79,18 @@ impl Bridge {
         }
         let plug = self.plug(&lease, settings.clone(), request.netns.clone());
         if state.made && lease.ports.is_empty() {
-            if state.guards && !self.admit(&lease, &settings).await? {
+            let guarded = state.guards;
+            // The lease keeps the bridge; other pods need not wait for this one's interfaces.
+            drop(state);
+            let (admitted, plugged) = tokio::join!(self.admit(&lease, &settings), plug);
+            if guarded && !admitted? {
                 tracing::warn!(
                     bridge = settings.bridge,
                     "the rules were gone and are made again"
                 );
-                write_rules(&mut state, &settings).await?;
+                write_rules(&mut *self.state.lock().await, &settings).await?;
             }
-            // The lease keeps the bridge; other pods need not wait for this one's interfaces.
-            drop(state);
-            return plug.await;
+            return plugged;
         }
         // nft takes longer than all the interfaces do.
         let (written, plugged) = tokio::join!(write_rules(&mut state, &settings), plug);
@@ -96,20 +102,21 @@ impl Bridge {
 
     /// Undoes setup.
     pub async fn teardown(&self, pod_id: &str) -> Result<()> {
-        let mut state = self.state.lock().await;
         let mut errors = Vec::new();
         errors.extend(unplug(pod_id).await.err());
+        let mut state = self.state.lock().await;
         let lease = state.leases.get(pod_id).cloned();
-        let had_ports = lease.as_ref().is_some_and(|lease| !lease.ports.is_empty());
+        let mut rules = lease.as_ref().is_some_and(|lease| !lease.ports.is_empty());
         let known = lease.zip(state.leases.settings().cloned());
         let stale = known.as_ref();
         let stale = stale.and_then(|(lease, settings)| gone(lease, settings));
         errors.extend(state.leases.release(pod_id).err());
-        if let Some((lease, settings)) = known.filter(|_| state.guards) {
-            let forgotten = blocking(move || guard::forget(&settings, &lease)).await;
-            errors.extend(forgotten.err());
+        // Where the table is written or removed as a whole, that forgets the pod.
+        let stays = !rules && state.guards && state.leases.all().next().is_some();
+        if let Some((lease, settings)) = known.filter(|_| stays) {
+            rules = !self.dismiss(lease, settings).await;
         }
-        errors.extend(self.settle(&mut state, had_ports).await.err());
+        errors.extend(self.settle(&mut state, rules).await.err());
         // Only now: before, the rules would put the next packet on record again.
         forget(stale).await;
         combine(errors)
@@ -180,6 +187,12 @@ impl Bridge {
             let chains = apply(state, &table, &guard, true).await?;
             forward::close(&bridge, &chains).await?;
         }
+        let senders = self.senders.clone();
+        let rest = move || {
+            senders.rest();
+            Ok(())
+        };
+        blocking(rest).await?;
         state.made = false;
         state.leases.clear_settings()
     }
@@ -220,7 +233,18 @@ impl Bridge {
     /// Lets a pod send under its addresses; false where the rules are gone.
     async fn admit(&self, lease: &Lease, settings: &Settings) -> Result<bool> {
         let (lease, settings) = (lease.clone(), settings.clone());
-        blocking(move || guard::admit(&settings, &lease)).await
+        let senders = self.senders.clone();
+        blocking(move || senders.admit(&settings, &lease)).await
+    }
+
+    /// Lets a pod that is gone send no more; false where its addresses are still in the rules.
+    async fn dismiss(&self, lease: Lease, settings: Settings) -> bool {
+        let (senders, pod) = (self.senders.clone(), lease.pod_id.clone());
+        let forgotten = blocking(move || senders.forget(&settings, &lease)).await;
+        if let Err(error) = &forgotten {
+            tracing::warn!(pod, "the rules are made again: {error:#}");
+        }
+        forgotten.is_ok()
     }
 
     async fn plug(

@@ -6,6 +6,7 @@
 
 use std::fmt::Write as _;
 use std::net::Ipv6Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -79,19 +80,58 @@ pub fn remove(bridge: &str) -> String {
     format!("add table bridge {table}\ndelete table bridge {table}\n")
 }
 
-/// Lets a pod send under its addresses. False where there is no table to say so in.
-pub fn admit(settings: &Settings, lease: &Lease) -> Result<bool> {
-    change(NFT_MSG_NEWSETELEM, NLM_F_CREATE, settings, lease)
-        .with_context(|| format!("admit {} to bridge {}", lease.address, settings.bridge))
+/// The way to the sets of one bridge.
+///
+/// Its socket stays open from one pod to the next. A transaction takes microseconds, but to close a
+/// socket of netfilter waits until the kernel has freed what was taken out before: a grace period of
+/// RCU, 20 ms and more (`nft_rcv_nl_event`).
+#[derive(Default)]
+pub struct Sets(Mutex<Option<Netlink>>);
+
+impl Sets {
+    /// Lets a pod send under its addresses. False where there is no table to say so in.
+    pub fn admit(&self, settings: &Settings, lease: &Lease) -> Result<bool> {
+        self.change(NFT_MSG_NEWSETELEM, NLM_F_CREATE, settings, lease)
+            .with_context(|| format!("admit {} to bridge {}", lease.address, settings.bridge))
+    }
+
+    /// Forgets a pod that is gone. False where it is not known.
+    pub fn forget(&self, settings: &Settings, lease: &Lease) -> Result<bool> {
+        self.change(NFT_MSG_DELSETELEM, 0, settings, lease)
+            .with_context(|| format!("forget {} on bridge {}", lease.address, settings.bridge))
+    }
+
+    /// Lets the socket go, until the next pod.
+    pub fn rest(&self) {
+        self.socket().take();
+    }
+
+    fn socket(&self) -> MutexGuard<'_, Option<Netlink>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, kind: u16, flags: u16, settings: &Settings, lease: &Lease) -> Result<bool> {
+        let mut socket = self.socket();
+        let netlink = socket.take().map_or_else(Netlink::open_filter, Ok)?;
+        match change(&netlink, kind, flags, settings, lease) {
+            Ok(()) => {
+                *socket = Some(netlink);
+                Ok(true)
+            }
+            // Answers to what failed may come yet, so that one is not used again.
+            Err(Errno::ENOENT) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
 }
 
-/// Forgets a pod that is gone. False where it is not known.
-pub fn forget(settings: &Settings, lease: &Lease) -> Result<bool> {
-    change(NFT_MSG_DELSETELEM, 0, settings, lease)
-        .with_context(|| format!("forget {} on bridge {}", lease.address, settings.bridge))
-}
-
-fn change(kind: u16, flags: u16, settings: &Settings, lease: &Lease) -> Result<bool> {
+fn change(
+    netlink: &Netlink,
+    kind: u16,
+    flags: u16,
+    settings: &Settings,
+    lease: &Lease,
+) -> Result<(), Errno> {
     let (four, six) = Sender::new(settings, lease).keys();
     let mut elements = vec![message(settings, "four", &[four])];
     if !six.is_empty() {
@@ -103,11 +143,7 @@ fn change(kind: u16, flags: u16, settings: &Settings, lease: &Lease) -> Result<b
     let mut batch = vec![(NFNL_MSG_BATCH_BEGIN, 0, &edge)];
     batch.extend(elements.iter().map(|e| (kind, flags | NLM_F_ACK, e)));
     batch.push((NFNL_MSG_BATCH_END, 0, &edge));
-    match Netlink::open_filter()?.batch(&batch) {
-        Ok(()) => Ok(true),
-        Err(Errno::ENOENT) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
+    netlink.batch(&batch)
 }
 
 fn message(settings: &Settings, set: &str, keys: &[Vec<u8>]) -> Message {
