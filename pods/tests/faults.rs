@@ -94,6 +94,11 @@ impl Small {
     }
 
     fn call(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let (code, body) = self.text(method, path, body);
+        (code, serde_json::from_str(&body).unwrap_or_default())
+    }
+
+    fn text(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut io = UnixStream::connect(self.dir.path().join("api.sock")).unwrap();
         let length = body.len();
         let request = format!(
@@ -104,7 +109,7 @@ impl Small {
         io.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (code, serde_json::from_str(body).unwrap_or_default())
+        (code, body.to_owned())
     }
 
     fn create(&self, number: usize) -> (u16, Value) {
@@ -166,7 +171,13 @@ fn a_full_disk_loses_nothing_and_is_left_behind_once_there_is_room() {
         "{why}"
     );
     // It answers, and shows nothing that it has not kept.
-    assert_eq!(small.call("GET", "/readyz", "").0, 200);
+    let health = |path: &str| small.text("GET", path, "");
+    let lines = "[+]ping ok\n[-]store failed: reason withheld\nreadyz check failed\n";
+    assert_eq!(health("/readyz"), (500, lines.to_owned()));
+    let (code, why) = health("/readyz/store");
+    assert!(code == 500 && why.contains("No space left"), "{why}");
+    let lines = "[+]ping ok\nlivez check passed\n";
+    assert_eq!(health("/livez?verbose"), (200, lines.to_owned()));
     let listed = small.count();
     assert!(listed >= made, "{listed} of {made}");
     assert_eq!(small.call("GET", &format!("{MAPS}/m{made}"), "").0, 404);
@@ -188,12 +199,42 @@ fn a_full_disk_loses_nothing_and_is_left_behind_once_there_is_room() {
     while small.create(next).0 == 201 {
         next += 1;
     }
+    assert_eq!(small.call("GET", "/readyz", "").0, 500);
     fs::remove_file(small.path("filler")).unwrap();
+    // Without a write in between.
+    let ready = small.text("GET", "/readyz?verbose", "");
+    let lines = "[+]ping ok\n[+]store ok\nreadyz check passed\n";
+    assert_eq!(ready, (200, lines.to_owned()));
     assert_eq!(small.create(next).0, 201, "with room again");
     let listed = small.count();
     small.kill();
     small.start();
     assert_eq!(small.count(), listed);
+}
+
+#[test]
+fn a_disk_that_turns_read_only_makes_the_server_unready_before_any_write() {
+    require!(
+        Need::Root,
+        Need::Program("unshare"),
+        Need::Program("nsenter")
+    );
+    let mut small = Small::new();
+    small.start();
+    assert_eq!(small.create(0).0, 201);
+    let root = small.dir.path().join("root").display().to_string();
+    // As an error of a disk has it: who has files open keeps them.
+    let remount = |options: &str| {
+        let words = ["mount", "-o", options, "--bind", &root, &root];
+        assert!(small.inside(&words).status().unwrap().success());
+    };
+    remount("ro");
+    let (code, why) = small.text("GET", "/readyz/store", "");
+    assert!(code == 500 && why.contains("read-only"), "{code} {why}");
+    assert_eq!(small.call("GET", "/livez", "").0, 200);
+    let done = small.inside(&["umount", &root]).status();
+    assert!(done.unwrap().success());
+    assert_eq!(small.call("GET", "/readyz", "").0, 200);
 }
 
 #[test]

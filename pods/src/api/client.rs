@@ -310,6 +310,11 @@ impl Client {
         }))
     }
 
+    /// Whether the store keeps what is written, or else why not.
+    pub async fn check_store(&self) -> std::result::Result<(), String> {
+        self.api.check_store().await
+    }
+
     /// The kind that an object's `apiVersion` and `kind` name.
     pub fn kind_of(&self, object: &Value) -> Option<Res> {
         let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);

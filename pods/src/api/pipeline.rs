@@ -73,6 +73,11 @@ impl Api {
         taken.map_err(|e| Status::internal(format!("store: {e}")))
     }
 
+    /// Whether the store keeps what is written, or else why not.
+    pub async fn check_store(&self) -> std::result::Result<(), String> {
+        self.store.check().await.map_err(|e| e.to_string())
+    }
+
     pub fn resource_version(&self) -> u64 {
         self.store.resource_version()
     }

@@ -240,7 +240,12 @@ async fn a_full_disk_refuses_writes_and_heals_when_there_is_room() {
         assert!(matches!(refused, WriteError::Disk(_)), "{refused}");
     }
     assert_eq!(state(&store), before, "what was refused is not to be seen");
+    assert!(store.check().await.is_err(), "it still is");
     tape.0.lock().unwrap().broken = false;
+    store.check().await.unwrap();
+    let written = tape.at();
+    store.check().await.unwrap();
+    assert_eq!(tape.at(), written, "nothing is written where all is well");
     store
         .write(change("c", Expect::Absent, Some(3)))
         .await

@@ -200,6 +200,29 @@ impl Disk {
         Ok(out)
     }
 
+    /// Whether the file system is mounted read-only, and what is free on it in bytes; `None` where
+    /// that cannot be told.
+    pub fn room(&self) -> Option<(bool, u64)> {
+        let found = rustix::fs::statvfs(self.path.parent()?).ok()?;
+        let read_only = found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+        Some((read_only, found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+
+    /// That the file system takes no writes.
+    pub fn read_only(&self) -> Error {
+        Error::Io {
+            path: self.path.clone(),
+            why: io::ErrorKind::ReadOnlyFilesystem.into(),
+        }
+    }
+
+    /// Commits though nothing need be written, to see whether that can be done.
+    pub fn probe<'a>(&mut self, records: impl Iterator<Item = Record<'a>>) -> Result<(), Error> {
+        // Further versions are reserved: something to write.
+        let rv = self.reserved + 1;
+        self.commit(records, rv)
+    }
+
     /// Commits durably; `rv` is the highest version in use after it.
     pub fn commit<'a>(
         &mut self,

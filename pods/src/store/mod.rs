@@ -210,6 +210,15 @@ impl Store {
         answer.await.map_err(|_| WriteError::Closed)?
     }
 
+    /// Whether writes would be kept. Nothing is written to find out unless the last write failed.
+    pub async fn check(&self) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.writes
+            .send(writer::Request::Check(reply))
+            .map_err(|_| WriteError::Closed)?;
+        answer.await.map_err(|_| WriteError::Closed)?
+    }
+
     /// Ends the writer once everything queued is done. Later writes get [`WriteError::Closed`].
     pub fn close(self) {
         let Self { writes, thread, .. } = self;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::disk::{Disk, Record};
-use super::{Event, Expect, Key, Object, Shared, Snapshot, Write, WriteError};
+use super::{DiskError, Event, Expect, Key, Object, Shared, Snapshot, Write, WriteError};
 
 /// Writes that share one transaction, at most.
 const MAX_BATCH: usize = 512;
@@ -21,6 +21,8 @@ pub(super) enum Request {
     Write(Write, Reply),
     /// Everything on disk, after the changes before it.
     Snapshot(oneshot::Sender<Result<Snapshot, WriteError>>),
+    /// Whether writes would be taken now.
+    Check(oneshot::Sender<Result<(), WriteError>>),
     /// Ends the thread.
     Stop,
 }
@@ -39,6 +41,7 @@ pub(super) fn spawn(
                 shared,
                 disk,
                 unsure: HashSet::new(),
+                refused: None,
             }
             .run(&requests);
         })
@@ -51,6 +54,14 @@ struct Writer {
     /// After a failed commit nobody knows what the disk has of it: these are written again, as they
     /// are in the index, with the next one.
     unsure: HashSet<Key>,
+    /// The last commit, where it failed.
+    refused: Option<Refused>,
+}
+
+struct Refused {
+    why: Arc<DiskError>,
+    /// What there was to write.
+    bytes: u64,
 }
 
 /// Accepted, not yet visible.
@@ -79,6 +90,9 @@ impl Writer {
             self.commit(batch);
             match other {
                 Some(Request::Snapshot(reply)) => drop(reply.send(self.snapshot())),
+                Some(Request::Check(reply)) => {
+                    drop(reply.send(self.check().map_err(WriteError::Disk)));
+                }
                 Some(Request::Stop) => return,
                 _ => {}
             }
@@ -93,6 +107,25 @@ impl Writer {
             version: self.shared.published.load(Ordering::Relaxed),
             objects: objects.collect(),
         })
+    }
+
+    /// Writes nothing unless the last commit failed: then it is found out whether another would.
+    fn check(&mut self) -> Result<(), Arc<DiskError>> {
+        let room = self.disk.room();
+        if room.is_some_and(|(read_only, _)| read_only) {
+            return Err(Arc::new(self.disk.read_only()));
+        }
+        let Some(refused) = &self.refused else {
+            return Ok(());
+        };
+        if room.is_some_and(|(_, free)| free < refused.bytes) {
+            return Err(refused.why.clone());
+        }
+        let again = self.again();
+        self.disk.probe(again.iter().map(record))?;
+        self.unsure.clear();
+        self.refused = None;
+        Ok(())
     }
 
     fn commit(&mut self, batch: Vec<(Write, Reply)>) {
@@ -124,35 +157,40 @@ impl Writer {
                 Err(e) => drop(reply.send(Err(e))),
             }
         }
-        let again = self.again(&accepted);
-        let again = again.iter().map(|(key, o)| Record {
-            key,
-            json: o.as_ref().map(|o| &o.json()[..]),
-        });
+        let again = match accepted.is_empty() {
+            true => Vec::new(),
+            false => self.again(),
+        };
         let records = accepted.iter().filter(|a| a.durable).map(Accepted::record);
-        match self.disk.commit(again.chain(records), rv) {
+        match self.disk.commit(again.iter().map(record).chain(records), rv) {
             Ok(()) => {
                 self.unsure.clear();
+                // What is kept in memory alone tells nothing of the disk.
+                if accepted.iter().any(|a| a.durable) {
+                    self.refused = None;
+                }
                 self.publish(accepted, rv);
             }
             Err(e) => self.refuse(accepted, e),
         }
     }
 
-    /// What must be written again and is not among what is written anyway.
-    fn again(&self, accepted: &[Accepted]) -> Vec<(Key, Option<Arc<Object>>)> {
-        if self.unsure.is_empty() || accepted.is_empty() {
-            return Vec::new();
-        }
+    /// What must be written again, as it is now.
+    fn again(&self) -> Vec<(Key, Option<Arc<Object>>)> {
         let all = self.unsure.iter().cloned();
         all.map(|k| (self.shared.shard(&k.resource).get(&k.path), k))
             .map(|(o, k)| (k, o))
             .collect()
     }
 
-    fn refuse(&mut self, accepted: Vec<Accepted>, e: super::DiskError) {
+    fn refuse(&mut self, accepted: Vec<Accepted>, e: DiskError) {
         let e = Arc::new(e);
         tracing::error!("store: {e}");
+        let sizes = accepted.iter().map(|a| a.event.after.json().len() as u64);
+        self.refused = Some(Refused {
+            why: e.clone(),
+            bytes: sizes.sum(),
+        });
         for a in accepted {
             if a.durable {
                 self.unsure.insert(a.key);
@@ -177,6 +215,13 @@ impl Writer {
         for (reply, object) in replies {
             let _ = reply.send(Ok(object));
         }
+    }
+}
+
+fn record((key, object): &(Key, Option<Arc<Object>>)) -> Record<'_> {
+    Record {
+        key,
+        json: object.as_ref().map(|o| &o.json()[..]),
     }
 }
 

@@ -5,6 +5,7 @@ mod authn;
 mod body;
 mod capsules;
 mod discovery;
+mod health;
 mod listen;
 mod metrics;
 mod prometheus;
@@ -95,15 +96,15 @@ async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<A
     let find = |g: &str, v: &str, p: &str| cx.client.find_kind(g, v, p);
     let route = route::parse(path, &find);
     let user = authn::caller(cx, who.as_deref(), request.headers())?;
-    let public = matches!(route, Some(Route::Health | Route::Version));
+    let public = matches!(route, Some(Route::Health(_, None) | Route::Version));
     let user = match user {
         Some(user) => user,
         None if public => User::anonymous(),
         None => return Err(Status::new(401, "Unauthorized", "Unauthorized")),
     };
     let route = route.ok_or_else(read::unknown_path)?;
+    let query = Query::parse(request.uri().query().unwrap_or_default());
     if !public {
-        let query = Query::parse(request.uri().query().unwrap_or_default());
         authn::authorize(cx, &user, request.method(), path, &route, &query)?;
     }
     let accept = header(request.headers(), "accept").to_owned();
@@ -116,7 +117,7 @@ async fn respond(cx: &Context, who: Who, request: Request<Incoming>) -> Result<A
         Route::Group(g) => discovery::group(cx, &g),
         Route::GroupVersion(g, v) => discovery::resources(cx, &g, &v),
         Route::Version => Ok(discovery::version()),
-        Route::Health => Ok(body::text(200, "ok")),
+        Route::Health(kind, check) => health::answer(cx, &kind, check.as_deref(), &query).await,
         Route::Root => Ok(body::json(
             200,
             &serde_json::json!({"paths": ["/api", "/api/v1", "/apis", "/healthz", "/livez",

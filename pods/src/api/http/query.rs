@@ -35,6 +35,11 @@ impl Query {
             .collect()
     }
 
+    /// Whether a parameter is there, whatever its value.
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(k, _)| k == key)
+    }
+
     /// A truth value: `true`, `1`, or the bare name.
     pub fn flag(&self, key: &str) -> bool {
         let found = self.0.iter().find(|(k, _)| k == key);

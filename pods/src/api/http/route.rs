@@ -17,8 +17,8 @@ pub(crate) enum Route {
     GroupVersion(String, String),
     /// `/version`.
     Version,
-    /// `/healthz`, `/livez`, `/readyz` and what is below them.
-    Health,
+    /// `/healthz`, `/livez`, `/readyz`, and one of their checks: `/readyz/store`.
+    Health(String, Option<String>),
     /// `/openapi/v2`.
     OpenApi2,
     /// `/openapi/v3` and `/openapi/v3/{path}`.
@@ -61,7 +61,10 @@ pub(crate) fn parse(path: &str, find: Find<'_>) -> Option<Route> {
     match parts.as_slice() {
         [] => Some(Route::Root),
         ["version"] => Some(Route::Version),
-        ["healthz" | "livez" | "readyz", ..] => Some(Route::Health),
+        [kind @ ("healthz" | "livez" | "readyz"), check @ ..] if check.len() < 2 => {
+            let check = check.first().map(|name| (*name).to_owned());
+            Some(Route::Health((*kind).to_owned(), check))
+        }
         [".well-known", "openid-configuration"] => Some(Route::OpenId(false)),
         ["openid", "v1", "jwks"] => Some(Route::OpenId(true)),
         ["backup"] => Some(Route::Backup),
