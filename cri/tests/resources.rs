@@ -114,16 +114,102 @@ async fn limits_of_a_pod_are_those_of_its_cgroup() {
     assert_eq!(cri.leftovers(), Vec::<String>::new());
 }
 
+/// Shares of version 1 or the weight of version 2; `None` without the cgroup, or without a controller.
+fn share(cgroup: &str) -> Option<u64> {
+    let files = [
+        format!("/sys/fs/cgroup{cgroup}/cpu.weight"),
+        format!("/sys/fs/cgroup/cpu{cgroup}/cpu.shares"),
+    ];
+    let mut read = files.iter().map(std::fs::read_to_string);
+    read.find_map(Result::ok)?.trim().parse().ok()
+}
+
+#[tokio::test]
+async fn pods_share_the_processor_as_they_ask_for_it_where_the_runtime_makes_their_cgroups() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let class = format!("{}/burstable", cri.cgroup);
+    let mut pods = Vec::new();
+    for (name, shares) in [("few", 102), ("many", 409), ("none", 2)] {
+        let mut config = cri.pod(name, false);
+        let linux = config.linux.as_mut().unwrap();
+        linux.cgroup_parent = format!("{class}/{name}");
+        linux.resources = Some(v1::LinuxContainerResources {
+            cpu_shares: shares,
+            ..memory(64 << 20)
+        });
+        let pod = (kit::run_pod(&mut client, &config).await, config);
+        run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+        pods.push(pod);
+    }
+    assert_eq!(pod_limit(&pods[0]), (64 << 20).to_string());
+    let of = |name: &str| share(&format!("{class}/{name}"));
+    // A weight has a 26th of the shares.
+    let expected = if std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        [4, 16, 1, 20]
+    } else {
+        [102, 409, 2, 511]
+    };
+    let (few, many, none) = (of("few"), of("many"), of("none"));
+    if let Some(all) = share(&class) {
+        let found = [few, many, none].map(Option::unwrap);
+        assert_eq!([found[0], found[1], found[2], all], expected);
+        remove_pod(&mut client, &pods.remove(1).0).await;
+        assert_eq!(share(&class), Some(expected[0]));
+    }
+    for pod in pods {
+        remove_pod(&mut client, &pod.0).await;
+    }
+
+    // A cgroup that is there is its maker's.
+    let mut config = cri.pod("managed", false);
+    let linux = config.linux.as_mut().unwrap();
+    linux.resources = Some(v1::LinuxContainerResources {
+        cpu_shares: 102,
+        ..Default::default()
+    });
+    let parent = linux.cgroup_parent.clone();
+    let made: Vec<_> = hierarchies()
+        .map(|root| root.join(parent.trim_start_matches('/')))
+        .collect();
+    for dir in &made {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    let pod = (kit::run_pod(&mut client, &config).await, config);
+    run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+    let left = [None, Some(100), Some(1024)];
+    assert!(left.contains(&share(&parent)), "{:?}", share(&parent));
+    remove_pod(&mut client, &pod.0).await;
+    for dir in &made {
+        std::fs::remove_dir(dir).unwrap();
+        std::fs::remove_dir(dir.parent().unwrap()).unwrap();
+    }
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
+}
+
 /// Directories of a container's cgroup, each with the root of its hierarchy.
 fn cgroups(parent: &str, id: &str) -> Vec<(PathBuf, PathBuf)> {
+    let path = format!("{}/{id}", parent.trim_start_matches('/'));
+    hierarchies()
+        .map(|root| (root.join(&path), root))
+        .filter(|(dir, _)| dir.is_dir())
+        .collect()
+}
+
+/// Where hierarchies of cgroups are mounted.
+fn hierarchies() -> impl Iterator<Item = PathBuf> {
     let top = PathBuf::from("/sys/fs/cgroup");
     let below = std::fs::read_dir(&top).unwrap().flatten();
-    let roots = below.map(|entry| entry.path()).chain([top]);
-    let path = format!("{}/{id}", parent.trim_start_matches('/'));
+    let mut roots: Vec<_> = below.map(|entry| entry.path()).collect();
+    // Below the one of version 2 are its cgroups.
+    if top.join("cgroup.procs").exists() {
+        roots.clear();
+    }
+    roots.push(top);
     roots
-        .map(|root| (root.join(&path), root))
-        .filter(|(dir, root)| dir.is_dir() && root.join("cgroup.procs").exists())
-        .collect()
+        .into_iter()
+        .filter(|root| root.join("cgroup.procs").exists())
 }
 
 /// As a careless clean-up of cgroups does: the processes are elsewhere, and the directories gone.

@@ -176,6 +176,51 @@ fn a_pod_that_asked_for_nothing_is_evicted_when_memory_lacks() {
     );
 }
 
+#[test]
+fn requests_count_between_pods_and_limits_of_whole_pods_hold() {
+    require!(Need::Root, Need::Network, Need::Program("nft"));
+    let line = Line::start();
+    let asks = |name: &str, cpu: &str| {
+        let resources = format!("    resources: {{requests: {{cpu: {cpu}}}}}\n");
+        pod(name, "sleep 100000", &resources)
+    };
+    let whole = "  resources: {limits: {memory: 96Mi}}\n";
+    let limited = pod("whole", "sleep 100000", whole);
+    line.apply(&format!(
+        "{}{}{limited}",
+        asks("few", "100m"),
+        asks("many", "400m")
+    ));
+    let cgroup = |name: &str, v2: &str, v1: &str| {
+        let uid = line.get(&["pod", name, "-o", "jsonpath={.metadata.uid}"]);
+        let own = format!("kubepods/burstable/pod{uid}");
+        let files = [
+            format!("/sys/fs/cgroup/{own}/{v2}"),
+            format!("/sys/fs/cgroup/{v1}/{own}/{}", file_of(v1)),
+        ];
+        let mut found = files.iter().map(fs::read_to_string);
+        let value = found.find_map(Result::ok).unwrap_or_default();
+        value.trim().parse::<u64>().unwrap_or_default()
+    };
+    for name in ["few", "many", "whole"] {
+        line.await_ready("default", name);
+    }
+    let share = |name: &str| cgroup(name, "cpu.weight", "cpu");
+    let memory = || cgroup("whole", "memory.max", "memory");
+    wait_until("shares of 100m and 400m", PATIENCE, || {
+        [[4, 16], [102, 409]].contains(&[share("few"), share("many")])
+    });
+    wait_until("the limit", PATIENCE, || memory() == 96 << 20);
+}
+
+/// The file of version 1 that has what a controller gives.
+fn file_of(controller: &str) -> &'static str {
+    match controller {
+        "cpu" => "cpu.shares",
+        _ => "memory.limit_in_bytes",
+    }
+}
+
 /// Sends a request and gives the whole answer.
 fn ask(to: SocketAddr, host: &str, path: &str) -> String {
     let Ok(mut io) = TcpStream::connect(to) else {

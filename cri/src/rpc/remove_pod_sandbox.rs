@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rrun_cri_api::v1;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, blocking};
 use crate::error::Result;
 use crate::nri::Event;
 use crate::sandbox::{self, Failure};
@@ -55,5 +55,14 @@ pub async fn undo(
     sandbox::teardown(daemon, &record, failure).await?;
     sandbox::remove(daemon, &record).await?;
     daemon.store.remove(entry).await?;
+    if record.limits_set {
+        let (daemon, record) = (daemon.clone(), record.clone());
+        let weighed =
+            blocking(move || super::update_pod_sandbox_resources::weigh(&daemon, &record));
+        if let Err(error) = weighed.await {
+            // It is gone; the next pod that comes or goes weighs again.
+            tracing::error!("weigh what pods have in common: {error:#}");
+        }
+    }
     Ok(())
 }

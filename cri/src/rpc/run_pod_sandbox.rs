@@ -30,6 +30,9 @@ pub async fn handle(
     }
     let record = record(daemon, config, request.runtime_handler)?;
     // Refused before anything is written.
+    if let Some(linux) = record.config().linux.as_ref().filter(|_| record.limits_set) {
+        sandbox::limits::plan(linux, daemon.cgroups.unified)?;
+    }
     let dir = daemon.config.sandbox_dir(&record.id);
     let plan = sandbox::Plan::new(&record, dir, daemon.selinux())?;
     if let Some(labels) = plan.labels {
@@ -93,6 +96,7 @@ fn record(
 ) -> Result<SandboxRecord> {
     let id = new_id(daemon)?;
     let linux = config.linux.as_ref();
+    let named = linux.is_some_and(|l| !l.cgroup_parent.is_empty());
     let cgroup_parent = match linux.map(|l| l.cgroup_parent.as_str()) {
         None | Some("") => format!("/rrun-cri/{id}"),
         Some(parent) if parent.starts_with('/') && !parent.contains("/..") => parent.to_owned(),
@@ -102,13 +106,15 @@ fn record(
             )));
         }
     };
+    let cgroups_made = cgroups_made(daemon, &cgroup_parent);
     Ok(SandboxRecord {
         version: VERSION,
         id,
         phase: SandboxPhase::Creating as i32,
         created_at: id::now(),
         runtime_handler,
-        cgroups_made: cgroups_made(daemon, &cgroup_parent),
+        limits_set: named && cgroups_made.contains(&cgroup_parent),
+        cgroups_made,
         cgroup_parent,
         config: Some(config),
         boot_id: daemon.boot_id.clone(),

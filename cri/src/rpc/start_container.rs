@@ -9,7 +9,7 @@ use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::id;
 use crate::nri::Event;
-use crate::sandbox;
+use crate::sandbox::{self, limits::Lacking};
 use crate::store::{ContainerPhase, ContainerRecord, Entry, SandboxPhase, SandboxRecord};
 
 /// Exit code of a container that could not be started, as with the peers.
@@ -46,7 +46,8 @@ pub async fn handle(
         return Err(error);
     }
     // The pod's cgroup came into being with its first container.
-    if let Err(error) = super::update_pod_sandbox_resources::apply(daemon, sandbox).await {
+    let lacking = Lacking::IsLeftOut;
+    if let Err(error) = super::update_pod_sandbox_resources::apply(daemon, sandbox, lacking).await {
         // It runs: to say that it does not would be worse.
         tracing::error!(container = record.id, "limits of its pod: {error}");
     }

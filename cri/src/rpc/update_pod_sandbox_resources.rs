@@ -8,7 +8,7 @@ use super::update_container_resources::merge;
 use crate::daemon::{Daemon, blocking};
 use crate::error::{Error, Result};
 use crate::nri::Event;
-use crate::sandbox::limits;
+use crate::sandbox::limits::{self, Lacking};
 use crate::store::{SandboxPhase, SandboxRecord};
 
 /// Changes the limits of the pod's cgroup: those of its containers together, and its overhead.
@@ -47,20 +47,37 @@ pub async fn handle(
     told.await?;
     drop(plugins);
     daemon.store.update(&entry, |r| *r = new).await?;
-    apply(daemon, entry.get()).await?;
+    apply(daemon, entry.get(), Lacking::Fails).await?;
     let event = Event::PostUpdatePodSandbox;
     daemon.tell_pod(event, &entry.get()).await;
     Ok(v1::UpdatePodSandboxResourcesResponse {})
 }
 
-/// Writes the limits that an update has set to the pod's cgroup. Those of RunPodSandbox are no limits: a
-/// kubelet sums up what containers have, the unlimited ones left out, to tell how large a virtual
-/// machine has to be, and limits the pod's cgroup itself.
-pub async fn apply(daemon: &Arc<Daemon>, record: Arc<SandboxRecord>) -> Result<()> {
+/// Writes the limits that are the runtime's to keep to the pod's cgroup, and what they mean to those above.
+///
+/// Those of RunPodSandbox are no limits where the pod's cgroup is the client's: a kubelet sums up what
+/// containers have, the unlimited ones left out, to tell how large a virtual machine has to be, and
+/// limits the pod's cgroup itself.
+pub async fn apply(
+    daemon: &Arc<Daemon>,
+    record: Arc<SandboxRecord>,
+    lacking: Lacking,
+) -> Result<()> {
     if !record.limits_set {
         return Ok(());
     }
     let daemon = daemon.clone();
-    blocking(move || limits::apply(&daemon.cgroups, &record)).await?;
+    blocking(move || {
+        limits::apply(&daemon.cgroups, &record, lacking)?;
+        weigh(&daemon, &record)
+    })
+    .await?;
     Ok(())
+}
+
+/// After a pod came, changed or went: the weight of what it has in common with others.
+pub fn weigh(daemon: &Daemon, record: &SandboxRecord) -> anyhow::Result<()> {
+    let pods: Vec<_> = daemon.store.sandboxes.all();
+    let pods: Vec<_> = pods.iter().map(|entry| entry.get()).collect();
+    limits::weigh(&daemon.cgroups, record, &pods)
 }

@@ -1,14 +1,16 @@
 //! Limits of a whole pod, on the cgroup that its containers' are in.
 
 use std::fs;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use rrun_cri_api::v1::{LinuxContainerResources, LinuxPodSandboxConfig};
 
 use crate::cgroups::Cgroups;
 use crate::error::{self, Error};
-use crate::store::SandboxRecord;
+use crate::store::{SandboxPhase, SandboxRecord};
 
 /// One file to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +18,16 @@ pub struct Write {
     controller: &'static str,
     file: String,
     value: String,
+}
+
+impl Write {
+    fn new(controller: &'static str, file: &str, value: String) -> Self {
+        Self {
+            controller,
+            file: file.to_owned(),
+            value,
+        }
+    }
 }
 
 /// What the containers may use together, and what the pod costs besides: pod overhead is added to
@@ -32,12 +44,7 @@ pub fn plan(config: &LinuxPodSandboxConfig, unified: bool) -> error::Result<Vec<
     let quota = sum(resources.cpu_quota, scaled_quota(&overhead, period));
     let mut all = Vec::new();
     let mut write = |controller, file: &str, value: String| {
-        let file = file.to_owned();
-        all.push(Write {
-            controller,
-            file,
-            value,
-        });
+        all.push(Write::new(controller, file, value));
     };
     if unified {
         let or_max = |value: i64| match value {
@@ -89,35 +96,97 @@ fn weight(shares: i64) -> i64 {
     1 + ((shares.clamp(2, 262_144) - 2) * 9999) / 262_142
 }
 
+/// What to do where the machine has no controller for a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lacking {
+    /// An error: the limit was asked for by itself.
+    Fails,
+    /// The pod runs without.
+    IsLeftOut,
+}
+
 /// Writes the limits. A pod whose cgroup is not there yet gets them with its first container.
-pub fn apply(cgroups: &Cgroups, record: &SandboxRecord) -> Result<()> {
+pub fn apply(cgroups: &Cgroups, record: &SandboxRecord, lacking: Lacking) -> Result<()> {
     let Some(config) = record.config().linux.as_ref() else {
         return Ok(());
     };
-    for Write {
-        controller,
-        file,
-        value,
-    } in plan(config, cgroups.unified)?
-    {
-        let dir = cgroups.dir(controller, &record.cgroup_parent);
-        let dir = dir.with_context(|| format!("no cgroup hierarchy has {controller}"))?;
-        if !dir.exists() {
-            continue;
-        }
-        put(&dir.join(&file), &value)?;
+    for write in plan(config, cgroups.unified)? {
+        put(cgroups, &record.cgroup_parent, &write, lacking)?;
     }
     Ok(())
 }
 
-fn put(path: &Path, value: &str) -> Result<()> {
-    if !path.exists() {
-        bail!(
-            "{} is not there: is the controller enabled?",
-            path.display()
-        );
+/// Weights of the cgroups between the machine's and a pod's, as far as they came into being with pods:
+/// each has what the pods below it ask for together, so that requests count between pods in different
+/// ones. Who asks for the least there is asks for nothing. Version 1 has 2 to 262144 shares.
+pub fn weigh(cgroups: &Cgroups, record: &SandboxRecord, pods: &[Arc<SandboxRecord>]) -> Result<()> {
+    for (cgroup, shares) in weights(record, pods) {
+        let write = if cgroups.unified {
+            Write::new("cpu", "cpu.weight", weight(shares).to_string())
+        } else {
+            Write::new("cpu", "cpu.shares", shares.to_string())
+        };
+        put(cgroups, &cgroup, &write, Lacking::IsLeftOut)?;
     }
-    fs::write(path, value).with_context(|| format!("write {value:?} to {}", path.display()))
+    Ok(())
+}
+
+const LEAST_SHARES: i64 = 2;
+
+fn weights(record: &SandboxRecord, pods: &[Arc<SandboxRecord>]) -> Vec<(String, i64)> {
+    let own = Path::new(&record.cgroup_parent);
+    let between = record.cgroups_made.iter().filter(|cgroup| {
+        let cgroup = Path::new(cgroup);
+        // The uppermost is among the machine's own.
+        own != cgroup && own.starts_with(cgroup) && cgroup.components().count() > 2
+    });
+    between
+        .map(|cgroup| {
+            let below = pods.iter().filter(|pod| {
+                pod.limits_set
+                    && pod.phase() == SandboxPhase::Ready
+                    && Path::new(&pod.cgroup_parent).starts_with(cgroup)
+            });
+            let asked = below.map(|pod| {
+                let linux = pod.config().linux.as_ref();
+                let resources = linux.and_then(|l| l.resources.as_ref());
+                resources.map_or(0, |r| r.cpu_shares)
+            });
+            let sum: i64 = asked.filter(|shares| *shares > LEAST_SHARES).sum();
+            (cgroup.clone(), sum.clamp(LEAST_SHARES, 262_144))
+        })
+        .collect()
+}
+
+fn put(cgroups: &Cgroups, cgroup: &str, write: &Write, lacking: Lacking) -> Result<()> {
+    let Write {
+        controller,
+        file,
+        value,
+    } = write;
+    let dir = cgroups.dir(controller, cgroup);
+    let Some(dir) = dir else {
+        match lacking {
+            Lacking::Fails => bail!("no cgroup hierarchy has {controller}"),
+            Lacking::IsLeftOut => return Ok(()),
+        }
+    };
+    if !dir.exists() {
+        return Ok(());
+    }
+    let path = dir.join(file);
+    match fs::OpenOptions::new().write(true).open(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => match lacking {
+            Lacking::Fails => bail!(
+                "{} is not there: is the controller enabled?",
+                path.display()
+            ),
+            Lacking::IsLeftOut => Ok(()),
+        },
+        opened => opened
+            .and_then(|mut file| file.write_all(value.as_bytes()))
+            .with_context(|| format!("write {value:?} to {}", path.display())),
+    }
 }
 
 #[cfg(test)]
@@ -141,6 +210,34 @@ mod tests {
             }),
             ..Default::default()
         }
+    }
+
+    fn pod(parent: &str, shares: i64) -> Arc<SandboxRecord> {
+        let mut record = SandboxRecord {
+            cgroup_parent: parent.to_owned(),
+            limits_set: true,
+            cgroups_made: ["/k/b/p1", "/k/b", "/k"].map(str::to_owned).to_vec(),
+            ..SandboxRecord::default()
+        };
+        record.set_phase(SandboxPhase::Ready);
+        let config = record.config.get_or_insert_default();
+        let linux = config.linux.get_or_insert_default();
+        linux.resources.get_or_insert_default().cpu_shares = shares;
+        Arc::new(record)
+    }
+
+    #[test]
+    fn what_pods_have_in_common_has_their_weight_together() {
+        let all = [
+            pod("/k/b/p1", 102),
+            pod("/k/b/p2", 409),
+            pod("/k/b/p3", 2),
+            pod("/k/p4", 1024),
+        ];
+        assert_eq!(weights(&all[0], &all), [("/k/b".to_owned(), 511)]);
+        assert_eq!(weights(&all[3], &all), []);
+        // All have gone, or ask for nothing.
+        assert_eq!(weights(&all[0], &all[2..]), [("/k/b".to_owned(), 2)]);
     }
 
     fn lines(config: &LinuxPodSandboxConfig, unified: bool) -> Vec<String> {

@@ -102,7 +102,8 @@ pub struct SandboxRecord {
     /// Boot in which the namespaces were made.
     #[prost(string, tag = "10")]
     pub boot_id: String,
-    /// UpdatePodSandboxResources has set limits, which are the runtime's to keep from then on.
+    /// The limits in the configuration are the runtime's to keep: the client named a cgroup for the pod and
+    /// left it to the runtime to make it, or UpdatePodSandboxResources has set them.
     #[prost(bool, tag = "11")]
     pub limits_set: bool,
 }

@@ -43,7 +43,7 @@ pub struct Cri {
     pub dir: TempDir,
     daemon: Child,
     bridge: String,
-    cgroup: String,
+    pub cgroup: String,
 }
 
 impl Cri {

@@ -427,6 +427,7 @@ async fn follow(cri: &Cri, out: &mpsc::Sender<FromRuntime>) -> super::cri::Resul
         .into_inner();
     // Listed once the stream is up, so that nothing happens unseen between the two.
     let all = cri.sandboxes(None).await?;
+    cri.learn_driver().await;
     cri.set_there(true);
     if out.send(FromRuntime::Connected(all)).await.is_err() {
         return Ok(());

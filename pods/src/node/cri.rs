@@ -22,6 +22,7 @@ pub struct Cri {
     images: ImageServiceClient<Channel>,
     name: Arc<OnceLock<String>>,
     away: Arc<AtomicBool>,
+    systemd: Arc<AtomicBool>,
     path: Arc<Path>,
 }
 
@@ -51,6 +52,7 @@ impl Cri {
             images: ImageServiceClient::new(channel),
             name: Arc::default(),
             away: Arc::default(),
+            systemd: Arc::default(),
             path: PathBuf::from(path).into(),
         })
     }
@@ -69,6 +71,24 @@ impl Cri {
     /// Notes that the runtime was lost, or found.
     pub(super) fn set_there(&self, there: bool) {
         self.away.store(!there, Ordering::Relaxed);
+    }
+
+    /// Asks how the runtime makes cgroups. One that cannot be asked makes them itself.
+    pub(super) async fn learn_driver(&self) {
+        let request = short(cri::RuntimeConfigRequest {});
+        let answer = self.runtime().runtime_config(request).await;
+        let linux = answer.ok().and_then(|a| a.into_inner().linux);
+        let systemd = linux.is_some_and(|l| l.cgroup_driver() == cri::CgroupDriver::Systemd);
+        self.systemd.store(systemd, Ordering::Relaxed);
+    }
+
+    /// How the runtime makes cgroups.
+    pub fn driver(&self) -> cri::CgroupDriver {
+        if self.systemd.load(Ordering::Relaxed) {
+            cri::CgroupDriver::Systemd
+        } else {
+            cri::CgroupDriver::Cgroupfs
+        }
     }
 
     /// The runtime service.

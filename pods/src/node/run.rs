@@ -161,12 +161,16 @@ impl Shared {
         }
     }
 
+    fn sandbox_config(&self, pod: &Pod, attempt: u32) -> cri::PodSandboxConfig {
+        sandbox::config(pod, &self.dirs, &self.dns, self.cri.driver(), attempt)
+    }
+
     /// Makes the pod's volumes and its sandbox.
     pub async fn run_sandbox(self: &Arc<Self>, pod: Arc<Pod>, attempt: u32) -> Result<(), Failure> {
         self.volumes(&pod)
             .await
             .map_err(|why| failure("FailedMount", why))?;
-        let config = sandbox::config(&pod, &self.dirs, &self.dns, attempt);
+        let config = self.sandbox_config(&pod, attempt);
         // The runtime writes logs there as soon as a container begins.
         std::fs::create_dir_all(&config.log_directory).map_err(|e| {
             failure(
@@ -199,7 +203,7 @@ impl Shared {
     ) -> Result<(), Failure> {
         let object = container_reference(&pod, &container.name);
         let attempt = 0;
-        let sandbox_config = sandbox::config(&pod, &self.dirs, &self.dns, attempt);
+        let sandbox_config = self.sandbox_config(&pod, attempt);
         let note = |reason: &str, message: String| self.events.normal(&object, reason, message);
         let sources = self.sources(&pod);
         let image = self

@@ -23,7 +23,13 @@ pub struct Dns {
 }
 
 /// The request's config. `attempt` counts sandboxes of this pod.
-pub fn config(pod: &Pod, dirs: &Dirs, dns: &Dns, attempt: u32) -> cri::PodSandboxConfig {
+pub fn config(
+    pod: &Pod,
+    dirs: &Dirs,
+    dns: &Dns,
+    driver: cri::CgroupDriver,
+    attempt: u32,
+) -> cri::PodSandboxConfig {
     let spec = pod.spec.clone().unwrap_or_default();
     let mut labels = names::unsorted(pod.metadata.labels.as_ref());
     labels.extend(names::pod_labels(pod));
@@ -40,7 +46,7 @@ pub fn config(pod: &Pod, dirs: &Dirs, dns: &Dns, attempt: u32) -> cri::PodSandbo
         port_mappings: port_mappings(&spec),
         labels,
         annotations: names::unsorted(pod.metadata.annotations.as_ref()),
-        linux: Some(linux(pod, &spec)),
+        linux: Some(linux(pod, &spec, driver)),
         windows: None,
     }
 }
@@ -140,7 +146,7 @@ fn port_mappings(spec: &PodSpec) -> Vec<cri::PortMapping> {
         .collect()
 }
 
-fn linux(pod: &Pod, spec: &PodSpec) -> cri::LinuxPodSandboxConfig {
+fn linux(pod: &Pod, spec: &PodSpec, driver: cri::CgroupDriver) -> cri::LinuxPodSandboxConfig {
     let context = spec.security_context.clone().unwrap_or_default();
     let sysctls: HashMap<String, String> = context
         .sysctls
@@ -149,7 +155,7 @@ fn linux(pod: &Pod, spec: &PodSpec) -> cri::LinuxPodSandboxConfig {
         .map(|s| (s.name.clone(), s.value.clone()))
         .collect();
     cri::LinuxPodSandboxConfig {
-        cgroup_parent: cgroup_parent(pod, spec),
+        cgroup_parent: cgroup_parent(pod, spec, driver),
         security_context: Some(security_context(spec, &context)),
         sysctls,
         overhead: None,
@@ -187,14 +193,34 @@ fn limited(spec: &PodSpec, of: impl Fn(&Resources) -> i64) -> bool {
     has(spec.resources.as_ref()) || all.all(|c| has(c.resources.as_ref()))
 }
 
-/// `/kubepods/burstable/pod<uid>`, as the kubelet names cgroups with the cgroupfs driver.
-fn cgroup_parent(pod: &Pod, spec: &PodSpec) -> String {
-    let uid = names::uid(pod);
-    match qos_class(spec) {
-        "BestEffort" => format!("/kubepods/besteffort/pod{uid}"),
-        "Burstable" => format!("/kubepods/burstable/pod{uid}"),
-        _ => format!("/kubepods/pod{uid}"),
+/// Named as the kubelet does: `/kubepods/burstable/pod<uid>`, or for systemd
+/// `/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice`.
+fn cgroup_parent(pod: &Pod, spec: &PodSpec, driver: cri::CgroupDriver) -> String {
+    let pod = format!("pod{}", names::uid(pod));
+    let class = match qos_class(spec) {
+        "BestEffort" => Some("besteffort"),
+        "Burstable" => Some("burstable"),
+        _ => None,
+    };
+    let parts = ["kubepods"].into_iter().chain(class).chain([pod.as_str()]);
+    let mut path = String::new();
+    match driver {
+        cri::CgroupDriver::Cgroupfs => {
+            for part in parts {
+                path.extend(["/", part]);
+            }
+        }
+        cri::CgroupDriver::Systemd => {
+            // To systemd a dash is a step down.
+            let mut slice = String::new();
+            for part in parts {
+                let dash = if slice.is_empty() { "" } else { "-" };
+                slice.extend([dash, &part.replace('-', "_")]);
+                path.extend(["/", &slice, ".slice"]);
+            }
+        }
     }
+    path
 }
 
 fn security_context(
@@ -259,7 +285,14 @@ mod tests {
             domain: "cluster.local".into(),
             ..Dns::default()
         };
-        let config = config(&pod, &Dirs::new(Path::new("/r"), None), &dns, 0);
+        let dirs = Dirs::new(Path::new("/r"), None);
+        let config = |driver| config(&pod, &dirs, &dns, driver, 0);
+        let systemd = config(cri::CgroupDriver::Systemd).linux.unwrap();
+        assert_eq!(
+            systemd.cgroup_parent,
+            "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podu_1.slice"
+        );
+        let config = config(cri::CgroupDriver::Cgroupfs);
         assert_eq!(config.log_directory, "/r/logs/ns_web_u-1");
         assert_eq!(config.hostname, "web");
         assert_eq!(config.port_mappings[0].host_port, 8080);

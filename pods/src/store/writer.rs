@@ -157,12 +157,16 @@ impl Writer {
                 Err(e) => drop(reply.send(Err(e))),
             }
         }
-        let again = match accepted.is_empty() {
-            true => Vec::new(),
-            false => self.again(),
+        let again = if accepted.is_empty() {
+            Vec::new()
+        } else {
+            self.again()
         };
         let records = accepted.iter().filter(|a| a.durable).map(Accepted::record);
-        match self.disk.commit(again.iter().map(record).chain(records), rv) {
+        match self
+            .disk
+            .commit(again.iter().map(record).chain(records), rv)
+        {
             Ok(()) => {
                 self.unsure.clear();
                 // What is kept in memory alone tells nothing of the disk.

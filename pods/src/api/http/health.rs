@@ -73,9 +73,10 @@ async fn whole(cx: &Context, kind: &str, all: &[Check], query: &Query) -> Answer
     for check in all {
         let asked = excluded.len();
         excluded.retain(|name| name != check.name());
-        let outcome = match asked == excluded.len() {
-            true => Some(check.run(cx).await.is_ok()),
-            false => None,
+        let outcome = if asked == excluded.len() {
+            Some(check.run(cx).await.is_ok())
+        } else {
+            None
         };
         found.push((check.name(), outcome));
     }
