@@ -345,6 +345,17 @@ fn a_container_runs_on_images_and_kill_leaves_nothing_that_stays() {
         stores.ok("s", "overlayfs", &["diff", "erofs-box"]),
         "A /made"
     );
+    // As after a reboot.
+    for mount in stores.mounts() {
+        outside("umount", &[&mount]);
+    }
+    let ran = || {
+        let output = Command::new(program("rrun")).args(run).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(ran(), "", "it stands on nothing");
+    stores.ok("s", "overlayfs", &["remount"]);
+    assert_eq!(ran(), "hello\nroot:x:0:\n");
     // A mount that its maker did not live to end: the next collection does, where nobody needs it.
     fs::remove_file(stores.tool.path("s/rootfs/erofs-box.json")).unwrap();
     assert_eq!(stores.mounts().len(), 1);

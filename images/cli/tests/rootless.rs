@@ -320,6 +320,8 @@ fn a_user_stands_on_fuse_overlayfs_where_that_is_said() {
     // As after a reboot: whoever asks for the rootfs gets it again.
     user.kill_servers();
     user.ok("rrun-image", &["diff", "one"]);
+    user.kill_servers();
+    user.ok("rrun-image", &["remount"]);
     let config = fs::read_to_string(user.path("one/config.json")).unwrap();
     let config = config.replace(&serde_json::to_string(command).unwrap(), "\"cat /srv/*\"");
     fs::write(user.path("one/config.json"), config).unwrap();

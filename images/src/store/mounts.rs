@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rrun_sys::mount::{FsContext, attach, attr, detach};
 use rustix::fs::{Mode, OFlags};
 
+use super::rootfs::NO_SUCH_KEY;
 use super::{OverlayRootfs, Store, fuse};
 use crate::error::FileContext;
 use crate::identity::Privilege;
@@ -153,9 +154,9 @@ pub struct Change {
 impl Store {
     /// What was written on a rootfs prepared by [`Store::rootfs`], sorted by path.
     pub fn diff(&self, key: &str) -> Result<Vec<Change>> {
-        let rootfs = self.find_rootfs(key)?.ok_or_else(|| {
-            Error::document(format!("rootfs {key:?}"), "the store has none of that key")
-        })?;
+        let rootfs = self
+            .find_rootfs(key)?
+            .ok_or_else(|| Error::document(format!("rootfs {key:?}"), NO_SUCH_KEY))?;
         let mut changes = Vec::new();
         walk(&rootfs, Path::new(""), &mut changes)?;
         changes.sort_by(|a: &Change, b| a.path.cmp(&b.path));

@@ -11,6 +11,7 @@ use crate::error::FileContext;
 use crate::{Digest, Error, Image, ImageId, Result, files};
 
 const FORMAT_VERSION: u32 = 1;
+pub(super) const NO_SUCH_KEY: &str = "the store has none of that key";
 
 /// The directories of an overlay mount. Nothing is mounted: `rrun` does that inside the
 /// container's mount namespace (see ARCHITECTURE.md, Rootfs).
@@ -207,6 +208,24 @@ impl Store {
             self.keep_by_fuse(&rootfs, at)?;
         }
         Ok(Some(rootfs))
+    }
+
+    /// Makes all mounts again that the rootfs of these keys stand on, or of all keys, which a reboot
+    /// ended: those of fuse-overlayfs and of erofs layers. A rootfs for which that fails keeps no other
+    /// from it; those that failed come back with why.
+    pub fn remount(&self, keys: &[String]) -> Result<Vec<(String, Error)>> {
+        let all = || Ok(self.rootfs_records()?.into_iter().map(|r| r.key).collect());
+        let keys: Vec<String> = if keys.is_empty() {
+            all()?
+        } else {
+            keys.to_vec()
+        };
+        let found = |key: &String| {
+            let none = || Error::document(format!("rootfs {key:?}"), NO_SUCH_KEY);
+            self.find_rootfs(key)?.ok_or_else(none).map(drop)
+        };
+        let failed = |key: String| found(&key).err().map(|error| (key, error));
+        Ok(keys.into_iter().filter_map(failed).collect())
     }
 
     /// Ends the mount of [`Store::rootfs_or_mount`], which until then may keep back what was written,

@@ -8,8 +8,9 @@ use serde::Deserialize;
 
 use super::SIGNATURES;
 use super::checkpoint::Proof;
-use super::keyless::Certified;
-use super::log::{LogEntry, body_text, hex};
+use super::der;
+use super::log::{LogEntry, hex};
+use super::material::Material;
 use super::proto::{Base64, Chain, LogId, Number, RawBytes};
 use super::signature::{Claim, Signature};
 use crate::registry::Remote;
@@ -19,22 +20,36 @@ use crate::{Digest, Error, Result};
 const KIND: &str = "application/vnd.dev.sigstore.bundle";
 const STATEMENT: &str = "application/vnd.in-toto+json";
 const BUNDLE_LIMIT: u64 = 1 << 20;
+/// Longer than any way from a signer to an authority.
+const CERTIFICATES: usize = 16;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Bundle {
-    verification_material: Material,
+    media_type: String,
+    verification_material: VerificationMaterial,
     dsse_envelope: Option<Envelope>,
+    #[cfg(test)]
+    message_signature: Option<super::conformance::MessageSignature>,
 }
 
 /// Version 0.3 has one certificate, those before it a chain.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Material {
+struct VerificationMaterial {
     certificate: Option<RawBytes>,
     x509_certificate_chain: Option<Chain>,
     tlog_entries: Vec<Entry>,
     timestamp_verification_data: Timestamps,
+}
+
+/// What an entry of the log must have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// A promise, and perhaps a proof.
+    V1,
+    /// A proof.
+    V2,
 }
 
 #[derive(Default, Deserialize)]
@@ -119,7 +134,7 @@ pub(super) async fn fetch(remote: &Arc<Remote>, digests: &[Digest]) -> Result<Ve
                 let bytes = remote.document(&blob, size).await?;
                 // One that is malformed does not spoil the others.
                 match parse(digest, &bytes) {
-                    Ok(signatures) => found.extend(signatures),
+                    Ok(signature) => found.push(signature),
                     Err(why) => tracing::info!(bundle = %blob, why, "bundle left out"),
                 }
             }
@@ -128,74 +143,113 @@ pub(super) async fn fetch(remote: &Arc<Remote>, digests: &[Digest]) -> Result<Ve
     Ok(found)
 }
 
-/// One signature for each of the envelope.
-pub(super) fn parse(digest: &Digest, bytes: &[u8]) -> Result<Vec<Signature>, String> {
+/// The signature of an image's bundle, which has one.
+pub(super) fn parse(digest: &Digest, bytes: &[u8]) -> Result<Signature, String> {
     let bundle: Bundle = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let version = version(&bundle.media_type)?;
     let envelope = bundle
         .dsse_envelope
         .ok_or("it has no DSSE envelope, as signatures of images have")?;
     if envelope.payload_type != STATEMENT {
         return Err(format!("its payload is a {:?}", envelope.payload_type));
     }
+    let Ok([signature]) = <[EnvelopeSignature; 1]>::try_from(envelope.signatures) else {
+        return Err("its envelope has not one signature".to_owned());
+    };
     let payload = envelope.payload.0;
-    let mut material = Some(bundle.verification_material);
-    let signature = |sig: EnvelopeSignature| Signature {
+    Ok(Signature {
         digest: digest.clone(),
         message: pre_authentication(&envelope.payload_type, &payload),
-        signature: sig.sig.0,
-        claim: Claim::Statement(payload.clone()),
-        // A bundle is of one signer, and so has one signature.
-        certified: material.take().and_then(certified),
-    };
-    Ok(envelope.signatures.into_iter().map(signature).collect())
-}
-
-fn certified(material: Material) -> Option<Result<Certified, String>> {
-    let mut chain = material
-        .x509_certificate_chain
-        .map_or(Vec::new(), Chain::certificates);
-    let leaf = match material.certificate {
-        Some(raw) => CertificateDer::from(raw.raw_bytes.0),
-        None if chain.is_empty() => return None,
-        None => chain.remove(0),
-    };
-    let timestamps = material.timestamp_verification_data.rfc3161_timestamps;
-    let timestamps = timestamps.into_iter().map(|t| t.signed_timestamp.0);
-    let entry = material.tlog_entries.into_iter().next().map(entry);
-    Some(match entry {
-        Some(Ok(entry)) => Ok(Certified {
-            leaf,
-            chain,
-            entry,
-            timestamps: timestamps.collect(),
-        }),
-        Some(Err(why)) => Err(why),
-        None => Err("its log entry is missing or malformed".to_owned()),
+        signature: signature.sig.0,
+        claim: Claim::Statement(payload),
+        material: material(bundle.verification_material, version),
     })
 }
 
-fn entry(entry: Entry) -> Result<LogEntry, String> {
-    let unsigned = |number: Number| {
+/// The same also of a bundle over a file.
+#[cfg(test)]
+pub(super) fn parse_any(artifact: &[u8], bytes: &[u8]) -> Result<Signature, String> {
+    let bundle: Bundle = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let Some(message) = bundle.message_signature else {
+        return parse(&Digest::of(artifact), bytes);
+    };
+    let version = version(&bundle.media_type)?;
+    Ok(Signature {
+        material: material(bundle.verification_material, version),
+        ..message.of(artifact)?
+    })
+}
+
+fn version(kind: &str) -> Result<Version, String> {
+    let version = kind.strip_prefix(KIND).and_then(|rest| {
+        let old = || rest.strip_prefix("+json;version=");
+        let new = || rest.strip_prefix(".v")?.strip_suffix("+json");
+        old().or_else(new)
+    });
+    match version {
+        Some("0.1") => Ok(Version::V1),
+        Some("0.2" | "0.3") => Ok(Version::V2),
+        _ => Err(format!("it is a {kind:?}, which is not known here")),
+    }
+}
+
+fn material(given: VerificationMaterial, version: Version) -> Result<Material, String> {
+    let mut certificates = match (given.certificate, given.x509_certificate_chain) {
+        (Some(_), Some(_)) => return Err("it has two certificates".to_owned()),
+        (Some(raw), None) => vec![CertificateDer::from(raw.raw_bytes.0)],
+        (None, chain) => chain.map_or(Vec::new(), Chain::certificates),
+    };
+    // Who is to be trusted is for the policy to say (Bundle of protobuf-specs).
+    if certificates.iter().skip(1).any(|c| der::is_self_issued(c)) {
+        return Err("it brings the certificate of an authority along".to_owned());
+    }
+    certificates.truncate(CERTIFICATES);
+    let timestamps = given.timestamp_verification_data.rfc3161_timestamps;
+    let entries = given.tlog_entries.into_iter();
+    Ok(Material {
+        certificates,
+        entries: entries
+            .map(|e| entry(e, version))
+            .collect::<Result<_, _>>()?,
+        timestamps: timestamps
+            .into_iter()
+            .map(|t| t.signed_timestamp.0)
+            .collect(),
+    })
+}
+
+fn entry(entry: Entry, version: Version) -> Result<LogEntry, String> {
+    let unsigned = |number: &Number| {
         u64::try_from(number.0).map_err(|_| "its log entry has a negative number".to_owned())
     };
-    let proof = entry.inclusion_proof.map(|proof| {
-        Ok::<_, String>(Proof {
-            index: unsigned(proof.log_index)?,
-            size: unsigned(proof.tree_size)?,
+    unsigned(&entry.log_index)?;
+    let has_checkpoint = |proof: &InclusionProof| !proof.checkpoint.envelope.is_empty();
+    let proof = match (entry.inclusion_proof, version) {
+        // The first version's proofs may have no checkpoint, so that they prove nothing.
+        (Some(proof), Version::V1) if !has_checkpoint(&proof) => None,
+        (Some(proof), _) => Some(Proof {
+            index: unsigned(&proof.log_index)?,
+            size: unsigned(&proof.tree_size)?,
             root: proof.root_hash.0,
             hashes: proof.hashes.into_iter().map(|hash| hash.0).collect(),
             checkpoint: proof.checkpoint.envelope,
-        })
-    });
+        }),
+        (None, Version::V1) => None,
+        (None, Version::V2) => return Err("its log entry has no proof".to_owned()),
+    };
+    let promise = entry
+        .inclusion_promise
+        .map_or(Vec::new(), |promise| promise.signed_entry_timestamp.0);
+    if promise.is_empty() && version == Version::V1 {
+        return Err("its log entry has no promise (SignedEntryTimestamp)".to_owned());
+    }
     Ok(LogEntry {
-        body: body_text(&entry.canonicalized_body.0),
+        body: entry.canonicalized_body.0,
         integrated_time: entry.integrated_time.0,
         log_id: hex(&entry.log_id.key_id.0),
         log_index: entry.log_index.0,
-        promise: entry
-            .inclusion_promise
-            .map_or(Vec::new(), |promise| promise.signed_entry_timestamp.0),
-        proof: proof.transpose()?,
+        promise,
+        proof,
     })
 }
 
@@ -215,21 +269,21 @@ mod tests {
         let text = r#"{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json",
             "verificationMaterial":{"certificate":{"rawBytes":"MAA="},"tlogEntries":[{
                 "logIndex":"7","logId":{"keyId":"AP8="},"integratedTime":"12",
-                "inclusionPromise":{"signedEntryTimestamp":"AQ=="},"canonicalizedBody":"e30="}]},
+                "inclusionPromise":{"signedEntryTimestamp":"AQ=="},
+                "inclusionProof":{"logIndex":"7","treeSize":8,"rootHash":"","hashes":[],
+                    "checkpoint":{"envelope":"x"}},"canonicalizedBody":"e30="}]},
             "dsseEnvelope":{"payload":"e30=","payloadType":"application/vnd.in-toto+json",
                 "signatures":[{"sig":"AQI=","keyid":""}]}}"#;
         let found = parse(&Digest::of(b""), text.as_bytes()).unwrap();
-        assert_eq!(found.len(), 1);
         assert_eq!(
-            found[0].message,
+            found.message,
             b"DSSEv1 28 application/vnd.in-toto+json 2 {}"
         );
-        let certified = found[0].certified.as_ref().unwrap().as_ref().unwrap();
-        let entry = &certified.entry;
+        let entry = &found.material.as_ref().unwrap().entries[0];
         assert_eq!((entry.log_index, entry.integrated_time), (7, 12));
         assert_eq!(
-            (entry.log_id.as_str(), entry.body.as_str()),
-            ("00ff", "e30=")
+            (entry.log_id.as_str(), &entry.body[..]),
+            ("00ff", &b"{}"[..])
         );
     }
 
@@ -237,11 +291,30 @@ mod tests {
     fn bundles_of_something_else_are_left_out() {
         for bad in [
             "{}",
-            r#"{"verificationMaterial":{},"messageSignature":{}}"#,
-            r#"{"verificationMaterial":{},"dsseEnvelope":{"payload":"!","payloadType":"x","signatures":[]}}"#,
-            r#"{"verificationMaterial":{},"dsseEnvelope":{"payload":"","payloadType":"text/plain","signatures":[]}}"#,
+            r#""verificationMaterial":{}"#,
+            r#""verificationMaterial":{},"dsseEnvelope":{"payload":"!","payloadType":"x","signatures":[]}"#,
+            r#""verificationMaterial":{},"dsseEnvelope":{"payload":"","payloadType":"text/plain","signatures":[]}"#,
+            r#""verificationMaterial":{},"dsseEnvelope":{"payload":"","payloadType":"application/vnd.in-toto+json","signatures":[{"sig":""},{"sig":""}]}"#,
         ] {
-            assert!(parse(&Digest::of(b""), bad.as_bytes()).is_err(), "{bad}");
+            let kind = r#""mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json""#;
+            let text = format!("{{{kind},{bad}}}");
+            assert!(parse(&Digest::of(b""), text.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn versions_to_come_are_refused() {
+        for (kind, known) in [
+            ("+json;version=0.1", true),
+            ("+json;version=0.2", true),
+            ("+json;version=0.3", true),
+            (".v0.3+json", true),
+            (".v0.3", false),
+            (".v0.4+json", false),
+            ("+json;version=99.9", false),
+            ("", false),
+        ] {
+            assert_eq!(version(&format!("{KIND}{kind}")).is_ok(), known, "{kind}");
         }
     }
 }

@@ -22,8 +22,9 @@ pub(super) struct Proof {
 }
 
 impl Proof {
-    /// That a log's tree has this entry.
-    pub fn verify(&self, logs: &[Log], body: &[u8]) -> Result<(), &'static str> {
+    /// That the tree of a log has this entry, which was to be believed at all of these times (seconds
+    /// since 1970).
+    pub fn verify(&self, logs: &[Log], body: &[u8], times: &[u64]) -> Result<(), &'static str> {
         let leaf = digest(&SHA256, &[&[0], body].concat());
         let root = root_of(self.index, self.size, leaf.as_ref(), &self.hashes);
         if root.as_deref() != Some(&self.root[..]) {
@@ -37,11 +38,14 @@ impl Proof {
             log.signs_as(signature.name, &signature.key)
                 && log.key.verifies(note.text.as_bytes(), &signature.bytes)
         };
-        let signed = |s: &NoteSignature<'_>| logs.iter().any(|log| by(s, log));
-        if note.signatures.iter().any(signed) {
+        let signed = |log: &&Log| note.signatures.iter().any(|s| by(s, log));
+        let mut signers = logs.iter().filter(signed).peekable();
+        if signers.peek().is_none() {
+            Err("has a checkpoint that is not of the policy's log")
+        } else if signers.any(|log| log.was_good(times)) {
             Ok(())
         } else {
-            Err("has a checkpoint that is not of the policy's log")
+            Err("is of a log that is not to be believed for that time")
         }
     }
 }

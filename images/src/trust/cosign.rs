@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::keyless::Certified;
+use super::material::{Annotations, Material};
 use super::signature::{Claim, Signature};
 use super::{SIGNATURES, decode};
 use crate::registry::Remote;
@@ -45,17 +45,19 @@ pub(super) async fn fetch(remote: &Arc<Remote>, digests: &[Digest]) -> Result<Ve
                 message: remote.document(&payload, size).await?,
                 signature,
                 claim: Claim::Simple,
-                certified: certified(&notes),
+                material: material(&notes),
             });
         }
     }
     Ok(found)
 }
 
-fn certified(notes: &HashMap<String, String>) -> Option<Result<Certified, String>> {
-    let note = |name: &str| notes.get(name).map(String::as_str);
-    let leaf = note("dev.sigstore.cosign/certificate").filter(|text| !text.is_empty())?;
-    let chain = note("dev.sigstore.cosign/chain").unwrap_or_default();
-    let bundle = note("dev.sigstore.cosign/bundle").unwrap_or_default();
-    Some(Certified::of_pem(leaf, chain, bundle))
+fn material(notes: &HashMap<String, String>) -> Result<Material, String> {
+    let note = |name: &str| notes.get(name).map(String::as_str).unwrap_or_default();
+    Material::of_annotations(&Annotations {
+        certificate: note("dev.sigstore.cosign/certificate"),
+        chain: note("dev.sigstore.cosign/chain"),
+        promise: note("dev.sigstore.cosign/bundle"),
+        timestamp: note("dev.sigstore.cosign/rfc3161timestamp"),
+    })
 }

@@ -1,10 +1,14 @@
 //! As much of DER (X.690) as keys and certificates need. Lengths are checked; nothing is copied.
 
+const INTEGER: u8 = 0x02;
+const NULL: u8 = 0x05;
 pub(super) const BIT_STRING: u8 = 0x03;
 pub(super) const OCTET_STRING: u8 = 0x04;
 pub(super) const OID: u8 = 0x06;
 pub(super) const SEQUENCE: u8 = 0x30;
 pub(super) const BOOLEAN: u8 = 0x01;
+/// Of a certificate: `[0]`, and a number follows.
+const VERSION: u8 = 0xa0;
 /// Of a certificate: `[3]`.
 pub(super) const EXTENSIONS: u8 = 0xa3;
 
@@ -67,6 +71,25 @@ pub(super) fn element(tag: u8, content: &[u8]) -> Vec<u8> {
     [&head, content].concat()
 }
 
+/// RSAPublicKey (RFC 8017, A.1.1): modulus and exponent.
+pub(super) fn is_rsa_key(key: &[u8]) -> bool {
+    let numbers = || {
+        let mut fields = Der(key).enter(SEQUENCE)?;
+        fields.take(INTEGER)?;
+        fields.take(INTEGER)?;
+        Some(fields.0.is_empty())
+    };
+    numbers() == Some(true)
+}
+
+/// The same as SubjectPublicKeyInfo, with the OID of its algorithm.
+pub(super) fn rsa_spki(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
+    let algorithm = [element(OID, algorithm), element(NULL, &[])].concat();
+    let bits = [&[0], key].concat();
+    let fields = [element(SEQUENCE, &algorithm), element(BIT_STRING, &bits)];
+    element(SEQUENCE, &fields.concat())
+}
+
 /// Algorithm, its parameters if they are an OID, and the key's bits.
 pub(super) fn public_key(spki: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let mut fields = Der(spki).enter(SEQUENCE)?;
@@ -98,6 +121,22 @@ pub(super) fn extensions(certificate: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
         }
     }
     Some(found)
+}
+
+/// Whether a certificate names itself as who gave it (RFC 5280, 4.1).
+pub(super) fn is_self_issued(certificate: &[u8]) -> bool {
+    let names = || {
+        let mut fields = Der(certificate).enter(SEQUENCE)?.enter(SEQUENCE)?;
+        let (first, _) = fields.next()?;
+        if first == VERSION {
+            fields.next()?;
+        }
+        fields.take(SEQUENCE)?;
+        let issuer = fields.take(SEQUENCE)?;
+        fields.take(SEQUENCE)?;
+        Some((issuer, fields.take(SEQUENCE)?))
+    };
+    names().is_some_and(|(issuer, subject)| issuer == subject)
 }
 
 #[cfg(test)]

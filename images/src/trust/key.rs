@@ -30,6 +30,13 @@ static RSA_KEYS: Algorithms = &[
 pub(super) struct PublicKey {
     algorithms: Algorithms,
     bits: Vec<u8>,
+    spki: Vec<u8>,
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.spki == other.spki
+    }
 }
 
 impl std::fmt::Debug for PublicKey {
@@ -45,6 +52,19 @@ impl PublicKey {
         Self::from_spki(&spki)
     }
 
+    /// As documents of sigstore have it: SubjectPublicKeyInfo, or an RSA key as PKCS #1 has it. By a key
+    /// of a kind that is not known here no signature is good.
+    pub fn from_der(der: &[u8]) -> Result<Self, String> {
+        let rsa = der::is_rsa_key(der).then(|| der::rsa_spki(RSA, der));
+        let spki = rsa.as_deref().unwrap_or(der);
+        der::public_key(spki).ok_or("not a public key")?;
+        Ok(Self::from_spki(spki).unwrap_or_else(|_| Self {
+            algorithms: &[],
+            bits: Vec::new(),
+            spki: spki.to_vec(),
+        }))
+    }
+
     pub fn from_spki(spki: &[u8]) -> Result<Self, String> {
         let (name, parameters, bits) = der::public_key(spki).ok_or("not a public key")?;
         let algorithms = match (name, parameters) {
@@ -57,7 +77,13 @@ impl PublicKey {
         Ok(Self {
             algorithms,
             bits: bits.to_vec(),
+            spki: spki.to_vec(),
         })
+    }
+
+    /// SubjectPublicKeyInfo.
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
     }
 
     /// Whether the key made this signature of this message.

@@ -3,19 +3,15 @@
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use serde::Deserialize;
 use std::time::Duration;
 
-use super::decode;
 use super::der::{Der, SEQUENCE, extensions};
 use super::key::PublicKey;
-use super::log::{Log, LogEntry};
+use super::material::{Material, Signer};
 use super::root::{CertificateAuthority, Period, TrustedRoot};
+use super::sct;
 use super::signature::Signature;
-use super::{sct, timestamp};
 
-/// More than anybody has his signature stamped.
-const TIMESTAMPS: usize = 8;
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 /// 1.3.6.1.4.1.57264.1.1: the issuer as plain text.
 const ISSUER_V1: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0xbf, 0x30, 1, 1];
@@ -23,16 +19,6 @@ const ISSUER_V1: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0xbf, 0x30, 1, 1];
 const ISSUER_V2: &[u8] = &[0x2b, 6, 1, 4, 1, 0x83, 0xbf, 0x30, 1, 8];
 /// id-kp-codeSigning, without tag and length.
 const CODE_SIGNING: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 3];
-
-/// What a signature brings along. Nothing of it is verified yet.
-#[derive(Debug)]
-pub(super) struct Certified {
-    pub leaf: CertificateDer<'static>,
-    pub chain: Vec<CertificateDer<'static>>,
-    pub entry: LogEntry,
-    /// DER of RFC 3161 (TimeStampResp).
-    pub timestamps: Vec<Vec<u8>>,
-}
 
 /// Whose certificates are trusted, for whom, and which logs. Where there are logs of certificates,
 /// one of them must have taken the certificate.
@@ -43,54 +29,14 @@ pub(super) struct Authority {
     subject: String,
 }
 
-/// The log's promise as cosign keeps it in an annotation.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Promise {
-    signed_entry_timestamp: String,
-    payload: Entry,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    body: String,
-    #[serde(rename = "integratedTime")]
-    integrated_time: i64,
-    #[serde(rename = "logID")]
-    log_id: String,
-    #[serde(rename = "logIndex")]
-    log_index: i64,
-}
-
-impl Certified {
-    /// From cosign's annotations.
-    pub fn of_pem(leaf: &str, chain: &str, promise: &str) -> Result<Self, String> {
-        let leaf = CertificateDer::from_pem_slice(leaf.as_bytes())
-            .map_err(|_| "its certificate is not PEM".to_owned())?;
-        let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|_| "its certificate has a chain that is not PEM".to_owned())?;
-        let promise: Promise = serde_json::from_str(promise)
-            .map_err(|_| "its log entry is missing or malformed".to_owned())?;
-        let entry = LogEntry {
-            body: promise.payload.body,
-            integrated_time: promise.payload.integrated_time,
-            log_id: promise.payload.log_id,
-            log_index: promise.payload.log_index,
-            promise: decode(&promise.signed_entry_timestamp).unwrap_or_default(),
-            proof: None,
-        };
-        Ok(Self {
-            leaf,
-            chain,
-            entry,
-            timestamps: Vec::new(),
-        })
-    }
-}
-
 impl Authority {
-    pub fn new(ca: &[u8], rekor: &[u8], issuer: &str, subject: &str) -> Result<Self, String> {
+    /// By PEM of authorities' certificates, and the keys of logs.
+    pub fn new(
+        ca: &[u8],
+        logs: Vec<PublicKey>,
+        issuer: &str,
+        subject: &str,
+    ) -> Result<Self, String> {
         let bad = || "fulcio.ca is not a PEM certificate".to_owned();
         let certificates = CertificateDer::pem_slice_iter(ca)
             .collect::<Result<Vec<_>, _>>()
@@ -98,11 +44,9 @@ impl Authority {
         let one = |certificate| CertificateAuthority::new(vec![certificate], Period::ALWAYS);
         let authorities: Option<Vec<_>> = certificates.into_iter().map(one).collect();
         let authorities = authorities.filter(|all| !all.is_empty()).ok_or_else(bad)?;
-        let rekor = PublicKey::from_pem(rekor).map_err(|why| format!("rekorPublicKey: {why}"))?;
         let root = TrustedRoot {
             authorities,
-            logs: vec![Log::of_key(rekor)],
-            ..TrustedRoot::default()
+            ..TrustedRoot::of_logs(logs)
         };
         Ok(Self::of_root(root, issuer, subject))
     }
@@ -124,11 +68,22 @@ impl Authority {
     }
 
     /// Verifies that the log has this signature, the certificate at each time that somebody vouches
-    /// for, whose it is, and last the signature itself.
-    pub fn verify(&self, certified: &Certified, signature: &Signature) -> Result<(), String> {
-        let leaf = &certified.leaf;
-        for time in self.times(certified, signature)? {
-            self.check_certificate(certified, time)?;
+    /// for, of which there must be one, whose it is, and last the signature itself.
+    pub fn verify(&self, material: &Material, signature: &Signature) -> Result<(), String> {
+        let (leaf, chain) = material
+            .certificates
+            .split_first()
+            .ok_or("it has no certificate")?;
+        let (mut times, why) = self.root.stamped(material, signature);
+        let signer = Signer::Certificate(leaf);
+        times.extend(self.root.logged(material, signature, signer, &times)?);
+        if times.is_empty() {
+            return Err(why.unwrap_or_else(|| {
+                "it has no promise of the log (SignedEntryTimestamp) and no timestamp".to_owned()
+            }));
+        }
+        for time in times {
+            self.check_certificate(leaf, chain, time)?;
         }
         self.check_holder(leaf)?;
         let entity = webpki::EndEntityCert::try_from(leaf);
@@ -143,36 +98,13 @@ impl Authority {
         }
     }
 
-    /// Seconds since 1970 at which the signature was there: by the log's promise, and by each
-    /// timestamp of an authority that is known. At least one.
-    fn times(&self, certified: &Certified, signature: &Signature) -> Result<Vec<u64>, String> {
-        let entry = &certified.entry;
-        let promised = entry.verify(&self.root.logs, signature, &certified.leaf)?;
-        let mut times: Vec<u64> = promised.into_iter().collect();
-        let authorities = &self.root.timestamp_authorities;
-        let mut why =
-            "it has no promise of the log (SignedEntryTimestamp) and no timestamp".to_owned();
-        for stamp in certified.timestamps.iter().take(TIMESTAMPS) {
-            if authorities.is_empty() {
-                why = "it has a timestamp, and the policy names no authority (trustedRootPath)"
-                    .into();
-                break;
-            }
-            match timestamp::verify(stamp, &signature.signature, authorities) {
-                Ok(time) => times.push(time),
-                // Of an authority that others know, perhaps.
-                Err(other) => why = other,
-            }
-        }
-        if times.is_empty() {
-            return Err(why);
-        }
-        Ok(times)
-    }
-
     /// That one of the authorities gave the certificate, which was good at this time.
-    fn check_certificate(&self, certified: &Certified, time: u64) -> Result<(), String> {
-        let Certified { leaf, chain, .. } = certified;
+    fn check_certificate(
+        &self,
+        leaf: &CertificateDer<'static>,
+        chain: &[CertificateDer<'static>],
+        time: u64,
+    ) -> Result<(), String> {
         let mut why = "the policy has no authority".to_owned();
         let issuer = self.root.authorities.iter().find_map(|authority| {
             let found = authority.issuer_key(leaf, chain, CODE_SIGNING, time);

@@ -5,17 +5,15 @@
 
 use std::fmt::Write as _;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::body::Body;
 use super::checkpoint::Proof;
+use super::encode;
 use super::key::PublicKey;
-use super::proto::{Base64, RawBytes};
+use super::material::Signer;
 use super::root::Period;
-use super::signature::{Claim, Signature};
-use super::{decode, encode};
-use crate::Digest;
+use super::signature::Signature;
 
 /// A log that is believed.
 #[derive(Debug)]
@@ -64,6 +62,11 @@ impl Log {
         self.name.as_ref().is_none_or(same)
     }
 
+    /// Whether it was to be believed at all of these times (seconds since 1970).
+    pub fn was_good(&self, times: &[u64]) -> bool {
+        times.iter().all(|time| self.valid.has(*time))
+    }
+
     fn promised(&self, entry: &LogEntry, promise: &[u8], time: u64) -> bool {
         let same = |name: &Name| name.id == entry.log_id;
         self.name.as_ref().is_none_or(same)
@@ -83,8 +86,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 /// A log's promise, and its proof where it came along.
 #[derive(Debug, Default)]
 pub(super) struct LogEntry {
-    /// Base64 of what was logged.
-    pub body: String,
+    /// What was logged.
+    pub body: Vec<u8>,
     /// Seconds since 1970.
     pub integrated_time: i64,
     /// Hexadecimal digest of the log's key.
@@ -107,138 +110,23 @@ struct Promised<'a> {
     log_index: i64,
 }
 
-#[derive(Deserialize)]
-#[serde(tag = "kind", content = "spec", rename_all = "lowercase")]
-enum Body {
-    HashedRekord(Record),
-    Dsse(Statement),
-}
-
-/// By the version of the entry.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Record {
-    #[serde(rename_all = "camelCase")]
-    V2 {
-        hashed_rekord_v002: RecordV2,
-    },
-    V1 {
-        data: Data,
-        signature: Logged,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Statement {
-    #[serde(rename_all = "camelCase")]
-    V2 {
-        dsse_v002: StatementV2,
-    },
-    V1(Envelope),
-}
-
-#[derive(Deserialize)]
-struct RecordV2 {
-    data: HashOutput,
-    signature: SignatureV2,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct StatementV2 {
-    payload_hash: HashOutput,
-    signatures: Vec<SignatureV2>,
-}
-
-#[derive(Deserialize)]
-struct HashOutput {
-    algorithm: String,
-    digest: Base64,
-}
-
-impl HashOutput {
-    fn is_of(&self, bytes: &[u8]) -> bool {
-        self.algorithm == "SHA2_256" && hex(&self.digest.0) == Digest::of(bytes).hex()
-    }
-}
-
-#[derive(Deserialize)]
-struct SignatureV2 {
-    content: Base64,
-    verifier: Verifier,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Verifier {
-    x509_certificate: Option<RawBytes>,
-}
-
-impl SignatureV2 {
-    fn is(&self, signature: &Signature, leaf: &CertificateDer<'_>) -> bool {
-        let certificate = self.verifier.x509_certificate.as_ref();
-        self.content.0 == signature.signature
-            && certificate.is_some_and(|logged| logged.raw_bytes.0 == leaf.as_ref())
-    }
-}
-
-#[derive(Deserialize)]
-struct Data {
-    hash: Hash,
-}
-
-#[derive(Deserialize)]
-struct Hash {
-    algorithm: String,
-    value: String,
-}
-
-impl Hash {
-    fn is_of(&self, bytes: &[u8]) -> bool {
-        self.algorithm == "sha256" && self.value == Digest::of(bytes).hex()
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Logged {
-    content: String,
-    public_key: LoggedKey,
-}
-
-#[derive(Deserialize)]
-struct LoggedKey {
-    content: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope {
-    payload_hash: Hash,
-    signatures: Vec<EnvelopeSignature>,
-}
-
-#[derive(Deserialize)]
-struct EnvelopeSignature {
-    signature: String,
-    verifier: String,
-}
-
 impl LogEntry {
     /// That one of the logs has this very signature; and the time, in seconds since 1970, where the
-    /// log says one.
+    /// log says one. `times` are others that are vouched for, at which the log must be believed too.
     pub fn verify(
         &self,
         logs: &[Log],
         signature: &Signature,
-        leaf: &CertificateDer<'_>,
+        signer: Signer<'_>,
+        times: &[u64],
     ) -> Result<Option<u64>, String> {
         let bad = |what: &str| format!("its log entry {what}");
         let time = self.promised(logs).map_err(bad)?;
-        let body = decode(&self.body).unwrap_or_default();
         match &self.proof {
-            Some(proof) => proof.verify(logs, &body).map_err(bad)?,
+            Some(proof) => {
+                let times: Vec<u64> = times.iter().copied().chain(time).collect();
+                proof.verify(logs, &self.body, &times).map_err(bad)?;
+            }
             None if time.is_none() => {
                 return Err(bad(
                     "has no promise of the log (SignedEntryTimestamp) and no proof",
@@ -246,8 +134,8 @@ impl LogEntry {
             }
             None => {}
         }
-        let logged: Body = serde_json::from_slice(&body).map_err(|_| bad("is malformed"))?;
-        if !logged.is_of(signature, leaf) {
+        let logged = Body::parse(&self.body).ok_or_else(|| bad("is malformed"))?;
+        if !logged.is_of(signature, signer) {
             return Err(bad("is of another signature"));
         }
         Ok(time)
@@ -259,7 +147,7 @@ impl LogEntry {
             return Ok(None);
         }
         let promised = Promised {
-            body: &self.body,
+            body: &encode(&self.body),
             integrated_time: self.integrated_time,
             log_id: &self.log_id,
             log_index: self.log_index,
@@ -271,43 +159,4 @@ impl LogEntry {
         }
         Ok(Some(time))
     }
-}
-
-impl Body {
-    fn is_of(&self, signature: &Signature, leaf: &CertificateDer<'_>) -> bool {
-        let same_signature = |text: &str| decode(text).as_ref() == Some(&signature.signature);
-        let same_certificate = |text: &str| {
-            let pem = decode(text).unwrap_or_default();
-            CertificateDer::from_pem_slice(&pem).is_ok_and(|logged| logged == *leaf)
-        };
-        match (self, &signature.claim) {
-            (
-                Self::HashedRekord(Record::V2 {
-                    hashed_rekord_v002: r,
-                }),
-                _,
-            ) => r.data.is_of(&signature.message) && r.signature.is(signature, leaf),
-            (Self::HashedRekord(Record::V1 { data, signature: s }), _) => {
-                data.hash.is_of(&signature.message)
-                    && same_signature(&s.content)
-                    && same_certificate(&s.public_key.content)
-            }
-            (Self::Dsse(Statement::V2 { dsse_v002: s }), Claim::Statement(payload)) => {
-                s.payload_hash.is_of(payload) && s.signatures.iter().any(|s| s.is(signature, leaf))
-            }
-            (Self::Dsse(Statement::V1(envelope)), Claim::Statement(payload)) => {
-                envelope.payload_hash.is_of(payload)
-                    && envelope
-                        .signatures
-                        .iter()
-                        .any(|s| same_signature(&s.signature) && same_certificate(&s.verifier))
-            }
-            (Self::Dsse(_), Claim::Simple) => false,
-        }
-    }
-}
-
-/// Bytes as the log writes them.
-pub(super) fn body_text(bytes: &[u8]) -> String {
-    encode(bytes)
 }

@@ -2,13 +2,17 @@
 //! cosign signatures that it may ask for. Checked when the manifest is known, before a layer is
 //! fetched.
 
+mod body;
 mod bundle;
 mod checkpoint;
+#[cfg(test)]
+mod conformance;
 mod cosign;
 mod der;
 mod key;
 mod keyless;
 mod log;
+mod material;
 mod policy;
 mod proto;
 mod root;
@@ -113,6 +117,8 @@ fn rejected(reference: &Reference, why: &str) -> Error {
 pub(crate) fn parse_der(data: &[u8]) {
     let _ = der::extensions(data);
     sct::parse(data);
+    let _ = der::is_self_issued(data);
+    let _ = body::Body::parse(data);
     let _ = key::PublicKey::from_spki(data);
     let _ = key::PublicKey::from_pem(data);
     let _ = bundle::parse(&Digest::of(b""), data);

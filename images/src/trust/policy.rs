@@ -5,6 +5,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::key::PublicKey;
 use super::keyless::Authority;
@@ -19,13 +20,16 @@ pub(super) enum Requirement {
     Accept,
     /// With the rule's text, for the message.
     Reject(String),
-    Signed(Signed),
+    Signed(Box<Signed>),
 }
 
 /// A cosign signature of one of these keys, or by a certificate of this authority.
 #[derive(Debug)]
 pub(super) struct Signed {
     pub keys: Vec<PublicKey>,
+    /// Whose logs must have a signature of those keys.
+    pub logs: Option<TrustedRoot>,
+    /// In the place of keys.
     pub authority: Option<Authority>,
     pub identity: Identity,
 }
@@ -55,24 +59,39 @@ pub(crate) struct Policy {
     default: Vec<Requirement>,
 }
 
+/// A field that is not known is an error in all of this, as for the containers tools: it may be what
+/// restricts the rule.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct File {
     default: Vec<Rule>,
     #[serde(default)]
-    transports: BTreeMap<String, BTreeMap<String, Vec<Rule>>>,
+    transports: Transports,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Transports {
+    docker: BTreeMap<String, Vec<Rule>>,
 }
 
 #[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
     r#type: String,
+    /// Of `signedBy`.
+    #[serde(rename = "keyType")]
+    _key_type: Option<IgnoredAny>,
+    pki: Option<IgnoredAny>,
     key_path: Option<String>,
     key_paths: Option<Vec<String>>,
     key_data: Option<String>,
     key_datas: Option<Vec<String>>,
     fulcio: Option<Fulcio>,
     rekor_public_key_path: Option<String>,
+    rekor_public_key_paths: Option<Vec<String>>,
     rekor_public_key_data: Option<String>,
+    rekor_public_key_datas: Option<Vec<String>>,
     /// Sigstore's list of authorities and logs, in the place of all their keys and certificates.
     /// Ours; the containers tools do not know it.
     trusted_root_path: Option<String>,
@@ -81,7 +100,7 @@ struct Rule {
 }
 
 #[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Fulcio {
     ca_path: Option<String>,
     ca_data: Option<String>,
@@ -93,7 +112,7 @@ struct Fulcio {
 }
 
 #[derive(Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct IdentityRule {
     r#type: String,
     docker_reference: Option<String>,
@@ -112,7 +131,7 @@ fn parse(bytes: &[u8]) -> Result<Policy, String> {
     let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let default = requirements("default", &file.default)?;
     let mut scopes = BTreeMap::new();
-    for (scope, rules) in file.transports.get("docker").into_iter().flatten() {
+    for (scope, rules) in &file.transports.docker {
         scopes.insert(scope.clone(), requirements(scope, rules)?);
     }
     Ok(Policy { scopes, default })
@@ -177,8 +196,12 @@ fn requirement(scope: &str, rule: &Rule) -> Result<Requirement, String> {
             "default" | "" => "the policy rejects what it does not list".to_owned(),
             scope => format!("the policy rejects {scope}"),
         })),
-        "sigstoreSigned" => signed(rule).map(Requirement::Signed),
         // Not an error of the file: the machine's other tools may understand it.
+        "sigstoreSigned" if rule.pki.is_some() => Ok(Requirement::Reject(format!(
+            "the policy wants a certificate of its own authority (pki) for {scope:?}, which is \
+             not supported: use fulcio or keyPath"
+        ))),
+        "sigstoreSigned" => Ok(Requirement::Signed(Box::new(signed(rule)?))),
         "signedBy" => Ok(Requirement::Reject(format!(
             "the policy wants a GPG signature (signedBy) for {scope:?}, which is not supported: \
              use sigstoreSigned"
@@ -188,80 +211,105 @@ fn requirement(scope: &str, rule: &Rule) -> Result<Requirement, String> {
 }
 
 fn signed(rule: &Rule) -> Result<Signed, String> {
-    let paths = rule.key_path.iter().chain(rule.key_paths.iter().flatten());
-    let datas = rule.key_data.iter().chain(rule.key_datas.iter().flatten());
-    let mut keys = Vec::new();
-    for path in paths {
-        keys.push(PublicKey::from_pem(&file(path)?).map_err(|why| format!("{path}: {why}"))?);
+    let keys = keys(
+        "key",
+        [&rule.key_path, &rule.key_data],
+        [&rule.key_paths, &rule.key_datas],
+    )?;
+    let logs = keys_of_logs(rule)?;
+    let root = trusted_root(rule)?;
+    if root.is_some() && !logs.is_empty() {
+        return Err(ONE_KIND.to_owned());
     }
-    for data in datas {
-        keys.push(PublicKey::from_pem(&decode(data)?).map_err(|why| format!("keyData: {why}"))?);
-    }
-    let authority = authority(rule)?;
-    if keys.is_empty() && authority.is_none() {
-        return Err("sigstoreSigned needs keyPath, keyData or fulcio".to_owned());
-    }
-    let identity = match &rule.signed_identity {
-        None => Identity::RepoDigestOrExact,
-        Some(rule) => identity(rule)?,
+    let (logs, authority) = match (&rule.fulcio, keys.is_empty()) {
+        (Some(fulcio), true) => (None, Some(authority(fulcio, root, logs)?)),
+        (None, false) if logs.is_empty() => (root, None),
+        (None, false) => (Some(TrustedRoot::of_logs(logs)), None),
+        (None, true) if root.is_some() => {
+            let why = "trustedRoot needs fulcio with oidcIssuer and subjectEmail, or keyPath: who may sign";
+            return Err(why.to_owned());
+        }
+        _ => return Err("sigstoreSigned needs one of keyPath, keyData and fulcio".to_owned()),
     };
     Ok(Signed {
         keys,
+        logs,
         authority,
-        identity,
+        identity: rule
+            .signed_identity
+            .as_ref()
+            .map_or(Ok(Identity::RepoDigestOrExact), identity)?,
     })
 }
 
-/// Of `fulcio`, by single keys and certificates or by a trusted root.
-fn authority(rule: &Rule) -> Result<Option<Authority>, String> {
-    let (path, data) = (
-        rule.trusted_root_path.as_ref(),
-        rule.trusted_root_data.as_ref(),
-    );
-    let has_root = path.or(data).is_some();
-    let Some(fulcio) = &rule.fulcio else {
-        let why = "trustedRoot needs fulcio with oidcIssuer and subjectEmail: who may sign";
-        return if has_root {
-            Err(why.to_owned())
-        } else {
-            Ok(None)
-        };
-    };
-    if has_root {
-        let single = [
-            &fulcio.ca_path,
-            &fulcio.ca_data,
-            &fulcio.ct_log_public_key_path,
-            &fulcio.ct_log_public_key_data,
-            &rule.rekor_public_key_path,
-            &rule.rekor_public_key_data,
-        ];
-        if single.iter().any(|given| given.is_some()) {
-            return Err("give trustedRoot, or keys and certificates, not both".to_owned());
-        }
-        let root = TrustedRoot::parse(&either(path, data, "trustedRoot")?);
-        let root = root.map_err(|why| format!("trustedRoot: {why}"))?;
-        let authority = Authority::of_root(root, &fulcio.oidc_issuer, &fulcio.subject_email);
-        return Ok(Some(authority));
+/// PEM keys of files and of base64. `name` is that of the fields, without their ends.
+fn keys(
+    name: &str,
+    [path, data]: [&Option<String>; 2],
+    [paths, datas]: [&Option<Vec<String>>; 2],
+) -> Result<Vec<PublicKey>, String> {
+    let mut keys = Vec::new();
+    for path in path.iter().chain(paths.iter().flatten()) {
+        keys.push(PublicKey::from_pem(&file(path)?).map_err(|why| format!("{path}: {why}"))?);
     }
-    by_keys(rule, fulcio).map(Some)
+    for data in data.iter().chain(datas.iter().flatten()) {
+        let key = decode(data).and_then(|pem| PublicKey::from_pem(&pem));
+        keys.push(key.map_err(|why| format!("{name}Data: {why}"))?);
+    }
+    // A list that is empty is a mistake: nobody wants less than one.
+    let empty = |list: &&Option<Vec<String>>| list.as_ref().is_some_and(Vec::is_empty);
+    if [paths, datas].iter().any(empty) {
+        return Err(format!("{name}Paths and {name}Datas need a key"));
+    }
+    Ok(keys)
 }
 
-fn by_keys(rule: &Rule, fulcio: &Fulcio) -> Result<Authority, String> {
+fn keys_of_logs(rule: &Rule) -> Result<Vec<PublicKey>, String> {
+    keys(
+        "rekorPublicKey",
+        [&rule.rekor_public_key_path, &rule.rekor_public_key_data],
+        [&rule.rekor_public_key_paths, &rule.rekor_public_key_datas],
+    )
+}
+
+fn trusted_root(rule: &Rule) -> Result<Option<TrustedRoot>, String> {
+    let path = rule.trusted_root_path.as_ref();
+    let data = rule.trusted_root_data.as_ref();
+    if path.or(data).is_none() {
+        return Ok(None);
+    }
+    let root = TrustedRoot::parse(&either(path, data, "trustedRoot")?);
+    root.map(Some).map_err(|why| format!("trustedRoot: {why}"))
+}
+
+const ONE_KIND: &str = "give trustedRoot, or keys and certificates, not both";
+
+/// Of `fulcio`, by single keys and certificates or by a trusted root.
+fn authority(
+    fulcio: &Fulcio,
+    root: Option<TrustedRoot>,
+    logs: Vec<PublicKey>,
+) -> Result<Authority, String> {
+    let (issuer, subject) = (&fulcio.oidc_issuer, &fulcio.subject_email);
+    let path = fulcio.ct_log_public_key_path.as_ref();
+    let data = fulcio.ct_log_public_key_data.as_ref();
+    let has_log = path.or(data).is_some();
+    if let Some(root) = root {
+        if has_log || fulcio.ca_path.is_some() || fulcio.ca_data.is_some() {
+            return Err(ONE_KIND.to_owned());
+        }
+        return Ok(Authority::of_root(root, issuer, subject));
+    }
+    if logs.is_empty() {
+        return Err("fulcio needs rekorPublicKeyPath, or trustedRootPath".to_owned());
+    }
     let ca = either(
         fulcio.ca_path.as_ref(),
         fulcio.ca_data.as_ref(),
         "fulcio.ca",
     )?;
-    let rekor = either(
-        rule.rekor_public_key_path.as_ref(),
-        rule.rekor_public_key_data.as_ref(),
-        "rekorPublicKey",
-    )?;
-    let authority = Authority::new(&ca, &rekor, &fulcio.oidc_issuer, &fulcio.subject_email)?;
-    let path = fulcio.ct_log_public_key_path.as_ref();
-    let data = fulcio.ct_log_public_key_data.as_ref();
-    if path.is_none() && data.is_none() {
+    let authority = Authority::new(&ca, logs, issuer, subject)?;
+    if !has_log {
         return Ok(authority);
     }
     authority.with_certificate_logs(&either(path, data, "fulcio.ctLogPublicKey")?)
@@ -390,6 +438,9 @@ mod tests {
             r#"{"default":[{"type":"sigstoreSigned"}]}"#,
             r#"{"default":[{"type":"sigstoreSigned","keyPath":"/nowhere"}]}"#,
             r#"{"default":[{"type":"sigstoreSigned","keyData":"!"}]}"#,
+            r#"{"default":[{"type":"sigstoreSigned","keyDatas":[]}]}"#,
+            r#"{"default":[{"type":"reject","unheardOf":1}]}"#,
+            r#"{"default":[{"type":"reject"}],"unheardOf":1}"#,
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }

@@ -1,10 +1,10 @@
 //! What the documents of sigstore share: messages of protobuf, written as JSON.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
-
-use super::decode;
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -24,16 +24,22 @@ pub(super) struct LogId {
     pub key_id: Base64,
 }
 
-/// protobuf writes bytes as base64 in JSON.
+/// protobuf writes bytes as base64 in JSON. Readers take both alphabets, with and without padding; Go's
+/// take line breaks too.
 #[derive(Default)]
 pub(super) struct Base64(pub Vec<u8>);
 
 impl<'de> Deserialize<'de> for Base64 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        decode(&text)
-            .map(Self)
-            .ok_or_else(|| D::Error::custom("not base64"))
+        let plain = text.chars().filter(|c| !matches!(c, '\r' | '\n' | '='));
+        let plain = plain.map(|c| match c {
+            '-' => '+',
+            '_' => '/',
+            other => other,
+        });
+        let bytes = STANDARD_NO_PAD.decode(plain.collect::<String>());
+        bytes.map(Self).map_err(|_| D::Error::custom("not base64"))
     }
 }
 
@@ -61,5 +67,22 @@ impl Chain {
     pub fn certificates(self) -> Vec<CertificateDer<'static>> {
         let der = |raw: RawBytes| CertificateDer::from(raw.raw_bytes.0);
         self.certificates.into_iter().map(der).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A bundle of sigstore-conformance has lines of 76 characters.
+    #[test]
+    fn base64_of_all_writers_of_protobuf_is_read() {
+        let read = |text: &str| serde_json::from_str::<Base64>(text).map(|read| read.0);
+        for text in [r#""+/8=""#, r#""-_8""#, r#""+/\n8=\n""#] {
+            assert_eq!(read(text).unwrap(), [0xfb, 0xff], "{text}");
+        }
+        for bad in [r#""+/9=""#, r#""+""#, r#""+ /8=""#, r#""!!!!""#, "1"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -87,6 +87,14 @@ struct Range {
 }
 
 impl TrustedRoot {
+    /// Of logs of which only the keys are known.
+    pub fn of_logs(keys: Vec<PublicKey>) -> Self {
+        Self {
+            logs: keys.into_iter().map(Log::of_key).collect(),
+            ..Self::default()
+        }
+    }
+
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if !file.media_type.starts_with(KIND) {
@@ -95,23 +103,26 @@ impl TrustedRoot {
         let logs = file.tlogs.into_iter().map(log);
         let authorities = file.certificate_authorities.into_iter().map(authority);
         let certificate_logs = file.ctlogs.into_iter().map(|instance| {
-            let spki = instance.public_key.raw_bytes.0;
-            CertificateLog::of(&spki).map_err(|why| format!("ctlogs: {why}"))
+            let (key, valid) = instance.public_key.read()?;
+            Ok(CertificateLog::of(key, valid))
         });
         let timestamps = file.timestamp_authorities.into_iter().map(authority);
         Ok(Self {
             logs: logs.collect::<Result<_, _>>()?,
             authorities: authorities.collect::<Result<_, _>>()?,
-            certificate_logs: certificate_logs.collect::<Result<_, _>>()?,
+            certificate_logs: certificate_logs
+                .collect::<Result<_, String>>()
+                .map_err(|why| format!("ctlogs: {why}"))?,
             timestamp_authorities: timestamps.collect::<Result<_, _>>()?,
         })
     }
 }
 
 fn log(instance: LogInstance) -> Result<Log, String> {
-    let spki = instance.public_key.raw_bytes.0;
-    let key = PublicKey::from_spki(&spki).map_err(|why| format!("tlogs: {why}"))?;
-    let valid = instance.public_key.valid_for.period()?;
+    let (key, valid) = instance
+        .public_key
+        .read()
+        .map_err(|why| format!("tlogs: {why}"))?;
     let url = instance.base_url;
     let name = url.split_once("://").map_or(url.as_str(), |(_, name)| name);
     // Where it is not set, it is how the other one starts.
@@ -130,27 +141,44 @@ fn log(instance: LogInstance) -> Result<Log, String> {
 }
 
 fn authority(authority: Authority) -> Result<CertificateAuthority, String> {
-    let valid = authority.valid_for.period()?;
+    let valid = authority.valid_for.period();
+    let valid = valid.map_err(|why| format!("an authority: {why}"))?;
     let chain = authority.cert_chain.certificates();
     CertificateAuthority::new(chain, valid).ok_or("an authority without a certificate".to_owned())
 }
 
+impl Key {
+    fn read(&self) -> Result<(PublicKey, Period), String> {
+        let key = PublicKey::from_der(&self.raw_bytes.0)?;
+        Ok((key, self.valid_for.period()?))
+    }
+}
+
 impl Range {
     fn period(&self) -> Result<Period, String> {
-        let time = |text: &String| {
-            // Whole seconds are enough.
-            let whole = text
-                .strip_suffix('Z')
-                .and_then(|text| text.split('.').next());
-            let time = whole.and_then(|whole| format!("{whole}Z").parse::<DateTime>().ok());
-            time.map(|time| time.unix_duration().as_secs())
-                .ok_or_else(|| format!("{text:?} is no time"))
-        };
+        // Without it nobody could say from when on somebody is to be believed.
+        let start = self.start.as_ref().ok_or("validFor without a start")?;
         Ok(Period {
-            start: self.start.as_ref().map_or(Ok(0), time)?,
-            end: self.end.as_ref().map_or(Ok(u64::MAX), time)?,
+            start: seconds(start)?,
+            end: self.end.as_deref().map_or(Ok(u64::MAX), seconds)?,
         })
     }
+}
+
+/// Since 1970, of a time as protobuf writes it (RFC 3339, UTC). Whole seconds are enough. What was
+/// before, as the year 1 of those who set no start, is 1970.
+fn seconds(text: &str) -> Result<u64, String> {
+    let whole = text
+        .strip_suffix('Z')
+        .and_then(|text| text.split('.').next())
+        .ok_or_else(|| format!("{text:?} is no time in UTC"))?;
+    let year = whole.get(..4).and_then(|year| year.parse().ok());
+    if year.is_some_and(|year: u16| year < 1970) {
+        return Ok(0);
+    }
+    let time = format!("{whole}Z").parse::<DateTime>();
+    let time = time.map_err(|_| format!("{text:?} is no time"))?;
+    Ok(time.unix_duration().as_secs())
 }
 
 impl Period {
@@ -220,5 +248,55 @@ impl CertificateAuthority {
             // An anchor's key comes without its first tag and length.
             None => element(SEQUENCE, &path.anchor().subject_public_key_info),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An RSA key as PKCS #1 has it, of three bytes.
+    const RSA: &str = "MAoCAwEAAQIDAQAB";
+
+    fn root(log: &str) -> Result<TrustedRoot, String> {
+        let kind = "application/vnd.dev.sigstore.trustedroot+json;version=0.1";
+        let text = format!(r#"{{"mediaType":"{kind}","ctlogs":[{log}]}}"#);
+        TrustedRoot::parse(text.as_bytes())
+    }
+
+    fn log(key: &str, valid: &str) -> String {
+        format!(r#"{{"publicKey":{{"rawBytes":"{key}","validFor":{valid}}}}}"#)
+    }
+
+    /// The log of sigstore's staging instance is such a one: the whole list was refused.
+    #[test]
+    fn rsa_keys_may_be_of_pkcs1() {
+        let read = root(&log(RSA, r#"{"start":"2021-01-12T11:53:27Z"}"#)).unwrap();
+        assert_eq!(read.certificate_logs.len(), 1);
+    }
+
+    #[test]
+    fn times_need_a_start_and_may_have_an_end() {
+        let valid = |text: &str| serde_json::from_str::<Range>(text).unwrap().period();
+        let period = |start, end| Ok(Period { start, end });
+        assert_eq!(
+            valid(r#"{"start":"1970-01-01T00:00:05Z","end":"1970-01-01T00:01:00.9Z"}"#),
+            period(5, 60)
+        );
+        assert_eq!(
+            valid(r#"{"start":"0001-01-01T00:00:00Z"}"#),
+            period(0, u64::MAX)
+        );
+        for bad in [
+            "{}",
+            r#"{"end":"2021-01-12T11:53:27Z"}"#,
+            r#"{"start":"2021-01-12T11:53:27+02:00"}"#,
+            r#"{"start":"2021-13-12T11:53:27Z"}"#,
+            r#"{"start":"Z"}"#,
+        ] {
+            assert!(valid(bad).is_err(), "{bad}");
+            assert!(root(&log(RSA, bad)).is_err(), "{bad}");
+        }
+        assert!(root(&log("MAA=", r#"{"start":"2021-01-12T11:53:27Z"}"#)).is_err());
     }
 }

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::der::{Der, EXTENSIONS, OCTET_STRING, OID, SEQUENCE, element};
 use super::key::PublicKey;
+use super::root::Period;
 
 /// 1.3.6.1.4.1.11129.2.4.2
 const LIST: &[u8] = &[0x2b, 6, 1, 4, 1, 0xd6, 0x79, 2, 4, 2];
@@ -26,6 +27,7 @@ pub(super) struct CertificateLog {
     /// Digest of its key.
     id: Vec<u8>,
     key: PublicKey,
+    valid: Period,
 }
 
 /// One timestamp of a list.
@@ -46,16 +48,19 @@ pub(super) fn logs(pem: &[u8]) -> Result<Vec<CertificateLog>, String> {
     if keys.is_empty() {
         return Err("no PEM block PUBLIC KEY".to_owned());
     }
-    keys.iter().map(|spki| CertificateLog::of(spki)).collect()
+    let log = |key| CertificateLog::of(key, Period::ALWAYS);
+    let key = |spki: &SubjectPublicKeyInfoDer<'_>| PublicKey::from_spki(spki).map(log);
+    keys.iter().map(key).collect()
 }
 
 impl CertificateLog {
-    /// By its public key (SubjectPublicKeyInfo).
-    pub fn of(spki: &[u8]) -> Result<Self, String> {
-        Ok(Self {
-            id: digest(&SHA256, spki).as_ref().to_vec(),
-            key: PublicKey::from_spki(spki)?,
-        })
+    /// By its public key, and when it is to be believed.
+    pub fn of(key: PublicKey, valid: Period) -> Self {
+        Self {
+            id: digest(&SHA256, key.spki()).as_ref().to_vec(),
+            key,
+            valid,
+        }
     }
 }
 
@@ -73,11 +78,13 @@ pub(super) fn verify(
     let issuer = digest(&SHA256, issuer);
     let good = |timestamp: &Timestamp<'_>| {
         let message = timestamp.message(issuer.as_ref(), &logged);
-        ALGORITHMS.contains(&timestamp.algorithm)
-            && Duration::from_millis(u64::from_be_bytes(timestamp.time)) <= time + SKEW
-            && logs.iter().any(|log| {
-                log.id == timestamp.log && log.key.verifies(&message, timestamp.signature)
-            })
+        let taken = Duration::from_millis(u64::from_be_bytes(timestamp.time));
+        let by = |log: &CertificateLog| {
+            log.id == timestamp.log
+                && log.valid.has(taken.as_secs())
+                && log.key.verifies(&message, timestamp.signature)
+        };
+        ALGORITHMS.contains(&timestamp.algorithm) && taken <= time + SKEW && logs.iter().any(by)
     };
     if list.iter().any(good) {
         Ok(())

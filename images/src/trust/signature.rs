@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::keyless::Certified;
+use super::key::PublicKey;
+use super::material::{Material, Signer};
 use super::policy::{Identity, Signed};
 use crate::{Digest, Reference};
 
@@ -21,8 +22,8 @@ pub(super) struct Signature {
     pub message: Vec<u8>,
     pub signature: Vec<u8>,
     pub claim: Claim,
-    /// A certificate, or what is wrong with the one that came.
-    pub certified: Option<Result<Certified, String>>,
+    /// What it is to be believed by, or what is wrong with that.
+    pub material: Result<Material, String>,
 }
 
 /// What the signer says, as JSON.
@@ -59,7 +60,7 @@ struct Image {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Statement {
+pub(super) struct Statement {
     #[serde(rename = "_type")]
     kind: String,
     predicate_type: String,
@@ -67,10 +68,25 @@ struct Statement {
 }
 
 #[derive(Deserialize)]
-struct Subject {
+pub(super) struct Subject {
     #[serde(default)]
     name: String,
     digest: BTreeMap<String, String>,
+}
+
+impl Statement {
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| format!("its statement is malformed: {error}"))
+    }
+
+    /// What it says of this digest.
+    pub fn subjects(&self, digest: &Digest) -> Vec<&Subject> {
+        let same = |subject: &&Subject| {
+            subject.digest.get("sha256").map(String::as_str) == Some(digest.hex())
+        };
+        self.subject.iter().filter(same).collect()
+    }
 }
 
 /// Is one of the signatures good? Else why the last one was not.
@@ -90,23 +106,28 @@ pub(super) fn judge(
 }
 
 fn judge_one(signature: &Signature, wanted: &Signed, reference: &Reference) -> Result<(), String> {
-    let by_key = || {
-        let good =
-            |key: &super::key::PublicKey| key.verifies(&signature.message, &signature.signature);
-        wanted.keys.iter().any(good)
-    };
     // First the signature, then what it says: nothing unsigned is interpreted.
-    if !by_key() {
-        match (&wanted.authority, &signature.certified) {
-            (Some(authority), Some(Ok(certified))) => authority.verify(certified, signature)?,
-            (Some(_), Some(Err(why))) => return Err(why.clone()),
-            _ => return Err("it is not by a key of the policy".to_owned()),
-        }
-    }
+    check_signer(signature, wanted)?;
     match &signature.claim {
         Claim::Simple => check_payload(signature, &wanted.identity, reference),
         Claim::Statement(bytes) => check_statement(bytes, signature, &wanted.identity, reference),
     }
+}
+
+/// That somebody signed it whom the policy names.
+pub(super) fn check_signer(signature: &Signature, wanted: &Signed) -> Result<(), String> {
+    if let Some(authority) = &wanted.authority {
+        return authority.verify(signature.material.as_ref()?, signature);
+    }
+    let good = |key: &&PublicKey| key.verifies(&signature.message, &signature.signature);
+    let key = wanted.keys.iter().find(good);
+    let key = key.ok_or("it is not by a key of the policy")?;
+    if let Some(root) = &wanted.logs {
+        let material = signature.material.as_ref()?;
+        let (times, _) = root.stamped(material, signature);
+        root.logged(material, signature, Signer::Key(key), &times)?;
+    }
+    Ok(())
 }
 
 fn check_payload(
@@ -138,16 +159,12 @@ fn check_statement(
     identity: &Identity,
     reference: &Reference,
 ) -> Result<(), String> {
-    let statement: Statement = serde_json::from_slice(bytes)
-        .map_err(|error| format!("its statement is malformed: {error}"))?;
+    let statement = Statement::parse(bytes)?;
     if !statement.kind.starts_with(STATEMENT) || statement.predicate_type != PREDICATE {
         let what = statement.predicate_type;
         return Err(format!("it is a statement of {what:?}, no signature"));
     }
-    let of_image = |subject: &&Subject| {
-        subject.digest.get("sha256").map(String::as_str) == Some(signature.digest.hex())
-    };
-    let subjects: Vec<&Subject> = statement.subject.iter().filter(of_image).collect();
+    let subjects = statement.subjects(&signature.digest);
     if subjects.is_empty() {
         return Err("it is of another image".to_owned());
     }

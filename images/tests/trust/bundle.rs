@@ -173,11 +173,29 @@ fn a_keyless_bundle_is_taken_with_promise_proof_and_certificate() {
     fn entry(bundle: &mut serde_json::Value) -> &mut serde_json::Value {
         &mut bundle["verificationMaterial"]["tlogEntries"][0]
     }
-    let cases: [(Spoil, Option<&str>); 6] = [
+    fn drop_proof(bundle: &mut serde_json::Value) {
+        entry(bundle)
+            .as_object_mut()
+            .unwrap()
+            .remove("inclusionProof");
+    }
+    let cases: [(Spoil, Option<&str>); 9] = [
         (|_| {}, None),
+        (drop_proof, Some("its log entry has no proof")),
         (
-            |b| drop(entry(b).as_object_mut().unwrap().remove("inclusionProof")),
+            |b| {
+                drop_proof(b);
+                b["mediaType"] = "application/vnd.dev.sigstore.bundle+json;version=0.1".into();
+            },
             None,
+        ),
+        (
+            |b| b["mediaType"] = "application/vnd.dev.sigstore.bundle.v1.0+json".into(),
+            Some("has none for it"),
+        ),
+        (
+            |b| entry(b)["logIndex"] = "-1".into(),
+            Some("a negative number"),
         ),
         (
             |b| entry(b)["inclusionProof"]["logIndex"] = "0".into(),

@@ -6,6 +6,7 @@ mod kit;
 
 mod bundle;
 mod keyless;
+mod logged;
 mod rekor2;
 mod sct;
 mod stamp;

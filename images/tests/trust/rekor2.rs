@@ -14,17 +14,17 @@ use crate::stamp::{Lie, TimestampAuthority};
 use crate::*;
 
 const ORIGIN: &str = "log.example/2026";
-const NOW: &str = "20260701120000Z";
+pub const NOW: &str = "20260701120000Z";
 
 /// All that a sigstore has.
-struct Sigstore {
-    signer: Authority,
-    log: Ed25519KeyPair,
-    stamps: TimestampAuthority,
+pub struct Sigstore {
+    pub signer: Authority,
+    pub log: Ed25519KeyPair,
+    pub stamps: TimestampAuthority,
 }
 
 impl Sigstore {
-    fn new(lie: Lie) -> Self {
+    pub fn new(lie: Lie) -> Self {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
         Self {
             signer: signer(),
@@ -39,9 +39,18 @@ impl Sigstore {
         sha256(&[ORIGIN.as_bytes(), b"\n\x01", key])[..4].to_vec()
     }
 
-    fn trusted_root(&self) -> Value {
+    fn log_spki(&self) -> Vec<u8> {
         let head = [0x30, 0x2a, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 3, 0x21, 0];
-        let spki = [&head, self.log.public_key().as_ref()].concat();
+        [&head, self.log.public_key().as_ref()].concat()
+    }
+
+    /// Hexadecimal.
+    pub fn log_id(&self) -> String {
+        Digest::of(&self.log_spki()).hex().to_owned()
+    }
+
+    pub fn trusted_root(&self) -> Value {
+        let spki = self.log_spki();
         let year = json!({"start": "2026-01-01T00:00:00Z", "end": "2026-12-31T00:00:00.000Z"});
         let authority = |chain: &[String]| {
             let chain: Vec<Value> = chain.iter().map(|c| json!({"rawBytes": c})).collect();
@@ -115,7 +124,7 @@ fn signer() -> Authority {
     }
 }
 
-fn rule(root: &Value) -> Value {
+pub fn rule(root: &Value) -> Value {
     json!({"type": "sigstoreSigned", "signedIdentity": {"type": "matchDigest"},
         "trustedRootData": base64(root.to_string().as_bytes()),
         "fulcio": {"oidcIssuer": "https://issuer.example", "subjectEmail": "dev@example.com"}})
@@ -244,7 +253,29 @@ fn whom_the_trusted_root_does_not_know_is_not_believed() {
     fn without(root: &mut Value, list: &str) {
         root[list] = json!([]);
     }
-    let cases: [(Spoil, &str); 4] = [
+    let cases: [(Spoil, &str); 7] = [
+        (
+            |r| {
+                let valid = json!({"start": "2026-07-03T00:00:00Z"});
+                r["tlogs"][0]["publicKey"]["validFor"] = valid;
+            },
+            "a log that is not to be believed for that time",
+        ),
+        // 1.3.132.0.35: a curve that is not known here.
+        (
+            |r| {
+                let key = "MCwwEAYHKoZIzj0CAQYFK4EEACMDGAAEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
+                r["tlogs"][0]["publicKey"]["rawBytes"] = key.into();
+            },
+            "checkpoint that is not of the policy's log",
+        ),
+        (
+            |r| {
+                let log = r["tlogs"][0].clone();
+                r["ctlogs"] = json!([log]);
+            },
+            "no timestamp of a log (SCT)",
+        ),
         (|r| without(r, "tlogs"), "not of the policy's log"),
         (
             |r| without(r, "certificateAuthorities"),
@@ -275,7 +306,10 @@ fn a_timestamp_made_by_openssl_is_taken() {
     own.signer = crate::keyless::authority("dev@example.com");
     let mut trusted = own.trusted_root();
     for list in ["tlogs", "certificateAuthorities", "timestampAuthorities"] {
-        trusted[list][0].as_object_mut().unwrap().remove("validFor");
+        // As those write it who set no start.
+        let ever = json!({"start": "0001-01-01T00:00:00Z"});
+        trusted[list][0]["validFor"] = ever.clone();
+        trusted[list][0]["publicKey"]["validFor"] = ever;
     }
     let dir = tempfile::tempdir().unwrap();
     let config = "[own]\nserial = serial\nsigner_digest = sha256\n\

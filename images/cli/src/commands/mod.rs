@@ -23,6 +23,7 @@ mod push;
 mod referrers;
 mod registry;
 mod release;
+mod remount;
 mod remove;
 mod save;
 mod tag;
@@ -76,6 +77,8 @@ pub enum Command {
     Unpack(unpack::Unpack),
     /// End a bundle made by unpack: drop its writable layer
     Release(release::Release),
+    /// Mount again what bundles stand on, after a reboot (erofs and fuse-overlayfs)
+    Remount(remount::Remount),
     /// Mount an image on a directory, read-only, to look into it
     Mount(mount::Mount),
     /// End a mount
@@ -132,6 +135,7 @@ impl Command {
             Self::Dedup(command) => command.run(&store()?)?,
             Self::Unpack(command) => command.run(&store()?)?,
             Self::Release(command) => command.run(&store()?)?,
+            Self::Remount(command) => command.run(&store()?)?,
             Self::Mount(command) => command.run(&store()?)?,
             Self::Unmount(command) => command.run(&store()?)?,
             Self::Diff(command) => command.run(&store()?)?,
