@@ -169,8 +169,10 @@ impl Shim {
         let key = self.find(&request.id, "")?;
         let container = self.container_of(key)?;
         let mut pids = container.cgroup.pids();
-        let init = self.processes.get(&key).filter(|p| p.is_alive());
+        let init = self.processes.get(&key).filter(|p| p.pid != 0);
         if pids.is_empty() {
+            // Also that of one that has ended and was not deleted, as ps(1) lists a zombie: a task
+            // without processes is what containerd 2, as it starts, throws away with its exit.
             pids.extend(init.map(|process| process.pid));
         }
         let exec_of = |pid: u32| {

@@ -127,13 +127,16 @@ impl Containerd {
         fs::write(image.join("manifest.json"), manifest.to_string()).unwrap();
         let archive = self.dir.path().join("image.tar");
         tar(&archive, &image);
-        self.ok(&[
-            "image",
-            "import",
-            "--snapshotter",
-            "native",
-            &archive.display().to_string(),
-        ]);
+        // By itself, containerd 2 unpacks for its default snapshotter alone.
+        let help = text(&self.ctr(&["image", "import", "--help"]).stdout);
+        let local: &[&str] = if help.contains("--local") {
+            &["--local"]
+        } else {
+            &[]
+        };
+        let archive = archive.display().to_string();
+        let import = ["image", "import", "--snapshotter", "native"];
+        self.ok(&[&import[..], local, &[&archive]].concat());
     }
 
     fn bundle(&self, id: &str) -> PathBuf {

@@ -229,47 +229,50 @@ fn launch(
     (fifo, console): (bool, Option<OwnedFd>),
     undo: &mut Undo<'_>,
 ) -> Result<(i32, Channel)> {
-    let mut inherited = inherit(plan, undo.dir, fifo)?;
-    inherited.0.console = console;
-    let began = span(Key::CgroupBegin);
-    undo.cgroup = Some(plan.cgroup.begin().context("create the cgroup")?);
-    drop(began);
-    let cgroup = undo.cgroup.as_mut().expect("set above");
-    let early = plan.namespaces.user();
-    if early {
-        cgroup
-            .complete(&plan.cgroup, None)
-            .context("create the cgroup")?;
-        inherited.0.joiner = Some(plan.cgroup.joiner()?);
+    let (mut theirs, ours) = inherit(plan, undo.dir, fifo)?;
+    theirs.console = console;
+    let cgroup = undo.cgroup.insert(begin_cgroup(plan)?);
+    if plan.namespaces.user() {
+        let made = cgroup.complete(&plan.cgroup, None);
+        made.context("create the cgroup")?;
+        theirs.joiner = Some(plan.cgroup.joiner()?);
     }
-    let (ours, theirs) = (inherited.1, inherited.0);
     // The child has its own descriptors of the same mounts.
     let mapped = plan.mounts.iter().any(|m| m.idmap.is_some());
     let trees = if mapped {
-        rootfs::copy_trees(&theirs.trees)?
+        Some(rootfs::copy_trees(&theirs.trees)?)
     } else {
-        rootfs::Trees::new()
+        None
     };
     let began = span(Key::Clone);
     let (pid, pidfd) = crate::launch::clone_init(plan, cgroup, theirs)?;
     drop(began);
     undo.init = Some((pid, pidfd));
-    let cgroup = undo.cgroup.as_mut().expect("set above");
     if plan.namespaces.new & namespaces::USER != 0 {
-        map_ids(plan, pid, mapped.then_some(&trees))?;
+        map_ids(plan, pid, trees.as_ref())?;
         ours.send(&Message::Mapped)?;
     }
+    limit_init(plan, pid, undo)?;
+    ours.send(&Message::Cgroup).or_else(|e| explain(&ours, e))?;
+    Ok((pid, ours))
+}
+
+fn begin_cgroup(plan: &Plan) -> Result<Cgroup> {
+    let _began = span(Key::CgroupBegin);
+    plan.cgroup.begin().context("create the cgroup")
+}
+
+/// Makes the rest of the cgroups with their limits, and what else limits init, which is `pid`.
+fn limit_init(plan: &Plan, pid: i32, undo: &mut Undo<'_>) -> Result<()> {
     let began = span(Key::OomScore);
     let process = plan.spec.process().as_ref();
-    crate::idmap::oom_score(
-        pid,
-        process.and_then(oci_spec::runtime::Process::oom_score_adj),
-    )?;
+    let score = process.and_then(oci_spec::runtime::Process::oom_score_adj);
+    crate::idmap::oom_score(pid, score)?;
     drop(began);
+    let cgroup = undo.cgroup.as_mut().expect("init was cloned into it");
     let began = span(Key::CgroupMake);
-    cgroup
-        .complete(&plan.cgroup, Some(pid))
-        .context("create the cgroup")?;
+    let made = cgroup.complete(&plan.cgroup, Some(pid));
+    made.context("create the cgroup")?;
     drop(began);
     let began = span(Key::Limits);
     cgroup.limit(&plan.cgroup).context("set cgroup limits")?;
@@ -279,8 +282,7 @@ fn launch(
         let _began = span(Key::Rdt);
         undo.rdt = Some(rdt.execute(&crate::rdt::root()?, &plan.id, pid)?);
     }
-    ours.send(&Message::Cgroup).or_else(|e| explain(&ours, e))?;
-    Ok((pid, ours))
+    Ok(())
 }
 
 /// Maps the ids of init's new user namespace, and `trees` by it.
@@ -424,45 +426,17 @@ pub(crate) fn record(plan: &Plan, pid: i32, cgroup: &Cgroup) -> Result<Record> {
 }
 
 /// Answers init until it is ready.
-fn supervise(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), channel: &Channel) -> Result<()> {
+fn supervise(plan: &Plan, init: (i32, &OwnedFd), channel: &Channel) -> Result<()> {
     loop {
         match channel.receive()? {
             Some(Message::Ready) => return Ok(()),
-            Some(Message::Hooks) => {
-                let began = span(Key::RuntimeHooks);
-                run_runtime_hooks(plan, pid)?;
-                drop(began);
-                channel.send(&Message::Go)?;
-            }
-            Some(Message::Tree(index)) => rootfs::late::serve(plan, pid, channel, index)?,
-            Some(Message::Devices) => {
-                let began = span(Key::NetDevices);
-                crate::netdev::move_all(&plan.net_devices, pid)?;
-                drop(began);
-                channel.send(&Message::Go)?;
-            }
-            Some(Message::Limits) => {
-                limit(plan, pid)?;
-                channel.send(&Message::Go)?;
-            }
-            Some(Message::Listener(number)) => {
-                let seccomp = plan
-                    .spec
-                    .linux()
-                    .as_ref()
-                    .and_then(|l| l.seccomp().as_ref());
-                let seccomp = seccomp.expect("init has a filter only from a profile");
-                let state = creating(plan, pid);
-                crate::notify::send_listener(seccomp, &state, pid, pidfd.as_fd(), number)?;
-                channel.send(&Message::Go)?;
-            }
+            Some(Message::Tree(index)) => rootfs::late::serve(plan, init.0, channel, index)?,
             Some(Message::Error(text)) => {
                 return Err(Error::Remote(text)).context("error during container init");
             }
-            Some(other) => {
-                return Err(Error::Remote(format!(
-                    "unexpected message {other:?} from init"
-                )));
+            Some(request) => {
+                serve(plan, init, &request)?;
+                channel.send(&Message::Go)?;
             }
             None => {
                 return Err(Error::Remote(
@@ -470,6 +444,31 @@ fn supervise(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), channel: &Channel) -> R
                 ));
             }
         }
+    }
+}
+
+/// Does what init, which waits, may not do itself.
+fn serve(plan: &Plan, (pid, pidfd): (i32, &OwnedFd), request: &Message) -> Result<()> {
+    match request {
+        Message::Hooks => {
+            let _began = span(Key::RuntimeHooks);
+            run_runtime_hooks(plan, pid)
+        }
+        Message::Devices => {
+            let _began = span(Key::NetDevices);
+            crate::netdev::move_all(&plan.net_devices, pid)
+        }
+        Message::Limits => limit(plan, pid),
+        Message::Listener(number) => {
+            let linux = plan.spec.linux().as_ref();
+            let seccomp = linux.and_then(|l| l.seccomp().as_ref());
+            let seccomp = seccomp.expect("init has a filter only from a profile");
+            let state = creating(plan, pid);
+            crate::notify::send_listener(seccomp, &state, pid, pidfd.as_fd(), *number)
+        }
+        other => Err(Error::Remote(format!(
+            "unexpected message {other:?} from init"
+        ))),
     }
 }
 

@@ -38,23 +38,15 @@ pub fn exec(
 ) -> Result<(i32, OwnedFd)> {
     crate::spec::validate_process(process)?;
     let init = container.init()?.ok_or_else(not_running)?;
-    let namespaces = Namespaces::from_spec(spec)?;
     let rlimits = rlimits::from_spec(process.rlimits().as_deref().unwrap_or_default())?;
     let (ours, theirs) = sync::pair()?;
     let cgroup = container.cgroup()?;
-    let restored = if container.record.restored {
-        namespaces::TIME
-    } else {
-        0
-    };
     let child = Child {
         init,
         in_user: false,
         keyring: (!container.record.no_new_keyring)
             .then(|| rrun_sys::keyring::name_of(&container.record.id)),
-        flags: restored
-            | namespaces.new
-            | namespaces.join.iter().fold(0, |all, (flag, _)| all | flag),
+        flags: flags(container, spec)?,
         joiner: cgroup
             .exec_joiner(&options.cgroup)
             .context("error adding pid of the process to cgroups")?,
@@ -63,42 +55,10 @@ pub fn exec(
         channel: theirs,
         preserve_fds: options.preserve_fds,
     };
-    let own = path::open(Path::new("/proc/self/ns/pid"), path::O_RDONLY)?;
-    let enter_pid = child.flags & namespaces::PID != 0;
-    // Without privileges on the host the right to it comes with the user namespace, in which a
-    // process in between then is.
-    let mut staged = false;
-    if enter_pid {
-        match ns::setns(child.init.as_fd(), namespaces::PID) {
-            Err(e) if e.is(path::EPERM) && child.flags & namespaces::USER != 0 => staged = true,
-            result => result.context("join the pid namespace")?,
-        }
-    }
-    let mut report = if staged { Some(sync::pair()?) } else { None };
-    cred::set_dumpable(false)?;
-    let began = span(Key::Clone);
-    let (pid, pidfd) = match clone_into(&cgroup, options, container.record.init_process_pid)? {
-        Clone::Child => {
-            // The parent's.
-            std::mem::forget(began);
-            if let Some((_, report)) = report {
-                child.stage(process, spec.linux().as_ref(), &report)
-            }
-            child.main(process, spec.linux().as_ref())
-        }
-        Clone::Parent { pid, pidfd } => match report.take() {
-            Some((report, theirs)) => {
-                drop(theirs);
-                staged_process(&report, pid)?
-            }
-            None => (pid, pidfd),
-        },
-    };
-    drop(began);
-    drop(child);
-    if enter_pid && !staged {
-        ns::setns(own.as_fd(), namespaces::PID).context("return to the pid namespace")?;
-    }
+    let linux = spec.linux().as_ref();
+    let (pid, pidfd) = child.spawn(process, linux, || {
+        clone_into(&cgroup, options, container.record.init_process_pid)
+    })?;
     let finished = idmap::oom_score(pid, process.oom_score_adj()).and_then(|()| {
         let agent = |number| notify_agent(container, spec, (pid, &pidfd), number);
         finish(&ours, agent, || rlimits::apply(pid, &rlimits))
@@ -109,6 +69,18 @@ pub fn exec(
         return Err(error);
     }
     Ok((pid, pidfd))
+}
+
+/// The namespaces of the container that are not the host's.
+fn flags(container: &Container, spec: &Spec) -> Result<i32> {
+    let namespaces = Namespaces::from_spec(spec)?;
+    let joined = namespaces.join.iter().fold(0, |all, (flag, _)| all | flag);
+    let restored = if container.record.restored {
+        namespaces::TIME
+    } else {
+        0
+    };
+    Ok(restored | namespaces.new | joined)
 }
 
 /// The process that `stage`, a process in between, has cloned on behalf of this one.
@@ -250,6 +222,18 @@ struct Child {
     preserve_fds: u32,
 }
 
+/// How the process comes into the container's pid namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entered {
+    /// It is in the right one as it is.
+    None,
+    /// This process's children are in it from now on.
+    Now,
+    /// Without privileges on the host the right to it comes with the user namespace, in which a
+    /// process in between then is.
+    Later,
+}
+
 /// Restricts the process to the processors of a list such as "0-3,7".
 fn pin(cpus: Option<&str>) -> Result<()> {
     let Some(cpus) = cpus.filter(|c| !c.is_empty()) else {
@@ -267,6 +251,62 @@ fn pin(cpus: Option<&str>) -> Result<()> {
 }
 
 impl Child {
+    /// Lets `clone` make the process, born in the container's pid namespace: its id, and a descriptor.
+    /// In the process itself it does not return.
+    fn spawn(
+        self,
+        process: &Process,
+        linux: Option<&Linux>,
+        clone: impl FnOnce() -> Result<Clone>,
+    ) -> Result<(i32, OwnedFd)> {
+        let own = path::open(Path::new("/proc/self/ns/pid"), path::O_RDONLY)?;
+        let entered = self.enter_pid()?;
+        let staged = if entered == Entered::Later {
+            Some(sync::pair()?)
+        } else {
+            None
+        };
+        cred::set_dumpable(false)?;
+        let began = span(Key::Clone);
+        let cloned = match clone()? {
+            Clone::Child => {
+                // The parent's.
+                std::mem::forget(began);
+                if let Some((_, report)) = staged {
+                    self.stage(process, linux, &report)
+                }
+                self.main(process, linux)
+            }
+            Clone::Parent { pid, pidfd } => match staged {
+                Some((report, theirs)) => {
+                    drop(theirs);
+                    staged_process(&report, pid)?
+                }
+                None => (pid, pidfd),
+            },
+        };
+        drop(began);
+        drop(self);
+        if entered == Entered::Now {
+            ns::setns(own.as_fd(), namespaces::PID).context("return to the pid namespace")?;
+        }
+        Ok(cloned)
+    }
+
+    /// Makes the container's pid namespace that of this process's next child.
+    fn enter_pid(&self) -> Result<Entered> {
+        if self.flags & namespaces::PID == 0 {
+            return Ok(Entered::None);
+        }
+        match ns::setns(self.init.as_fd(), namespaces::PID) {
+            Err(e) if e.is(path::EPERM) && self.flags & namespaces::USER != 0 => Ok(Entered::Later),
+            result => {
+                result.context("join the pid namespace")?;
+                Ok(Entered::Now)
+            }
+        }
+    }
+
     /// Joins user and pid namespace, and clones the process as a child of this one's parent.
     fn stage(mut self, process: &Process, linux: Option<&Linux>, report: &Channel) -> ! {
         let flags = namespaces::USER | namespaces::PID;
@@ -298,6 +338,20 @@ impl Child {
     fn run(&mut self, process: &Process, linux: Option<&Linux>) -> Result<()> {
         self.channel.close_peer()?;
         crate::debug!("nsexec container setup: join {:?}", ns::names(self.flags));
+        self.enter_cgroup(process)?;
+        self.join_namespaces()?;
+        self.channel.expect(&Message::Go)?;
+        self.open_session(process)?;
+        let prepared = self.prepare(process, linux)?;
+        let began = span(Key::Identity);
+        let ready = prepared.take_identity(&self.channel)?;
+        drop(began);
+        crate::debug!("setns_init: about to exec");
+        Err(ready.exec().into())
+    }
+
+    /// Enters the cgroup, on the processors that `process` asks for before and after.
+    fn enter_cgroup(&self, process: &Process) -> Result<()> {
         let affinity = process.exec_cpu_affinity().as_ref();
         pin(affinity.and_then(|a| a.initial().as_deref()))?;
         let began = span(Key::EnterCgroup);
@@ -307,36 +361,43 @@ impl Child {
             Some(cpus) => pin(Some(cpus))?,
             None => sched::reset_affinity(),
         }
-        let began = span(Key::Join);
+        Ok(())
+    }
+
+    /// Joins the container's namespaces but that of pids, which it was born in.
+    fn join_namespaces(&self) -> Result<()> {
+        let _began = span(Key::Join);
         let done = if self.in_user { namespaces::USER } else { 0 };
         let flags = self.flags & !namespaces::PID & !done;
+        // That of users comes first, as it gives the rights for the others: all with the same call.
+        if flags != 0 {
+            ns::setns(self.init.as_fd(), flags).context("join the container's namespaces")?;
+        }
         if self.flags & namespaces::USER != 0 {
-            // First, as it gives the rights for the others; they come with the same call.
-            if flags != 0 {
-                ns::setns(self.init.as_fd(), flags).context("join the container's namespaces")?;
-            }
             cred::set_gid(0).context("become group 0 of the user namespace")?;
             cred::set_uid(0).context("become user 0 of the user namespace")?;
             cred::set_dumpable(false)?;
-        } else if flags != 0 {
-            ns::setns(self.init.as_fd(), flags).context("join the container's namespaces")?;
         }
-        drop(began);
-        self.channel.expect(&Message::Go)?;
-        if let Some(socket) = self.console.take() {
-            let _began = span(Key::Console);
-            let root = path::open(Path::new("/"), path::O_PATH)?;
-            let size = last::console_size(process);
-            console::set_up(
-                root.as_fd(),
-                socket.as_fd(),
-                size,
-                process.user().uid(),
-                false,
-            )?;
-        } else {
-            cred::setsid()?;
-        }
+        Ok(())
+    }
+
+    /// A session of its own, with a terminal where one was asked for.
+    fn open_session(&mut self, process: &Process) -> Result<()> {
+        let Some(socket) = self.console.take() else {
+            return Ok(cred::setsid()?);
+        };
+        let _began = span(Key::Console);
+        let root = path::open(Path::new("/"), path::O_PATH)?;
+        let (size, owner) = (last::console_size(process), process.user().uid());
+        console::set_up(root.as_fd(), socket.as_fd(), size, owner, false)
+    }
+
+    /// All that is done with the rights that the process is about to lose.
+    fn prepare<'a>(
+        &mut self,
+        process: &'a Process,
+        linux: Option<&'a Linux>,
+    ) -> Result<Prepared<'a>> {
         let procfs = if last::labelled(process) {
             Some(mount::FsContext::open("proc")?.mount(0)?)
         } else {
@@ -350,15 +411,10 @@ impl Child {
             self.flags & namespaces::USER != 0,
             linux,
         );
-        let began = span(Key::Prepare);
+        let _began = span(Key::Prepare);
         prepared.prepare()?;
         drop(prepared.take_procfs());
         fd::cloexec_from(3 + self.preserve_fds)?;
-        drop(began);
-        let began = span(Key::Identity);
-        let ready = prepared.take_identity(&self.channel)?;
-        drop(began);
-        crate::debug!("setns_init: about to exec");
-        Err(ready.exec().into())
+        Ok(prepared)
     }
 }

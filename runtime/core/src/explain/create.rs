@@ -1,7 +1,9 @@
 //! The steps of `create` and `run`.
 
-use super::{By, Key, List, Step};
+use super::words as say;
+use super::{List, Step};
 use crate::plan::{Mount, Plan, Source, namespaces};
+use oci_spec::runtime::{Hook, Process};
 use rrun_sys::ns;
 use std::path::Path;
 
@@ -13,371 +15,128 @@ pub fn steps(plan: &Plan, root: &Path, fifo: bool) -> Vec<Step> {
     resources(plan, &mut list);
     entering(plan, &mut list);
     files(plan, &mut list);
+    hooks(plan, &mut list);
+    inside(plan, &mut list);
     process(plan, &mut list);
     ending(plan, root, fifo, &mut list);
     list.0
 }
 
+/// Up to the clone.
 fn before(plan: &Plan, root: &Path, list: &mut List) {
-    use By::Runtime;
-    list.add(
-        (Key::Directory, Runtime),
-        (
-            "reserve the id",
-            "two containers cannot have one id; state.json will be here",
-            "mkdir",
-        ),
-        [root.join(&plan.id).display().to_string()],
-    );
-    let seccomp = plan
-        .spec
-        .linux()
-        .as_ref()
-        .and_then(|l| l.seccomp().as_ref());
-    if let Some(profile) = seccomp {
-        let count: usize = profile
-            .syscalls()
-            .iter()
-            .flatten()
-            .map(|s| s.names().len())
-            .sum();
-        list.add(
-            (Key::Seccomp, Runtime),
-            (
-                "compile the seccomp profile, or take it from the cache",
-                "a filter that the kernel runs at each system call of the container",
-                "open, read",
-            ),
-            [format!(
-                "{count} system calls named, default {}",
-                profile.default_action()
-            )],
-        );
-    }
+    list.add(&say::RESERVE, [shown(&root.join(&plan.id))]);
+    list.add_any(&say::COMPILE, profile(plan));
     if plan.namespaces.user() {
-        list.add(
-            (Key::Trees, Runtime),
-            (
-                "open the root and the sources of bind mounts",
-                "in its user namespace init has no right to the host's directories",
-                "open_tree",
-            ),
-            [plan.rootfs.display().to_string()],
-        );
+        list.add(&say::OPEN_TREES, [shown(&plan.rootfs)]);
     }
-    list.add(
-        (Key::CgroupBegin, Runtime),
-        (
-            "make the v2 cgroup",
-            "init is born in it, and never unaccounted for",
-            "mkdir",
-        ),
-        plan.cgroup.unified_dir().map(|d| d.display().to_string()),
-    );
+    list.add(&say::UNIFIED_CGROUP, plan.cgroup.unified_dir().map(shown));
     let flags = plan.namespaces.new & (namespaces::USER | namespaces::PID);
-    list.add(
-        (Key::Clone, Runtime),
-        (
-            "clone init",
-            "it sets itself up and becomes the program",
-            "clone3",
-        ),
-        [format!("flags {}", or_none(&ns::names(flags)))],
-    );
+    let names = Some(ns::names(flags)).filter(|names| !names.is_empty());
+    let names = names.as_deref().unwrap_or("none");
+    list.add(&say::CLONE, [format!("flags {names}")]);
 }
 
-fn or_none(text: &str) -> &str {
-    if text.is_empty() { "none" } else { text }
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }
 
+/// The seccomp profile in a few words.
+fn profile(plan: &Plan) -> Option<String> {
+    let profile = plan.spec.linux().as_ref()?.seccomp().as_ref()?;
+    let rules = profile.syscalls().iter().flatten();
+    let count: usize = rules.map(|rule| rule.names().len()).sum();
+    let default = profile.default_action();
+    Some(format!("{count} system calls named, default {default}"))
+}
+
+/// What the runtime makes for init while that makes its namespaces.
 fn resources(plan: &Plan, list: &mut List) {
-    use By::Runtime;
     if plan.namespaces.new & namespaces::USER != 0 {
-        let maps = [
-            ("uid_map", &plan.namespaces.uid_map),
-            ("gid_map", &plan.namespaces.gid_map),
-        ];
-        list.add(
-            (Key::IdMaps, Runtime),
-            (
-                "write the id maps",
-                "root in the container is an ordinary user outside",
-                "write",
-            ),
-            maps.map(|(file, map)| {
-                format!("/proc/PID/{file}: {}", map.trim_end().replace('\n', ", "))
-            }),
-        );
+        list.add(&say::ID_MAPS, id_maps(plan));
     }
     let process = plan.spec.process().as_ref();
-    if let Some(score) = process.and_then(oci_spec::runtime::Process::oom_score_adj) {
-        list.add(
-            (Key::OomScore, Runtime),
-            (
-                "set the OOM score",
-                "whom the kernel kills first when memory ends",
-                "write",
-            ),
-            [format!("/proc/PID/oom_score_adj: {score}")],
-        );
-    }
-    list.add(
-        (Key::CgroupMake, Runtime),
-        (
-            "make the v1 cgroups, or systemd's scope",
-            "what the container uses is counted in them",
-            "mkdir",
-        ),
-        plan.cgroup.legacy_dirs().map(|d| d.display().to_string()),
-    );
-    let devices = plan.cgroup.devices.as_ref().map(|policy| {
-        let default = if policy.allow { "allowed" } else { "denied" };
-        format!(
-            "devices: {default}, with {} exceptions",
-            policy.exceptions.len()
-        )
-    });
-    let writes = plan
-        .cgroup
-        .writes
-        .iter()
-        .map(|w| format!("{}: {}", w.file, w.value.trim_end()));
-    list.add(
-        (Key::Limits, Runtime),
-        (
-            "set the limits",
-            "the container cannot take more than its share",
-            "write, bpf",
-        ),
-        writes.chain(devices),
-    );
-    if let Some(rdt) = &plan.rdt {
-        list.add(
-            (Key::Rdt, Runtime),
-            (
-                "make the Intel RDT class",
-                "its share of cache and memory bandwidth",
-                "mkdir, write",
-            ),
-            [format!("{rdt:?}")],
-        );
-    }
+    let score = process.and_then(Process::oom_score_adj);
+    let score = score.map(|score| format!("/proc/PID/oom_score_adj: {score}"));
+    list.add_any(&say::OOM_SCORE, score);
+    let directories = plan.cgroup.legacy_dirs();
+    list.add(&say::LEGACY_CGROUPS, directories.map(shown));
+    list.add(&say::LIMITS, limits(plan));
+    let rdt = plan.rdt.as_ref().map(|rdt| format!("{rdt:?}"));
+    list.add_any(&say::RDT, rdt);
 }
 
+fn id_maps(plan: &Plan) -> [String; 2] {
+    let maps = [
+        ("uid_map", &plan.namespaces.uid_map),
+        ("gid_map", &plan.namespaces.gid_map),
+    ];
+    maps.map(|(file, map)| format!("/proc/PID/{file}: {}", map.trim_end().replace('\n', ", ")))
+}
+
+/// The writes to the cgroups' files, and the rules for devices.
+fn limits(plan: &Plan) -> impl Iterator<Item = String> {
+    let writes = plan.cgroup.writes.iter();
+    let writes = writes.map(|w| format!("{}: {}", w.file, w.value.trim_end()));
+    let devices = plan.cgroup.devices.as_ref().map(|policy| {
+        let default = if policy.allow { "allowed" } else { "denied" };
+        let exceptions = policy.exceptions.len();
+        format!("devices: {default}, with {exceptions} exceptions")
+    });
+    writes.chain(devices)
+}
+
+/// Namespaces and cgroups, as init makes and enters them.
 fn entering(plan: &Plan, list: &mut List) {
-    use By::Init;
     let namespaces = &plan.namespaces;
-    if !namespaces.join.is_empty() {
-        list.add(
-            (Key::Join, Init),
-            (
-                "join namespaces",
-                "shared with other containers or the host",
-                "setns",
-            ),
-            namespaces
-                .join
-                .iter()
-                .map(|(_, path)| path.display().to_string()),
-        );
-    }
+    let joined = namespaces.join.iter().map(|(_, path)| shown(path));
+    list.add_any(&say::JOIN, joined);
     let later = namespaces::USER | namespaces::PID | namespaces::CGROUP;
     let now = namespaces.new & !later;
     if now != 0 {
-        list.add(
-            (Key::Unshare, Init),
-            (
-                "make namespaces",
-                "names, mounts, networks and the like of its own",
-                "unshare",
-            ),
-            [ns::names(now)],
-        );
+        list.add(&say::UNSHARE, [ns::names(now)]);
     }
     if now & namespaces::NET != 0 {
-        list.add(
-            (Key::Loopback, Init),
-            ("set the loopback interface up", "127.0.0.1 works", "ioctl"),
-            ["lo".to_owned()],
-        );
+        list.add(&say::LOOPBACK, ["lo".to_owned()]);
     }
-    list.add(
-        (Key::EnterCgroup, Init),
-        (
-            "enter the v1 cgroups",
-            "from here on what it uses is counted and limited",
-            "write",
-        ),
-        plan.cgroup
-            .legacy_dirs()
-            .map(|d| d.join("tasks").display().to_string()),
-    );
+    let tasks = plan.cgroup.legacy_dirs().map(|d| shown(&d.join("tasks")));
+    list.add(&say::ENTER_CGROUPS, tasks);
     if namespaces.new & namespaces::CGROUP != 0 {
-        list.add(
-            (Key::CgroupNamespace, Init),
-            (
-                "make the cgroup namespace",
-                "its cgroup looks like the root of all",
-                "unshare",
-            ),
-            ["CLONE_NEWCGROUP".to_owned()],
-        );
+        list.add(&say::CGROUP_NAMESPACE, ["CLONE_NEWCGROUP".to_owned()]);
     }
-    let names: Vec<String> = [plan.spec.hostname(), plan.spec.domainname()]
-        .into_iter()
-        .flatten()
-        .filter(|name| !name.is_empty())
-        .cloned()
-        .collect();
-    if !names.is_empty() {
-        list.add(
-            (Key::Names, Init),
-            (
-                "set host and domain name",
-                "its name for itself",
-                "sethostname, setdomainname",
-            ),
-            names,
-        );
-    }
-    if !plan.net_devices.is_empty() {
-        let devices = plan.net_devices.iter();
-        list.add(
-            (Key::NetDevices, By::Runtime),
-            (
-                "move network devices into it",
-                "interfaces of the host that are its alone",
-                "sendmsg (rtnetlink)",
-            ),
-            devices.map(|d| format!("{} as {}", d.host, d.name)),
-        );
-    }
+    let names = [plan.spec.hostname(), plan.spec.domainname()];
+    let names = names.into_iter().flatten().filter(|name| !name.is_empty());
+    list.add_any(&say::NAMES, names.cloned());
+    let devices = plan.net_devices.iter();
+    let devices = devices.map(|d| format!("{} as {}", d.host, d.name));
+    list.add_any(&say::NET_DEVICES, devices);
 }
 
+/// The root, its mounts and its devices.
 fn files(plan: &Plan, list: &mut List) {
-    use By::Init;
-    list.add(
-        (Key::Root, Init),
-        (
-            "attach the root file system",
-            "what will be / in the container",
-            "mount_setattr, open_tree, move_mount",
-        ),
-        [match &plan.root_mount {
-            Some(mount) => format!("{} on {}", source(mount), plan.rootfs.display()),
-            None => plan.rootfs.display().to_string(),
-        }],
-    );
+    let rootfs = plan.rootfs.display();
+    let root = match &plan.root_mount {
+        Some(mount) => format!("{} on {rootfs}", source(mount)),
+        None => rootfs.to_string(),
+    };
+    list.add(&say::ROOT, [root]);
     for mount in &plan.mounts {
-        let (why, call) = mount_reason(mount);
         let what = format!("mount {} on {}", source(mount), mount.destination.display());
-        list.add(
-            (Key::Mount(mount.index), Init),
-            (what, why, call),
-            options(mount),
-        );
+        let kind = say::mount(mount.index, &mount.source);
+        list.add_as(&kind, what, options(mount));
     }
     if plan.setup_dev {
-        list.add(
-            (Key::Devices, Init),
-            (
-                "make device nodes and links in /dev",
-                "null, zero, tty and the like; no disk",
-                "mknodat, symlinkat",
-            ),
-            plan.devices
-                .iter()
-                .map(|d| format!("{} {}:{}", d.path.display(), d.number.0, d.number.1)),
-        );
-    }
-    hooks(plan, list);
-    list.add(
-        (Key::Pivot, Init),
-        (
-            "make the root the only one",
-            "from here on nothing of the host can be named",
-            "pivot_root, umount2",
-        ),
-        [plan.rootfs.display().to_string()],
-    );
-    if !plan.sysctls.is_empty() {
-        list.add(
-            (Key::Sysctls, Init),
-            (
-                "set kernel parameters of its namespaces",
-                "by a procfs that nothing in the image can stand in for",
-                "openat2, write",
-            ),
-            plan.sysctls
-                .iter()
-                .map(|(name, value)| format!("{}: {value}", name.display())),
-        );
-    }
-    let linux = plan.spec.linux().as_ref();
-    let read_only = linux
-        .and_then(|l| l.readonly_paths().as_ref())
-        .into_iter()
-        .flatten();
-    let masked = linux
-        .and_then(|l| l.masked_paths().as_ref())
-        .into_iter()
-        .flatten();
-    let paths: Vec<String> = read_only
-        .map(|p| format!("read-only {p}"))
-        .chain(masked.map(|p| format!("hidden {p}")))
-        .collect();
-    if !paths.is_empty() {
-        list.add(
-            (Key::Masks, Init),
-            (
-                "hide and protect parts of /proc and /sys",
-                "they would change or tell of the host",
-                "open_tree, move_mount",
-            ),
-            paths,
-        );
-    }
-    if plan.readonly_root() {
-        list.add(
-            (Key::Seal, Init),
-            (
-                "make the root read-only",
-                "the image stays as it is",
-                "mount_setattr",
-            ),
-            ["/".to_owned()],
-        );
+        let nodes = plan.devices.iter();
+        let nodes = nodes.map(|d| format!("{} {}:{}", d.path.display(), d.number.0, d.number.1));
+        list.add(&say::DEVICES, nodes);
     }
 }
 
 fn source(mount: &Mount) -> String {
     match &mount.source {
-        Source::Bind { path, .. } => path.display().to_string(),
+        Source::Bind { path, .. } => shown(path),
         Source::Cgroup { .. } => "cgroup".to_owned(),
         Source::Filesystem { kind, .. } => kind.clone(),
         Source::Remount { .. } => "again what is".to_owned(),
-    }
-}
-
-fn mount_reason(mount: &Mount) -> (&'static str, &'static str) {
-    match &mount.source {
-        Source::Bind { .. } => (
-            "files of the host, shown in the container",
-            "open_tree, mount_setattr, move_mount",
-        ),
-        Source::Cgroup { .. } => ("its own cgroup, to be read", "fsopen, fsmount, move_mount"),
-        Source::Remount { .. } => ("other options for what is mounted there", "mount_setattr"),
-        Source::Filesystem { kind, .. } => {
-            let why = match kind.as_str() {
-                "proc" => "processes of its own pid namespace",
-                "sysfs" => "what the kernel tells of devices and its network namespace",
-                "devpts" => "terminals of its own",
-                "mqueue" => "message queues of its own",
-                "tmpfs" => "memory that is gone with the container",
-                _ => "a file system of its own",
-            };
-            (why, "fsopen, fsconfig, fsmount, move_mount")
-        }
     }
 }
 
@@ -394,96 +153,60 @@ fn options(mount: &Mount) -> Vec<String> {
 
 fn hooks(plan: &Plan, list: &mut List) {
     let Some(all) = plan.spec.hooks() else { return };
-    let paths = |hooks: &Option<Vec<oci_spec::runtime::Hook>>| -> Vec<String> {
-        hooks
-            .iter()
-            .flatten()
-            .map(|h| h.path().display().to_string())
-            .collect()
+    let paths = |hooks: &Option<Vec<Hook>>| -> Vec<String> {
+        let hooks = hooks.iter().flatten();
+        hooks.map(|hook| shown(hook.path())).collect()
     };
     #[allow(
         deprecated,
         reason = "the field is deprecated in the specification, but in use"
     )]
     let runtime = [paths(all.prestart()), paths(all.create_runtime())].concat();
-    if !runtime.is_empty() {
-        list.add(
-            (Key::RuntimeHooks, By::Runtime),
-            (
-                "run prestart and createRuntime hooks",
-                "programs of the caller, such as network set-up",
-                "execve",
-            ),
-            runtime,
-        );
-    }
-    let container = paths(all.create_container());
-    if !container.is_empty() {
-        list.add(
-            (Key::ContainerHooks, By::Init),
-            (
-                "run createContainer hooks",
-                "programs of the caller, in the container's namespaces",
-                "execve",
-            ),
-            container,
-        );
+    list.add_any(&say::RUNTIME_HOOKS, runtime);
+    list.add_any(&say::CONTAINER_HOOKS, paths(all.create_container()));
+}
+
+/// What is done where nothing of the host can be named any more.
+fn inside(plan: &Plan, list: &mut List) {
+    list.add(&say::PIVOT, [shown(&plan.rootfs)]);
+    let sysctls = plan.sysctls.iter();
+    let sysctls = sysctls.map(|(name, value)| format!("{}: {value}", name.display()));
+    list.add_any(&say::SYSCTLS, sysctls);
+    list.add_any(&say::MASKS, masks(plan));
+    if plan.readonly_root() {
+        list.add(&say::SEAL, ["/".to_owned()]);
     }
 }
 
+/// Paths that are made read-only or hidden.
+fn masks(plan: &Plan) -> impl Iterator<Item = String> {
+    let linux = plan.spec.linux().as_ref();
+    let read_only = linux.and_then(|l| l.readonly_paths().as_ref());
+    let masked = linux.and_then(|l| l.masked_paths().as_ref());
+    let read_only = read_only.into_iter().flatten();
+    let masked = masked.into_iter().flatten();
+    read_only
+        .map(|p| format!("read-only {p}"))
+        .chain(masked.map(|p| format!("hidden {p}")))
+}
+
 fn process(plan: &Plan, list: &mut List) {
-    use By::Init;
-    list.add(
-        (Key::Prepare, Init),
-        (
-            "session keyring, labels, scheduling",
-            "what it may not inherit from the caller; nothing open gets past execve",
-            "keyctl, write, sched_setattr, close_range",
-        ),
-        [],
-    );
+    list.add(&say::PREPARE, []);
     if let Some(process) = plan.spec.process() {
-        list.add(
-            (Key::Identity, Init),
-            (
-                "limits, user, groups, capabilities, seccomp",
-                "the last rights go, in an order in which each step still has those it needs",
-                "prlimit64, setgroups, setresuid, capset, prctl, seccomp",
-            ),
-            super::exec::identity(process),
-        );
+        list.add(&say::IDENTITY, super::exec::identity(process));
     }
 }
 
 fn ending(plan: &Plan, root: &Path, fifo: bool, list: &mut List) {
     let dir = root.join(&plan.id);
-    list.add(
-        (Key::Record, By::Runtime),
-        (
-            "write the record",
-            "what the other commands know of the container",
-            "write, rename",
-        ),
-        ["config.json", "state.json"].map(|f| dir.join(f).display().to_string()),
-    );
+    let files = ["config.json", "state.json"];
+    list.add(&say::RECORD, files.map(|file| shown(&dir.join(file))));
     if fifo {
-        list.add(
-            (Key::Exec, By::Init),
-            ("wait for `start`", "create only prepares", "open"),
-            [dir.join("exec.fifo").display().to_string()],
-        );
+        list.add(&say::WAIT, [shown(&dir.join("exec.fifo"))]);
         return;
     }
     let args = plan.spec.process().as_ref().and_then(|p| p.args().clone());
-    list.add(
-        (Key::Exec, By::Init),
-        (
-            "execute the program",
-            "init is now the user's program",
-            "execve",
-        ),
-        [args.unwrap_or_default().join(" ")],
-    );
+    list.add(&say::EXECUTE, [args.unwrap_or_default().join(" ")]);
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The steps of `exec`.
 
-use super::{By, Key, List, Step};
+use super::words::{self, exec as say};
+use super::{List, Step};
 use crate::container::Container;
 use crate::plan::Namespaces;
 use crate::{Result, capabilities, exec::Options};
@@ -17,90 +18,31 @@ pub fn steps(
     let mut list = List::default();
     let namespaces = Namespaces::from_spec(spec)?;
     let joined = namespaces.join.iter().fold(0, |all, (flag, _)| all | flag);
+    let linux = spec.linux().as_ref();
+    if linux.is_some_and(|linux| linux.seccomp().is_some()) {
+        list.add(&say::COMPILE, []);
+    }
     let init = container.record.init_process_pid;
-    let seccomp = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
-    if seccomp.is_some() {
-        list.add(
-            (Key::Seccomp, By::Runtime),
-            (
-                "take the seccomp filter from the cache",
-                "the same filter as the container's",
-                "open, read",
-            ),
-            [],
-        );
-    }
-    list.add(
-        (Key::Clone, By::Runtime),
-        (
-            "clone a process",
-            "into the container's pid namespace and v2 cgroup",
-            "setns, clone3",
-        ),
-        [format!("/proc/{init}/ns/pid")],
-    );
-    let cgroups = container.record.cgroup_paths.values();
-    let sub = options
-        .cgroup
-        .values()
-        .map(|path| format!("below it: {path}"));
-    list.add(
-        (Key::EnterCgroup, By::Init),
-        (
-            "enter the container's cgroups",
-            "it is counted and limited with the rest",
-            "write",
-        ),
-        cgroups.map(|path| path.display().to_string()).chain(sub),
-    );
-    list.add(
-        (Key::Join, By::Init),
-        (
-            "join the container's namespaces",
-            "it sees what the container sees",
-            "setns",
-        ),
-        [ns::names(namespaces.new | joined)],
-    );
+    list.add(&say::CLONE, [format!("/proc/{init}/ns/pid")]);
+    list.add(&say::ENTER_CGROUPS, cgroups(container, options));
+    list.add(&say::JOIN, [ns::names(namespaces.new | joined)]);
     if options.console.is_some() {
-        list.add(
-            (Key::Console, By::Init),
-            (
-                "allocate a terminal",
-                "in the container's devpts; its master goes to the caller",
-                "openat2, sendmsg",
-            ),
-            ["/dev/pts/ptmx".to_owned()],
-        );
+        list.add(&say::CONSOLE, ["/dev/pts/ptmx".to_owned()]);
     }
-    list.add(
-        (Key::Prepare, By::Init),
-        (
-            "labels and scheduling",
-            "nothing open gets past execve",
-            "write, sched_setattr, close_range",
-        ),
-        [],
-    );
-    list.add(
-        (Key::Identity, By::Init),
-        (
-            "limits, user, groups, capabilities, seccomp",
-            "the last rights go, in an order in which each step still has those it needs",
-            "prlimit64, setgroups, setresuid, capset, prctl, seccomp",
-        ),
-        identity(process),
-    );
-    list.add(
-        (Key::Exec, By::Init),
-        (
-            "execute the program",
-            "the process is now the user's program",
-            "execve",
-        ),
-        [process.args().clone().unwrap_or_default().join(" ")],
-    );
+    list.add(&say::PREPARE, []);
+    list.add(&words::IDENTITY, identity(process));
+    let args = process.args().clone().unwrap_or_default();
+    list.add(&say::EXECUTE, [args.join(" ")]);
     Ok(list.0)
+}
+
+/// The container's cgroups, and those below them that were asked for.
+fn cgroups(container: &Container, options: &Options) -> impl Iterator<Item = String> {
+    let cgroups = container.record.cgroup_paths.values();
+    let below = options.cgroup.values();
+    cgroups
+        .map(|path| path.display().to_string())
+        .chain(below.map(|path| format!("below it: {path}")))
 }
 
 /// Who the process will be.

@@ -4,6 +4,7 @@
 mod create;
 mod exec;
 pub mod trace;
+mod words;
 
 pub use create::steps as of_create;
 pub use exec::steps as of_exec;
@@ -42,25 +43,43 @@ pub struct Step {
     key: Key,
 }
 
+/// What is said of a step whatever the container.
+#[derive(Debug)]
+struct Kind {
+    key: Key,
+    by: By,
+    what: &'static str,
+    why: &'static str,
+    call: &'static str,
+}
+
 /// A list of steps in the making.
 #[derive(Debug, Default)]
 struct List(Vec<Step>);
 
 impl List {
-    fn add(
-        &mut self,
-        (key, by): (Key, By),
-        (what, why, call): (impl Into<String>, &'static str, &'static str),
-        objects: impl IntoIterator<Item = String>,
-    ) {
+    fn add(&mut self, kind: &Kind, objects: impl IntoIterator<Item = String>) {
+        self.add_as(kind, kind.what.to_owned(), objects);
+    }
+
+    /// A step that is none without objects.
+    fn add_any(&mut self, kind: &Kind, objects: impl IntoIterator<Item = String>) {
+        let mut objects = objects.into_iter().peekable();
+        if objects.peek().is_some() {
+            self.add(kind, objects);
+        }
+    }
+
+    /// A step that names what it is about.
+    fn add_as(&mut self, kind: &Kind, what: String, objects: impl IntoIterator<Item = String>) {
         self.0.push(Step {
             number: self.0.len() + 1,
-            by,
-            what: what.into(),
-            why,
-            call,
+            by: kind.by,
+            what,
+            why: kind.why,
+            call: kind.call,
             objects: objects.into_iter().collect(),
-            key,
+            key: kind.key,
         });
     }
 }
@@ -140,10 +159,16 @@ mod tests {
     #[test]
     fn times_belong_to_their_steps() {
         let mut list = List::default();
-        let texts = |what| (what, "for a test", "none(2)");
-        list.add((Key::Clone, By::Runtime), texts("a"), []);
-        list.add((Key::Mount(3), By::Init), texts("b"), ["x".to_owned()]);
-        list.add((Key::Exec, By::Init), texts("c"), []);
+        let kind = |key, by, what| Kind {
+            key,
+            by,
+            what,
+            why: "for a test",
+            call: "none(2)",
+        };
+        list.add(&kind(Key::Clone, By::Runtime, "a"), []);
+        list.add(&kind(Key::Mount(3), By::Init, "b"), ["x".to_owned()]);
+        list.add(&kind(Key::Exec, By::Init, "c"), []);
         let millis = Duration::from_millis;
         let spans = [
             (Key::Mount(3), millis(2)),

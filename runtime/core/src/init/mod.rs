@@ -4,7 +4,7 @@ pub mod process;
 pub mod scheduling;
 
 use crate::explain::trace::{Key, span};
-use crate::plan::{Plan, namespaces};
+use crate::plan::{Namespaces, Plan, namespaces};
 use crate::sync::{Channel, Message};
 use crate::{Context, Error, Result, cgroup, console, hooks, rootfs};
 use process::Prepared;
@@ -92,6 +92,28 @@ fn run(
     }
     let mut root = rootfs::build(plan, &mut inherited.trees, channel)?;
     run_create_hooks(plan, channel)?;
+    enter_root(plan, &mut inherited, &mut root)?;
+    let (prepared, descriptors) = prepare(plan, &mut inherited, channel, root)?;
+    let began = span(Key::Identity);
+    let before_start = prepared.take_identity(channel)?;
+    drop(began);
+    cred::set_parent_death_signal(0)?;
+    crate::debug!("init: closing the pipe to signal completion");
+    channel.send(&Message::Ready)?;
+    match (inherited.gate, descriptors) {
+        (Gate::Fifo(fifo), Some(descriptors)) => {
+            rrun_sys::signal::die_as_init();
+            *reply = Some(wait_for_start(&fifo, &descriptors)?);
+        }
+        _ => channel.expect(&Message::Go)?,
+    }
+    start_container_hooks(plan, before_start.environment())?;
+    Err(before_start.exec().into())
+}
+
+/// Makes the built root the only one, and finishes what can only be done in it: the session, sysctls,
+/// masks.
+fn enter_root(plan: &Plan, inherited: &mut Inherited, root: &mut rootfs::Root) -> Result<()> {
     let fifo = matches!(inherited.gate, Gate::Fifo(_));
     root.procfs_if(fifo || !plan.sysctls.is_empty() || process::needs_procfs(&plan.spec))?;
     let began = span(Key::Pivot);
@@ -115,9 +137,18 @@ fn run(
     let began = span(Key::Masks);
     rootfs::masks::apply(plan, root.fd(), null)?;
     drop(began);
-    let began = span(Key::Seal);
-    rootfs::seal(plan, &root)?;
-    drop(began);
+    let _began = span(Key::Seal);
+    rootfs::seal(plan, root)
+}
+
+/// All that is done with the rights that the process is about to lose. With it come its own
+/// descriptors, in which it finds the fifo.
+fn prepare<'a>(
+    plan: &'a Plan,
+    inherited: &mut Inherited,
+    channel: &Channel,
+    mut root: rootfs::Root,
+) -> Result<(Prepared<'a>, Option<OwnedFd>)> {
     let descriptors = match &inherited.gate {
         Gate::Fifo(_) => Some(path::open_at(
             root.procfs()?,
@@ -127,27 +158,12 @@ fn run(
         Gate::Channel => None,
     };
     let mut prepared = Prepared::new(plan, root.take_procfs(), inherited.seccomp.take())?;
-    let began = span(Key::Prepare);
+    let _began = span(Key::Prepare);
     prepared.prepare()?;
     // Closed with everything else.
     std::mem::forget((root, prepared.take_procfs()));
     close_the_rest(plan, channel, &inherited.gate, descriptors.as_ref())?;
-    drop(began);
-    let began = span(Key::Identity);
-    let before_start = prepared.take_identity(channel)?;
-    drop(began);
-    cred::set_parent_death_signal(0)?;
-    crate::debug!("init: closing the pipe to signal completion");
-    channel.send(&Message::Ready)?;
-    match (inherited.gate, descriptors) {
-        (Gate::Fifo(fifo), Some(descriptors)) => {
-            rrun_sys::signal::die_as_init();
-            *reply = Some(wait_for_start(&fifo, &descriptors)?);
-        }
-        _ => channel.expect(&Message::Go)?,
-    }
-    start_container_hooks(plan, before_start.environment())?;
-    Err(before_start.exec().into())
+    Ok((prepared, descriptors))
 }
 
 /// Where a procfs has the descriptors of whoever looks.
@@ -217,27 +233,37 @@ pub fn write_time_offsets(offsets: &str) -> Result<()> {
 /// Joins and makes namespaces, and the cgroup in between.
 fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -> Result<()> {
     let namespaces = &plan.namespaces;
-    crate::debug!(
-        "nsexec container setup: new {:?}",
-        ns::names(namespaces.new)
-    );
-    let began = span(Key::Join);
-    join_user_namespace(&mut inherited.join)?;
-    for (flag, fd) in std::mem::take(&mut inherited.join) {
-        ns::setns(fd.as_fd(), flag).with_context(|| join_failed(namespaces, flag))?;
-    }
-    drop(began);
+    let new = ns::names(namespaces.new);
+    crate::debug!("nsexec container setup: new {new:?}");
+    join_namespaces(namespaces, &mut inherited.join)?;
     if namespaces.new & namespaces::USER != 0 {
         channel.expect(&Message::Mapped)?;
         become_root()?;
     }
-    // The cgroup namespace shows the cgroup one is in when it is made.
+    make_namespaces(namespaces, inherited.in_time)?;
+    channel.expect(&Message::Cgroup)?;
+    enter_cgroup(plan, inherited.joiner.take())?;
+    if namespaces.new & namespaces::CGROUP != 0 {
+        let _began = span(Key::CgroupNamespace);
+        ns::unshare(namespaces::CGROUP)?;
+    }
+    names(plan)
+}
+
+fn join_namespaces(namespaces: &Namespaces, join: &mut Vec<(i32, OwnedFd)>) -> Result<()> {
+    let _began = span(Key::Join);
+    join_user_namespace(join)?;
+    for (flag, fd) in std::mem::take(join) {
+        ns::setns(fd.as_fd(), flag).with_context(|| join_failed(namespaces, flag))?;
+    }
+    Ok(())
+}
+
+/// Makes those that come before the cgroup: the cgroup namespace shows the cgroup that one is in when
+/// it is made. `in_time`: the process is in its time namespace already.
+fn make_namespaces(namespaces: &Namespaces, in_time: bool) -> Result<()> {
     let later = namespaces::USER | namespaces::PID | namespaces::CGROUP;
-    let time = if inherited.in_time {
-        namespaces::TIME
-    } else {
-        0
-    };
+    let time = if in_time { namespaces::TIME } else { 0 };
     let now = namespaces.new & !later & !time;
     if now != 0 {
         let _began = span(Key::Unshare);
@@ -253,26 +279,25 @@ fn enter_namespaces(plan: &Plan, inherited: &mut Inherited, channel: &Channel) -
         write_time_offsets(&namespaces.time_offsets)?;
         cred::set_dumpable(false)?;
     }
-    channel.expect(&Message::Cgroup)?;
-    let joiner = match inherited.joiner.take() {
+    Ok(())
+}
+
+/// Enters the cgroups, by what the parent opened where it did.
+fn enter_cgroup(plan: &Plan, opened: Option<cgroup::Joiner>) -> Result<()> {
+    let joiner = match opened {
         Some(joiner) => joiner,
         None => plan.cgroup.joiner()?,
     };
-    let began = span(Key::EnterCgroup);
+    let _began = span(Key::EnterCgroup);
     joiner.join_self().context("join the cgroup")?;
     // Its files are closed with everything else.
     std::mem::forget(joiner);
-    drop(began);
     // The caller's affinity is not the container's: its cpuset is.
     rrun_sys::sched::reset_affinity();
-    if namespaces.new & namespaces::CGROUP != 0 {
-        let _began = span(Key::CgroupNamespace);
-        ns::unshare(namespaces::CGROUP)?;
-    }
-    names(plan)
+    Ok(())
 }
 
-fn join_failed(namespaces: &namespaces::Namespaces, flag: i32) -> String {
+fn join_failed(namespaces: &Namespaces, flag: i32) -> String {
     let path = namespaces.join.iter().find(|(kind, _)| *kind == flag);
     let path = path.map_or(std::path::Path::new(""), |(_, path)| path);
     let (path, kind) = (path.display(), ns::names(flag));
