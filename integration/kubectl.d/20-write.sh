@@ -126,6 +126,7 @@ refused 'invalid' patch deployment web --type=json -p '[{"op":"test","path":"/sp
 want 'no change|patched' patch deployment web --type=merge -p '{"metadata":{"labels":{"merged":"yes"}}}'
 since_minor 24 want patched patch deployment web --subresource=status --type=merge -p '{"status":{"observedGeneration":1}}'
 since_minor 24 want patched patch deployment web --subresource=scale --type=merge -p '{"spec":{"replicas":0}}'
+since_minor 24 want "^NAME +DESIRED +AVAILABLE +AGE\nweb +0 " get deployment web --subresource=scale
 printf '#!/bin/sh\nsed -i "s/merged: .*/merged: edited/" "$1"\n' > editor && chmod +x editor
 that 'kubectl edit with a program as editor' env KUBE_EDITOR="$work/editor" "$kubectl" edit deployment web
 want edited get deployment web -o 'jsonpath={.metadata.labels.merged}'

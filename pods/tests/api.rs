@@ -102,6 +102,51 @@ fn an_unknown_field_is_refused_with_its_path() {
 }
 
 #[test]
+fn options_are_refused_in_kubernetes_words() {
+    let s = Server::new();
+    let mut ran = json!({"metadata": {"name": "ran"}, "spec": {"nodeName": "elsewhere",
+        "containers": [{"name": "c", "image": "i"}]}});
+    s.create(PODS, &ran);
+    let says = |path: &str, code: u16, message: &str| {
+        let (got, status) = s.call("GET", path, None);
+        assert_eq!((got, status["message"].as_str()), (code, Some(message)));
+    };
+    let log = |query: &str| format!("{PODS}/ran/log?{query}");
+    says(
+        &log("tailLines=-1"),
+        422,
+        "PodLogOptions \"ran\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0",
+    );
+    says(
+        &log("stream=Stderr&tailLines=1"),
+        422,
+        "PodLogOptions \"ran\" is invalid: : Forbidden: `tailLines` and specific `stream` are mutually exclusive for now",
+    );
+    says(
+        &format!("{MAPS}?watch=1&sendInitialEvents=true"),
+        422,
+        "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+    );
+    let (_, status) = s.call("GET", &format!("{MAPS}?labelSelector=a%20b"), None);
+    let message = status["message"].as_str().unwrap();
+    let why = "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt";
+    assert!(message.ends_with(why), "{message}");
+    let mut large = map("large");
+    large["data"] = json!({"k": "x".repeat((1 << 20) + 1)});
+    let (_, status) = s.call("POST", MAPS, Some(&large));
+    assert_eq!(
+        status["message"],
+        "ConfigMap \"large\" is invalid: []: Too long: may not be more than 1048576 bytes"
+    );
+    // What was noticed is told of a refusal too.
+    ran["spec"] = json!({"foo": 1, "containers": []});
+    let headers = "content-type: application/json\r\n";
+    let (code, head) = s.head("POST", PODS, headers, &ran.to_string());
+    let warning = "299 - \"unknown field \\\"spec.foo\\\"\"";
+    assert!(code == 422 && head.contains(warning), "{head}");
+}
+
+#[test]
 fn every_fault_of_an_object_is_named() {
     let s = Server::new();
     let bad = json!({"metadata": {"name": "p"}, "spec": {"restartPolicy": "Sometimes", "containers": [

@@ -113,6 +113,11 @@ impl Status {
 
     /// 422 with every fault of the object.
     pub fn invalid(res: &Resource, name: &str, causes: Vec<Cause>) -> Self {
+        Self::invalid_kind(res.group, res.kind, name, causes)
+    }
+
+    /// 422 with every fault of something that is no object of its own: options, a review.
+    pub fn invalid_kind(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
         let all: Vec<String> = causes
             .iter()
             .map(|c| format!("{}: {}", c.field, c.message))
@@ -122,19 +127,15 @@ impl Status {
         } else {
             format!("[{}]", all.join(", "))
         };
-        let kind = if res.group.is_empty() {
-            res.kind.into()
-        } else {
-            format!("{}.{}", res.kind, res.group)
-        };
+        let dot = if group.is_empty() { "" } else { "." };
         let mut status = Self::new(
             422,
             "Invalid",
-            format!("{kind} \"{name}\" is invalid: {all}"),
+            format!("{kind}{dot}{group} \"{name}\" is invalid: {all}"),
         );
         status.details = Some(Box::new(Details {
-            group: res.group.into(),
-            kind: res.kind.into(),
+            group: group.into(),
+            kind: kind.into(),
             name: name.into(),
             causes,
             ..Details::default()

@@ -8,10 +8,33 @@ use super::kinds;
 use super::meta;
 use super::patch;
 use super::pipeline::Api;
-use super::resource::Res;
+use super::resource::{Res, Resource};
 use super::schema::Schema;
 use super::status::{Cause, Result, Status};
+use super::table::{self, Column};
 use crate::store::{Object, Selector};
+
+/// How a Scale is shown; it has no path of its own.
+pub(super) static SCALE: Resource = Resource {
+    group: "autoscaling",
+    kind: "Scale",
+    columns: &[
+        Column::text("Name"),
+        Column::int("Desired"),
+        Column::int("Available"),
+        Column::text("Age"),
+    ],
+    row: |o| {
+        let number = |path| json!(o.int_at(path).unwrap_or(0));
+        vec![
+            json!(o.name()),
+            number("/spec/replicas"),
+            number("/status/replicas"),
+            json!(table::age(o.at("/metadata/creationTimestamp"))),
+        ]
+    },
+    ..Resource::BASE
+};
 
 /// The `autoscaling/v1` Scale of a workload.
 pub(super) fn scale(res: Res, o: &Object) -> Value {

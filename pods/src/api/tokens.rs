@@ -31,11 +31,8 @@ pub(super) fn request(client: &Client, ns: &str, account: &str, asked: &Value) -
             message: format!("Invalid value: {seconds}: {fault}"),
             field: "spec.expirationSeconds".into(),
         };
-        return Err(Status::invalid(
-            &kinds::SERVICE_ACCOUNT,
-            account,
-            vec![cause],
-        ));
+        let (group, kind) = ("authentication.k8s.io", "TokenRequest");
+        return Err(Status::invalid_kind(group, kind, "", vec![cause]));
     }
     let audiences = spec["audiences"].as_array().into_iter().flatten();
     let audiences = audiences.filter_map(|a| a.as_str().map(str::to_owned));

@@ -257,7 +257,7 @@ fn split_outside_parens(text: &str) -> Vec<&str> {
 }
 
 fn parse_requirement(part: &str) -> Result<Requirement, String> {
-    let bad = || format!("unable to parse requirement: '{part}'");
+    let bad = || unparsed(part);
     let requirement = |key: &str, op| {
         let key = key.trim();
         if key.is_empty() || key.contains(char::is_whitespace) {
@@ -298,6 +298,15 @@ fn parse_requirement(part: &str) -> Result<Requirement, String> {
         Some(key) => requirement(key, Op::Absent),
         None => requirement(part, Op::Exists),
     }
+}
+
+/// Where a second word stands, Kubernetes says what it looked for there.
+fn unparsed(part: &str) -> String {
+    let why = match part.split_whitespace().nth(1) {
+        Some(word) => format!("found '{word}', expected: in, notin, =, ==, !=, gt, lt"),
+        None => format!("'{part}'"),
+    };
+    format!("unable to parse requirement: {why}")
 }
 
 fn expression(e: &Value) -> Result<Requirement, String> {

@@ -102,6 +102,23 @@ impl Server {
     }
 
     pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let (code, _, body) = self.exchange(method, path, headers, body);
+        (code, body)
+    }
+
+    /// The code and the headers of an answer.
+    pub fn head(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+        let (code, head, _) = self.exchange(method, path, headers, body);
+        (code, head)
+    }
+
+    fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, String, String) {
         let mut io = UnixStream::connect(self.socket()).unwrap();
         let length = body.len();
         // In one piece: who is refused is answered, and cut off, before all pieces are read.
@@ -114,7 +131,7 @@ impl Server {
         let answer = String::from_utf8(answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (code, body.to_owned())
+        (code, head.to_owned(), body.to_owned())
     }
 
     /// JSON in, JSON out.

@@ -180,7 +180,7 @@ async fn resource(
         return match (target.name.as_str(), target.sub.as_str()) {
             ("", _) => read::list(cx, &target, &query, accept),
             (_, "") if target.watch => read::list(cx, &target, &query, accept),
-            (_, "scale") if target.res.has_scale => read::scale(cx, &target),
+            (_, "scale") if target.res.has_scale => read::scale(cx, &target, &query, accept),
             (_, "approval") if *target.res == kinds::CERTIFICATE_SIGNING_REQUEST => {
                 read::get(cx, &target, &query, accept)
             }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 
 use super::accept::{self, Form};
-use super::body::{Answer, json, json_text};
+use super::body::{Answer, json_text};
 use super::query::Query;
 use super::route::Target;
 use super::{Context, watch};
@@ -12,6 +12,7 @@ use crate::api::resource::Res;
 use crate::api::status::{Result, Status};
 use crate::api::subresources;
 use crate::api::table::{self, Include};
+use crate::api::validate::Faults;
 use crate::store::{List, Object};
 
 /// One object, in the form asked for.
@@ -41,9 +42,12 @@ pub(super) fn get(cx: &Context, t: &Target, query: &Query, accept: &str) -> Resu
 }
 
 /// `GET …/scale`.
-pub(super) fn scale(cx: &Context, t: &Target) -> Result<Answer> {
+pub(super) fn scale(cx: &Context, t: &Target, query: &Query, accept: &str) -> Result<Answer> {
+    let form = accept::form(accept)?;
     let object = cx.client.get(t.res, &t.ns, &t.name)?;
-    Ok(json(200, &subresources::scale(t.res, &object)))
+    let scale = subresources::scale(t.res, &object);
+    let scale = Object::from_value(object.resource_version(), scale);
+    Ok(one(200, &subresources::SCALE, &scale, form, query))
 }
 
 pub(super) fn list(cx: &Context, t: &Target, query: &Query, accept: &str) -> Result<Answer> {
@@ -78,20 +82,26 @@ fn check_version(query: &Query, newest: u64) -> Result<()> {
         "" => false,
         _ if asked.is_none() => {
             return Err(wrong_match(
-                "is forbidden unless resourceVersion is provided",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
             ));
         }
         _ if query.get("continue").is_some() => {
-            return Err(wrong_match("is forbidden when continue is provided"));
+            return Err(wrong_match(
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         "NotOlderThan" => false,
         "Exact" if asked == Some("0") => {
             return Err(wrong_match(
-                "\"exact\" is forbidden for resourceVersion \"0\"",
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
             ));
         }
         "Exact" => true,
-        _ => return Err(wrong_match("must be one of Exact, NotOlderThan")),
+        _ => {
+            return Err(wrong_match(
+                "resourceVersionMatch must be one of Exact, NotOlderThan",
+            ));
+        }
     };
     let Some(asked) = asked.filter(|v| *v != "0") else {
         return Ok(());
@@ -107,11 +117,11 @@ fn check_version(query: &Query, newest: u64) -> Result<()> {
     Ok(())
 }
 
-fn wrong_match(why: &str) -> Status {
-    let why = format!(
-        "ListOptions.meta.k8s.io \"\" is invalid: resourceVersionMatch: Forbidden: resourceVersionMatch {why}"
-    );
-    Status::new(422, "Invalid", why)
+/// `resourceVersionMatch` does not go with the rest of the options.
+pub(super) fn wrong_match(why: &str) -> Status {
+    let mut faults = Faults::default();
+    faults.forbidden("resourceVersionMatch", why);
+    Status::invalid_kind("meta.k8s.io", "ListOptions", "", faults.into_causes())
 }
 
 pub(super) fn full(res: Res, objects: &[&Object], meta: &str) -> Vec<u8> {

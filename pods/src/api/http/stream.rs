@@ -15,6 +15,7 @@ use super::query::Query;
 use super::route::Target;
 use crate::api::node::{ExecOptions, LogOptions, NodeAgent};
 use crate::api::status::{Result, Status};
+use crate::api::validate::Faults;
 
 pub(super) fn is_stream(t: &Target) -> bool {
     t.res.plural == "pods" && matches!(t.sub.as_str(), "exec" | "attach" | "portforward")
@@ -45,32 +46,52 @@ fn check(cx: &Context, t: &Target) -> Result<()> {
 /// `…/log`.
 pub(super) async fn log(cx: &Context, t: &Target, query: &Query) -> Result<Answer> {
     check(cx, t)?;
-    let natural = |key: &str| -> Result<Option<u64>> {
-        query
-            .int(key)?
-            .map(|n| {
-                u64::try_from(n).map_err(|_| {
-                    Status::bad_request(format!(
-                        "{key}: Invalid value: {n}: must be greater than or equal to 0"
-                    ))
-                })
-            })
-            .transpose()
-    };
     let text = |key: &str| query.get(key).unwrap_or_default().to_owned();
+    let number = |key: &str| Ok(query.int(key)?.and_then(|n| u64::try_from(n).ok()));
+    log_faults(t, query)?;
     let options = LogOptions {
         container: text("container"),
         follow: query.flag("follow"),
         previous: query.flag("previous"),
         timestamps: query.flag("timestamps"),
-        tail_lines: natural("tailLines")?,
-        since_seconds: natural("sinceSeconds")?,
+        tail_lines: number("tailLines")?,
+        since_seconds: number("sinceSeconds")?,
         since_time: query.get("sinceTime").map(str::to_owned),
-        limit_bytes: natural("limitBytes")?,
+        limit_bytes: number("limitBytes")?,
         stream: text("stream"),
     };
     let rx = agent(cx)?.logs(&t.ns, &t.name, options).await?;
     Ok(answer(200, "text/plain", Body::Stream(rx)))
+}
+
+/// What no log can be asked for, in Kubernetes' words.
+fn log_faults(t: &Target, query: &Query) -> Result<()> {
+    let mut faults = Faults::default();
+    for (key, least) in [("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)] {
+        if let Some(n) = query.int(key)?.filter(|n| *n < least) {
+            let than = if least == 0 { "or equal to 0" } else { "0" };
+            faults.invalid(key, &n.into(), format!("must be greater than {than}"));
+        }
+    }
+    if query.get("sinceSeconds").is_some() && query.get("sinceTime").is_some() {
+        let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        faults.forbidden("", why);
+    }
+    match query.get("stream") {
+        None | Some("All") => {}
+        Some("Stdout" | "Stderr") => {
+            if query.get("tailLines").is_some() {
+                let why = "`tailLines` and specific `stream` are mutually exclusive for now";
+                faults.forbidden("", why);
+            }
+        }
+        Some(other) => faults.unsupported("stream", other, &["All", "Stdout", "Stderr"]),
+    }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let causes = faults.into_causes();
+    Err(Status::invalid_kind("", "PodLogOptions", &t.name, causes))
 }
 
 /// exec, attach, portforward.

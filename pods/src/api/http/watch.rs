@@ -10,7 +10,7 @@ use super::Context;
 use super::accept::Form;
 use super::body::{Answer, Body, answer};
 use super::query::Query;
-use super::read::{bad_version, check_fields, include};
+use super::read::{bad_version, check_fields, include, wrong_match};
 use super::route::Target;
 use crate::api::client::{Watch, WatchEvent};
 use crate::api::resource::Res;
@@ -39,6 +39,10 @@ pub(super) fn start(cx: &Context, t: &Target, query: &Query, form: Form) -> Resu
         selector = selector.field("metadata.name", &t.name);
     }
     let initial = query.flag("sendInitialEvents");
+    if initial && query.get("resourceVersionMatch") != Some("NotOlderThan") {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        return Err(wrong_match(why));
+    }
     let after = match query.get("resourceVersion") {
         None | Some("0") => None,
         Some(v) => Some(v.parse::<u64>().map_err(|_| bad_version(v))?),

@@ -59,8 +59,9 @@ impl Input<'_> {
     }
 }
 
-/// Adds what was noticed as `Warning` headers (RFC 7234), which kubectl shows.
-fn warned(mut answer: Answer, options: &WriteOptions) -> Answer {
+/// Adds what was noticed as `Warning` headers (RFC 7234), which kubectl shows; to a refusal too.
+fn warned(done: Result<Answer>, options: &WriteOptions) -> Answer {
+    let mut answer = done.unwrap_or_else(|refusal| body::failure(&refusal));
     for text in options.warnings() {
         let text = text.replace('\\', "\\\\").replace('"', "\\\"");
         if let Ok(value) = format!("299 - \"{text}\"").parse() {
@@ -83,11 +84,9 @@ pub(super) async fn create(
         certificates::stamp(&mut object, user)?;
     }
     let api = cx.client.api();
-    let done = api.create(t.res, &t.ns, object, &options).await?;
-    Ok(warned(
-        read::one(201, t.res, &done, form, input.query),
-        &options,
-    ))
+    let done = api.create(t.res, &t.ns, object, &options).await;
+    let done = done.map(|o| read::one(201, t.res, &o, form, input.query));
+    Ok(warned(done, &options))
 }
 
 /// A question, with its answer filled in.
@@ -124,11 +123,9 @@ pub(super) async fn update(cx: &Context, t: &Target, input: &Input<'_>) -> Resul
     }
     let options = input.options()?;
     let api = cx.client.api();
-    let done = api.update(t.res, &t.ns, &t.sub, object, &options).await?;
-    Ok(warned(
-        read::one(200, t.res, &done, form, input.query),
-        &options,
-    ))
+    let done = api.update(t.res, &t.ns, &t.sub, object, &options).await;
+    let done = done.map(|o| read::one(200, t.res, &o, form, input.query));
+    Ok(warned(done, &options))
 }
 
 pub(super) async fn patch(cx: &Context, t: &Target, input: &Input<'_>) -> Result<Answer> {
@@ -149,12 +146,10 @@ pub(super) async fn patch(cx: &Context, t: &Target, input: &Input<'_>) -> Result
     let before = cx.client.find(t.res, &t.ns, &t.name).is_some();
     let done = api
         .patch(t.res, &t.ns, &t.name, &t.sub, &patch, &options)
-        .await?;
+        .await;
     let code = if before { 200 } else { 201 };
-    Ok(warned(
-        read::one(code, t.res, &done, form, input.query),
-        &options,
-    ))
+    let done = done.map(|o| read::one(code, t.res, &o, form, input.query));
+    Ok(warned(done, &options))
 }
 
 fn patch_of(input: &Input<'_>) -> Result<Patch> {

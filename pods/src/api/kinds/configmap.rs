@@ -54,7 +54,9 @@ pub(super) fn data_faults(object: &Value, fields: &[&str], faults: &mut Faults) 
         }
     }
     if size > MAX_DATA {
-        faults.too_long("", MAX_DATA);
+        // "[]" is how Kubernetes names the whole, in front of which it has no name.
+        let field = if fields.len() == 2 { "[]" } else { "data" };
+        faults.too_long(field, MAX_DATA);
     }
 }
 
