@@ -13,6 +13,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .client_mod_attribute("runtime.v1", "#[cfg(feature = \"client\")]")
         .server_mod_attribute("runtime.v1", "#[cfg(feature = \"server\")]")
         .compile_fds(files)?;
+    let probe = root.join("probe/v1/probe.proto");
+    tonic_prost_build::configure()
+        .client_mod_attribute("rrun.probe.v1", "#[cfg(feature = \"client\")]")
+        .server_mod_attribute("rrun.probe.v1", "#[cfg(feature = \"server\")]")
+        .compile_fds(protox::compile([probe], [root])?)?;
     let nri = root.join("nri/v1alpha1/nri.proto");
     tonic_prost_build::configure()
         .btree_map(".")

@@ -23,6 +23,8 @@ pub enum Error {
     Exists(String),
     /// The object's state does not allow it.
     State(String),
+    /// Not to be had here; the client knows another way.
+    Unimplemented(String),
     /// Not within the time that the client gave.
     Deadline(String),
     /// The machine's policy does not allow the image. A kubelet knows the reason by the word that the
@@ -56,6 +58,7 @@ impl Error {
             Self::Invalid(_) => "InvalidArgument",
             Self::Exists(_) => "AlreadyExists",
             Self::State(_) => "FailedPrecondition",
+            Self::Unimplemented(_) => "Unimplemented",
             Self::Deadline(_) => "DeadlineExceeded",
             Self::Rejected(_) => "Unknown",
             Self::Internal(_) => "Internal",
@@ -76,6 +79,7 @@ impl std::fmt::Display for Error {
             | Self::Invalid(why)
             | Self::Exists(why)
             | Self::State(why)
+            | Self::Unimplemented(why)
             | Self::Deadline(why) => f.write_str(why),
             Self::Rejected(why) => write!(f, "SignatureValidationFailed: {why}"),
             // The chain is printed here, once, since this is the top.
@@ -104,6 +108,7 @@ impl From<Error> for Status {
             Error::Invalid(_) => Self::invalid_argument(message),
             Error::Exists(_) => Self::already_exists(message),
             Error::State(_) => Self::failed_precondition(message),
+            Error::Unimplemented(_) => Self::unimplemented(message),
             Error::Deadline(_) => Self::deadline_exceeded(message),
             Error::Rejected(_) => Self::unknown(message),
             Error::Internal(_) => Self::internal(message),

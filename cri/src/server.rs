@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use rrun_cri_api::probe::probe_server::ProbeServer;
 use rrun_cri_api::v1::image_service_server::ImageServiceServer;
 use rrun_cri_api::v1::runtime_service_server::RuntimeServiceServer;
 use tokio::net::{UnixListener, UnixStream};
@@ -80,6 +81,7 @@ async fn serve_daemon(daemon: Arc<Daemon>, flags: Flags, set_filter: SetFilter) 
     let runtime = RuntimeServiceServer::new(service.clone())
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
+    let probe = ProbeServer::new(service.clone());
     let image = ImageServiceServer::new(service)
         .max_decoding_message_size(MESSAGE)
         .max_encoding_message_size(MESSAGE);
@@ -91,6 +93,7 @@ async fn serve_daemon(daemon: Arc<Daemon>, flags: Flags, set_filter: SetFilter) 
     let served = Server::builder()
         .add_service(runtime)
         .add_service(image)
+        .add_service(probe)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), signal);
     tokio::select! {
         result = served => result.context("serve CRI")?,

@@ -6,7 +6,8 @@ mod kit;
 use std::time::Duration;
 
 use kit::{Cri, create, remove_pod, run, run_pod, script, status, stop};
-use rrun_cri_api::v1;
+use rrun_cri_api::probe::probe_client::ProbeClient;
+use rrun_cri_api::{probe, v1};
 use rrun_tests::{Need, require};
 use tonic::Code;
 
@@ -227,4 +228,71 @@ async fn an_exec_over_its_time_ends_with_its_process() {
     assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
     assert_eq!(status(&mut client, &id).await.reason, "Error");
     remove_pod(&mut client, &pod.0).await;
+}
+
+fn repeated(id: &str, script: &str) -> probe::UntilFailureRequest {
+    probe::UntilFailureRequest {
+        container_id: id.to_owned(),
+        cmd: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        period: 20_000_000,
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_probe_is_run_until_it_fails_or_nobody_waits_for_it() {
+    require!(Need::Root);
+    let cri = Cri::start();
+    let mut client = cri.client().await;
+    let pod = cri.run_pod(&mut client, "probe").await;
+    let id = run(&mut client, &pod, script("main", "exec sleep 1000")).await;
+    let probes = ProbeClient::new(cri.channel().await);
+    let ask = |request: probe::UntilFailureRequest| {
+        let mut probes = probes.clone();
+        tokio::spawn(async move { probes.until_failure(request).await })
+    };
+    let call = ask(repeated(
+        &id,
+        "echo >> /runs; test ! -e /sick || { echo ill; exit 3; }",
+    ));
+    let said = kit::exec(
+        &mut client,
+        &id,
+        "until test \"$(wc -l < /runs)\" -gt 2; do sleep 0.1; done; touch /sick",
+    );
+    assert_eq!(said.await.exit_code, 0);
+    let failed = call.await.unwrap().unwrap().into_inner();
+    assert_eq!((failed.exit_code, &failed.stdout[..]), (3, &b"ill\n"[..]));
+
+    let call = ask(repeated(&id, "exec sleep 4327"));
+    let begun = "until ps | grep -q '[4]327'; do sleep 0.1; done";
+    assert_eq!(kit::exec(&mut client, &id, begun).await.exit_code, 0);
+    call.abort();
+    let ended = "while ps | grep -q '[4]327'; do sleep 0.1; done";
+    assert_eq!(kit::exec(&mut client, &id, ended).await.exit_code, 0);
+
+    let call = ask(repeated(&id, "true"));
+    stop(&mut client, &id, 0).await;
+    // The run that was under way ended with the container, or there was none.
+    match call.await.unwrap() {
+        Ok(failed) => assert_eq!(failed.into_inner().exit_code, 137),
+        Err(error) => assert_ne!(error.code(), Code::Unimplemented, "{error}"),
+    }
+    let error = ask(repeated(&id, "true")).await.unwrap().unwrap_err();
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    for request in [
+        probe::UntilFailureRequest {
+            period: 0,
+            ..repeated(&id, "true")
+        },
+        probe::UntilFailureRequest {
+            cmd: Vec::new(),
+            ..repeated(&id, "true")
+        },
+    ] {
+        let error = ask(request).await.unwrap().unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+    }
+    remove_pod(&mut client, &pod.0).await;
+    assert_eq!(cri.leftovers(), Vec::<String>::new());
 }

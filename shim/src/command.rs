@@ -4,8 +4,8 @@
 use crate::container::{Caller, Container};
 use crate::enter::Plan;
 use crate::io::at;
+use crate::poll::Key;
 use rrun_task_api::pb::shim::ExecSyncResponse;
-use rrun_task_api::prost::Message;
 use rrun_task_api::{Code, Status};
 use rustix::fd::OwnedFd;
 use serde::Deserialize;
@@ -34,6 +34,8 @@ pub struct Command {
     pub report: Option<OwnedFd>,
     /// Why it is killed.
     pub doom: Option<Doom>,
+    /// The probe that it is a run of: what comes of it is for that.
+    pub probe: Option<Key>,
     /// The caller was answered: it attaches to the output, and ends the command as any exec.
     pub is_handed_over: bool,
     written: [Vec<u8>; 2],
@@ -46,13 +48,19 @@ impl Command {
             caller,
             report: None,
             doom: None,
+            probe: None,
             is_handed_over: false,
             written: [Vec::new(), Vec::new()],
         }
     }
 
-    /// Keeps output of stream `number` (1 stdout, 2 stderr).
+    /// Keeps output of stream `number` (1 stdout, 2 stderr); of a probe what an answer holds.
     pub fn keep(&mut self, number: u8, data: &[u8]) {
+        let room = match self.probe {
+            Some(_) => KEPT - self.written.iter().map(Vec::len).sum::<usize>(),
+            None => data.len(),
+        };
+        let data = &data[..data.len().min(room)];
         self.written[usize::from(number - 1)].extend_from_slice(data);
     }
 
@@ -66,20 +74,19 @@ impl Command {
         std::mem::take(&mut self.written)
     }
 
-    /// The answer once it has ended with this code.
-    pub fn answer(mut self, exit_status: u32) -> Result<Vec<u8>, Status> {
+    /// What came of it once it has ended with this code.
+    pub fn outcome(mut self, exit_status: u32) -> Result<ExecSyncResponse, Status> {
         if let Some(why) = self.report.take().and_then(refusal) {
             return Err(not_started(&why));
         }
         let [stdout, stderr] = self.written;
-        let answer = ExecSyncResponse {
+        Ok(ExecSyncResponse {
             exit_status,
             stdout,
             stderr,
             timed_out: self.doom == Some(Doom::TimedOut),
             path: String::new(),
-        };
-        Ok(answer.encode_to_vec())
+        })
     }
 }
 
@@ -177,7 +184,7 @@ mod tests {
         command.keep(1, b"out");
         command.keep(2, b"err");
         command.keep(1, b"put");
-        let answer = ExecSyncResponse::decode(&command.answer(3).unwrap()[..]).unwrap();
+        let answer = command.outcome(3).unwrap();
         assert_eq!(answer.stdout, b"output");
         assert_eq!(answer.stderr, b"err");
         assert_eq!((answer.exit_status, answer.timed_out), (3, false));
@@ -196,13 +203,23 @@ mod tests {
     }
 
     #[test]
+    fn of_a_probe_what_an_answer_holds_is_kept() {
+        let mut command = command();
+        command.probe = Some(1);
+        command.keep(1, &vec![0; KEPT - 1]);
+        command.keep(2, b"err");
+        assert!(!command.is_outgrown());
+        assert_eq!(command.outcome(1).unwrap().stderr, b"e");
+    }
+
+    #[test]
     fn a_report_is_an_error_even_if_it_is_no_text() {
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         rustix::io::write(&writer, b"exec \xff\n").unwrap();
         drop(writer);
         let mut command = command();
         command.report = Some(reader);
-        let status = command.answer(255).unwrap_err();
+        let status = command.outcome(255).unwrap_err();
         assert!(
             status.message.contains("process: exec \u{fffd}"),
             "{status}"

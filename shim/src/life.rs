@@ -493,7 +493,7 @@ impl Shim {
         }
         process.io.close(&self.poller);
         if let Some(command) = process.command.take().filter(|c| !c.is_handed_over) {
-            self.answer(command.caller, Err(gone()));
+            self.tell_command(command.caller, command.probe, Err(gone()));
         }
         for caller in std::mem::take(&mut process.waiters) {
             self.answer(caller, Err(gone()));
@@ -521,6 +521,7 @@ impl Shim {
         for key in std::mem::take(&mut container.execs).into_values() {
             self.forget_process(key);
         }
+        self.end_probes(|probe| probe.is_of(&process.container));
         if process.remote {
             self.end_peer(&mut container);
         }

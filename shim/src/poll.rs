@@ -102,6 +102,8 @@ pub enum Timer {
     CommandGoesOn(Key),
     /// A command ran for too long.
     CommandExpires(Key),
+    /// A probe is to run.
+    ProbeDue(Key),
     /// A command has ended, but something holds its output open.
     CommandDrained(Key),
     /// Try again to publish events.
@@ -160,7 +162,12 @@ impl Poller {
 
     /// Sets a timer.
     pub fn after(&mut self, delay: Duration, timer: Timer) {
-        self.timers.push((Instant::now() + delay, timer));
+        self.at(Instant::now() + delay, timer);
+    }
+
+    /// Sets a timer to an instant.
+    pub fn at(&mut self, instant: Instant, timer: Timer) {
+        self.timers.push((instant, timer));
     }
 
     /// Takes a timer back.

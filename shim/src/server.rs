@@ -8,6 +8,7 @@ use crate::ops::Op;
 use crate::poll::{Event, Interest, Key, Poller, Timer, Token};
 use crate::publish::Publisher;
 use crate::reaper::{self, Signalled, Signals};
+use crate::service::probe::Probe;
 use crate::service::sandbox::Sandbox;
 use crate::sock;
 use rrun_task_api::Status;
@@ -63,6 +64,8 @@ pub struct Shim {
     pub processes: BTreeMap<Key, Process>,
     /// Programs in flight.
     pub ops: BTreeMap<Key, Op>,
+    /// Commands that run again and again.
+    pub probes: BTreeMap<Key, Probe>,
     /// Attached clients.
     pub attaches: BTreeMap<Key, Attach>,
     /// The sandbox that the containers belong to, if the caller speaks of sandboxes.
@@ -106,6 +109,7 @@ pub fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
         containers: BTreeMap::new(),
         processes: BTreeMap::new(),
         ops: BTreeMap::new(),
+        probes: BTreeMap::new(),
         attaches: BTreeMap::new(),
         sandbox: None,
         publisher,
@@ -211,6 +215,7 @@ impl Shim {
             Timer::OutputEnds(key) => self.on_output_timer(key),
             Timer::CommandGoesOn(key) => self.on_command_going_on(key),
             Timer::CommandExpires(key) => self.on_command_expired(key),
+            Timer::ProbeDue(key) => self.on_probe_due(key),
             Timer::CommandDrained(key) => self.finish_command(key),
             Timer::Publish => self.publisher.on_event(&mut self.poller),
             Timer::Listen => {
@@ -374,6 +379,7 @@ impl Shim {
         for process in self.processes.values_mut() {
             process.waiters.retain(|caller| caller.conn != key);
         }
+        self.end_probes(|probe| probe.caller.conn == key);
         self.abandon_commands(key);
         if let Some(sandbox) = &mut self.sandbox {
             sandbox.forget_conn(key);

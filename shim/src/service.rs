@@ -1,6 +1,7 @@
 //! Translation between the RPCs and what the shim does.
 
 mod own;
+pub mod probe;
 pub mod sandbox;
 mod start;
 mod sync;

@@ -198,3 +198,106 @@ fn a_command_runs_as_the_configuration_says_now() {
     assert_eq!(answer.stdout, b"me\n/bin\n");
     end(shim);
 }
+
+fn probe(shim: &Shim, exec_id: &str, args: &[&str]) -> shim::ProbeRequest {
+    shim::ProbeRequest {
+        command: Some(request(shim, exec_id, args)),
+        delay: 0,
+        period: 20_000_000,
+    }
+}
+
+fn stop_probe(shim: &Shim, exec_id: &str) {
+    let request = shim::StopProbeRequest {
+        id: shim.id.clone(),
+        exec_id: exec_id.to_owned(),
+    };
+    shim.call(shim.client.stop_probe(&request)).unwrap();
+}
+
+#[test]
+fn a_probe_is_silent_until_it_fails() {
+    require!(Need::Root);
+    for runtime in runtimes() {
+        let shim = sleeping(&runtime);
+        let script = "echo >> /tmp/runs; test ! -e /tmp/sick || { echo ill; exit 3; }";
+        let asked = probe(&shim, "probe", &["sh", "-c", script]);
+        let asking = shim.client.clone();
+        let sent = asked.clone();
+        let call = shim.tokio.spawn(async move { asking.probe(&sent).await });
+        wait_until("some runs", LIMIT, || {
+            let count = run(&shim, &["sh", "-c", "test $(wc -l < /tmp/runs) -gt 2"]);
+            assert!(!call.is_finished());
+            count.unwrap().exit_status == 0
+        });
+        let twice = shim.call(shim.client.probe(&asked)).unwrap_err();
+        assert_eq!(twice.status().unwrap().code, Code::AlreadyExists);
+        run(&shim, &["touch", "/tmp/sick"]).unwrap();
+        let answer = shim.tokio.block_on(call).unwrap().unwrap();
+        let failed = answer.run.unwrap();
+        assert_eq!((failed.exit_status, &failed.stdout[..]), (3, &b"ill\n"[..]));
+        assert!(answer.age > 0 && !failed.timed_out);
+        end(shim);
+    }
+}
+
+#[test]
+fn a_run_of_a_probe_that_takes_too_long_has_failed() {
+    require!(Need::Root);
+    for runtime in runtimes() {
+        let shim = sleeping(&runtime);
+        let mut asked = probe(&shim, "probe", &["sleep", "4325"]);
+        if let Some(command) = &mut asked.command {
+            command.timeout = 300_000_000;
+        }
+        let answer = shim.call(shim.client.probe(&asked)).unwrap();
+        let failed = answer.run.unwrap();
+        assert_eq!((failed.exit_status, failed.timed_out), (137, true));
+        assert!(answer.age >= 300_000_000);
+        assert!(!has_process(&shim, "4325"));
+        let script = "dd if=/dev/zero bs=1024 count=700 2>/dev/null; exit 5";
+        let much = probe(&shim, "probe", &["sh", "-c", script]);
+        let failed = shim.call(shim.client.probe(&much)).unwrap().run.unwrap();
+        assert_eq!((failed.exit_status, failed.path), (5, String::new()));
+        assert_eq!(failed.stdout.len(), 256 * 1024);
+        end(shim);
+    }
+}
+
+#[test]
+fn a_probe_ends_with_its_caller_its_container_and_when_it_is_told_to() {
+    require!(Need::Root);
+    for runtime in runtimes() {
+        let shim = sleeping(&runtime);
+        let begun = |client: &Client| {
+            let (asking, asked) = (client.clone(), probe(&shim, "probe", &["sleep", "4326"]));
+            let call = shim.tokio.spawn(async move { asking.probe(&asked).await });
+            wait_until("the probe", LIMIT, || has_process(&shim, "4326"));
+            call
+        };
+        let ended = || {
+            wait_until("the probe's end", LIMIT, || {
+                shim.status().execs.is_empty() && !has_process(&shim, "4326")
+            });
+        };
+        let told = begun(&shim.client);
+        stop_probe(&shim, "probe");
+        assert!(shim.tokio.block_on(told).unwrap().is_err());
+        ended();
+        stop_probe(&shim, "probe");
+        let socket = shim.dir.join("shim.sock").display().to_string();
+        let other = shim.call(Client::connect(&socket)).unwrap();
+        begun(&other).abort();
+        drop(other);
+        ended();
+        let last = begun(&shim.client);
+        shim.kill(9).unwrap();
+        let failed = shim.tokio.block_on(last).unwrap().unwrap().run.unwrap();
+        assert_eq!(failed.exit_status, 137);
+        shim.wait("");
+        let late = shim.call(shim.client.probe(&probe(&shim, "probe", &["true"])));
+        let error = late.unwrap_err();
+        assert_eq!(error.status().unwrap().code, Code::FailedPrecondition);
+        shim.finish();
+    }
+}

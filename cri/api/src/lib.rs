@@ -2,7 +2,7 @@
 //! cri-api 0.36.
 //!
 //! The messages are in [`v1`], those of NRI plugins in [`nri`],
-//! those of traces in [`otlp`]. The features `client` and `server` add
+//! those of traces in [`otlp`]; [`probe`] is rrun-cri's own. The features `client` and `server` add
 //! `v1::runtime_service_client`, `v1::image_service_client` and their servers.
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,12 @@
 #[allow(missing_docs, clippy::all, clippy::pedantic)]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
+}
+
+/// What rrun-cri serves beside CRI: the proto package `rrun.probe.v1`.
+#[allow(missing_docs, clippy::all, clippy::pedantic)]
+pub mod probe {
+    tonic::include_proto!("rrun.probe.v1");
 }
 
 /// Messages of the proto package `nri.pkg.api.v1alpha1`, the Node Resource Interface. Its

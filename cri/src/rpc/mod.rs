@@ -31,6 +31,7 @@ mod status;
 mod stop_container;
 mod stop_pod_sandbox;
 mod subject;
+mod until_failure;
 mod update_container_resources;
 mod update_pod_sandbox_resources;
 mod update_runtime_config;

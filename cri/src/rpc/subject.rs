@@ -1,6 +1,6 @@
 //! What a request is about: the ids that every line logged on its way carries.
 
-use rrun_cri_api::v1;
+use rrun_cri_api::{probe, v1};
 
 /// Pod, container and image of a request; empty where it names none.
 #[derive(Clone, Copy, Default)]
@@ -70,6 +70,15 @@ subjects! {
     StreamPodSandboxStatsRequest;
     StreamPodSandboxMetricsRequest;
     StreamImagesRequest;
+}
+
+impl Subject for probe::UntilFailureRequest {
+    fn ids(&self) -> Ids<'_> {
+        Ids {
+            container: &self.container_id,
+            ..Ids::default()
+        }
+    }
 }
 
 macro_rules! images {

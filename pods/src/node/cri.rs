@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use rrun_cri_api::probe;
+use rrun_cri_api::probe::probe_client::ProbeClient;
 use rrun_cri_api::v1 as cri;
 use rrun_cri_api::v1::image_service_client::ImageServiceClient;
 use rrun_cri_api::v1::runtime_service_client::RuntimeServiceClient;
@@ -20,6 +22,7 @@ const SHORT: Duration = Duration::from_secs(20);
 pub struct Cri {
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
+    probes: ProbeClient<Channel>,
     name: Arc<OnceLock<String>>,
     away: Arc<AtomicBool>,
     systemd: Arc<AtomicBool>,
@@ -49,7 +52,8 @@ impl Cri {
             runtime: RuntimeServiceClient::new(channel.clone())
                 .max_decoding_message_size(LARGEST_MESSAGE)
                 .max_encoding_message_size(LARGEST_MESSAGE),
-            images: ImageServiceClient::new(channel),
+            images: ImageServiceClient::new(channel.clone()),
+            probes: ProbeClient::new(channel),
             name: Arc::default(),
             away: Arc::default(),
             systemd: Arc::default(),
@@ -239,6 +243,16 @@ impl Cri {
             request.set_timeout(timeout + SHORT);
         }
         Ok(self.runtime().exec_sync(request).await?.into_inner())
+    }
+
+    /// Runs a command again and again; gives the first run that does not succeed. Unimplemented where
+    /// the runtime is not rrun-cri, or cannot do so in this container.
+    pub async fn exec_until_failure(
+        &self,
+        request: probe::UntilFailureRequest,
+    ) -> Result<probe::UntilFailureResponse> {
+        let answer = self.probes.clone().until_failure(request).await?;
+        Ok(answer.into_inner())
     }
 }
 

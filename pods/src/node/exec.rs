@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use rrun_cri_api::probe::UntilFailureRequest;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::cri::Cri;
 use super::exec_grpc::grpc;
@@ -142,12 +143,60 @@ async fn exec(place: &Place, command: &[String], limit: Duration) -> Result<(), 
     if answer.exit_code == 0 {
         return Ok(());
     }
-    let mut output = answer.stdout;
-    output.extend(answer.stderr);
+    Err(said(answer.stdout, &answer.stderr))
+}
+
+/// The answer of a command that failed: what it wrote.
+fn said(mut output: Vec<u8>, stderr: &[u8]) -> Failed {
+    output.extend(stderr);
     output.truncate(LONGEST_BODY);
-    Err(Failed::Answer(
-        String::from_utf8_lossy(&output).trim_end().to_owned(),
-    ))
+    let text = String::from_utf8_lossy(&output);
+    Failed::Answer(text.trim_end().to_owned())
+}
+
+/// A command that runs again and again near its container, and is silent until it fails.
+pub struct Repeated<'a> {
+    /// The program and its arguments.
+    pub command: &'a [String],
+    /// When it first runs.
+    pub at: Instant,
+    /// From one run to the next.
+    pub period: Duration,
+    /// How long a run may take.
+    pub limit: Duration,
+}
+
+impl Repeated<'_> {
+    /// Waits for the first run to fail: why, and when it began. `None` where the runtime cannot do so.
+    pub async fn failure(&self, place: &Place) -> Option<(Failed, Instant)> {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let request = UntilFailureRequest {
+            container_id: place.id.clone(),
+            cmd: self.command.to_vec(),
+            timeout: nanos(self.limit),
+            period: nanos(self.period),
+            delay: nanos(self.at.saturating_duration_since(Instant::now())),
+        };
+        let answer = match place.cri.exec_until_failure(request).await {
+            Ok(answer) => answer,
+            Err(status) if status.code() == tonic::Code::Unimplemented => return None,
+            Err(status) => {
+                let why = Failed::Unknown(status.message().to_owned());
+                return Some((why, Instant::now()));
+            }
+        };
+        let age = Duration::from_nanos(answer.age);
+        let now = Instant::now();
+        let begun = now.checked_sub(age).unwrap_or(now);
+        if answer.timed_out {
+            let (command, limit) = (self.command.join(" "), self.limit.as_secs());
+            let why = format!(
+                "command timed out: {command:?} did not end within {limit} s and was killed"
+            );
+            return Some((Failed::Answer(why), begun));
+        }
+        Some((said(answer.stdout, &answer.stderr), begun))
+    }
 }
 
 pub(super) fn port(container: &Container, port: &IntOrString) -> Result<u16, Failed> {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::exec::{Act, Failed, Place};
+use super::exec::{Act, Failed, Place, Repeated};
 use super::memory::{Memory, every_container};
 use super::runtime::Runtime;
 
@@ -120,6 +120,11 @@ impl Tally {
             return Some(good);
         }
         None
+    }
+
+    /// Whether one more success would change nothing.
+    fn is_steady(&self) -> bool {
+        self.told == Some(true) && self.failures == 0
     }
 }
 
@@ -254,14 +259,14 @@ async fn watch(
         Kind::Startup => None,
     };
     let mut tally = Tally::new(&probe, told);
-    let mut at = Instant::now() + first_delay(&probe, &status).max(spread);
+    let mut schedule = Schedule {
+        at: Instant::now() + first_delay(&probe, &status).max(spread),
+        period,
+        limit,
+        leaves: true,
+    };
     loop {
-        tokio::time::sleep_until(at).await;
-        let now = Instant::now();
-        // Late by more than a processor is: the machine slept.
-        let begun = if now > at + GRID { now } else { at };
-        at = next(begun, period, *ORIGIN);
-        let result = act.run(&place, limit).await;
+        let result = schedule.run(&act, &place, tally.is_steady()).await;
         let (good, failure) = match result {
             Ok(()) => (true, None),
             // What could not be asked is not counted, as the kubelet does.
@@ -293,6 +298,49 @@ async fn watch(
         if verdict.is_some() && kind != Kind::Readiness {
             return;
         }
+    }
+}
+
+/// When a probe runs, and where from.
+struct Schedule {
+    at: Instant,
+    period: Duration,
+    limit: Duration,
+    /// Runs whose success changes nothing are left to the runtime, which tells of a failure; until it
+    /// says that it cannot.
+    leaves: bool,
+}
+
+impl Schedule {
+    /// One run; where the probe is `steady`, as many as succeed and the one that does not.
+    async fn run(&mut self, act: &Act, place: &Place, steady: bool) -> Result<(), Failed> {
+        if self.leaves
+            && steady
+            && let Act::Exec(command) = act
+        {
+            let (at, period, limit) = (self.at, self.period, self.limit);
+            let repeated = Repeated {
+                command,
+                at,
+                period,
+                limit,
+            };
+            if let Some((failed, begun)) = repeated.failure(place).await {
+                self.at = next(begun, period, *ORIGIN);
+                if matches!(failed, Failed::Unknown(_)) {
+                    // It may come again at once.
+                    tokio::time::sleep_until(self.at).await;
+                }
+                return Err(failed);
+            }
+            self.leaves = false;
+        }
+        tokio::time::sleep_until(self.at).await;
+        let now = Instant::now();
+        // Late by more than a processor is: the machine slept.
+        let begun = if now > self.at + GRID { now } else { self.at };
+        self.at = next(begun, self.period, *ORIGIN);
+        act.run(place, self.limit).await
     }
 }
 
@@ -352,5 +400,21 @@ mod tests {
             told,
             [none, Some(true), none, none, none, none, Some(false), none]
         );
+    }
+
+    #[test]
+    fn a_probe_is_steady_where_a_success_changes_nothing() {
+        let mut tally = Tally::new(&Probe::default(), Some(true));
+        assert!(tally.is_steady());
+        assert_eq!(tally.count(false), None);
+        assert!(!tally.is_steady(), "a success forgets the failure");
+        tally.count(true);
+        assert!(tally.is_steady());
+        for _ in 0..3 {
+            tally.count(false);
+        }
+        tally.count(true);
+        assert!(tally.is_steady(), "it is true again");
+        assert!(!Tally::new(&Probe::default(), None).is_steady());
     }
 }

@@ -302,7 +302,21 @@ async fn a_config_that_is_missing_is_waited_for_and_changes_reach_files() {
 
 #[tokio::test]
 async fn probes_gate_readiness_and_a_failing_liveness_probe_restarts() {
+    let calls = probe(true).await;
+    assert!(calls.iter().any(|call| call == "repeat alive"), "{calls:?}");
+    assert!(!calls.iter().any(|call| call == "exec alive"), "{calls:?}");
+}
+
+#[tokio::test]
+async fn probes_are_asked_one_by_one_where_the_runtime_repeats_none() {
+    let calls = probe(false).await;
+    assert!(calls.iter().any(|call| call == "exec alive"), "{calls:?}");
+}
+
+/// What the runtime was called for.
+async fn probe(repeats: bool) -> Vec<String> {
     let machine = Machine::start().await;
+    machine.fake.world.lock().unwrap().repeats = repeats;
     machine
         .fake
         .world
@@ -337,6 +351,7 @@ async fn probes_gate_readiness_and_a_failing_liveness_probe_restarts() {
     machine
         .until("restarted", |pod| first(pod)["restartCount"] == 1)
         .await;
+    machine.fake.calls()
 }
 
 #[tokio::test]

@@ -21,6 +21,8 @@ impl Shim {
             "Attach" => self.attach(&open(call)?),
             "Exec" => self.exec_attached(call, open(call)?),
             "ExecSync" => self.exec_sync(call, &open(call)?),
+            "Probe" => self.probe(call, open(call)?),
+            "StopProbe" => self.stop_probe(&open(call)?),
             "Status" => self.status(&open(call)?),
             "Usage" => self.usage(&open(call)?),
             other => Err(Status::unimplemented(format!(

@@ -1,7 +1,7 @@
 //! `ExecSync`: a command from its start to its end in one call.
 
 use super::start::new_process;
-use super::{ask, taken};
+use super::taken;
 use crate::args::check_id;
 use crate::attach::{Attach, PATIENCE, Wants};
 use crate::command::{self, Command, Doom, Template};
@@ -33,6 +33,13 @@ const BRIEF: Duration = Duration::from_millis(20);
 impl Shim {
     /// Our own service: ExecSync.
     pub fn exec_sync(&mut self, call: &Call, request: &ExecSyncRequest) -> Answer {
+        self.may_command(request)?;
+        let begun = self.begin_command(Command::new(call.caller), request)?;
+        Ok(begun.map_or(Reply::Later, |_| Reply::Pending))
+    }
+
+    /// Refuses what cannot be run, whatever state the container is in.
+    pub fn may_command(&self, request: &ExecSyncRequest) -> Result<(), Status> {
         check_id(&request.exec_id).map_err(Status::invalid)?;
         if request.args.first().is_none_or(String::is_empty) {
             return Err(Status::invalid("ExecSync request without args"));
@@ -44,17 +51,30 @@ impl Shim {
                 request.id
             )));
         }
+        Ok(())
+    }
+
+    /// Starts a command; gives the number of its process. `None`: it is too early.
+    pub fn begin_command(
+        &mut self,
+        command: Command,
+        request: &ExecSyncRequest,
+    ) -> Result<Option<Key>, Status> {
         if self.find(&request.id, &request.exec_id).is_ok() {
             return Err(taken("exec", &request.exec_id));
         }
-        ask!(self.process(&request.id, "")?, Ask::Exec);
+        match self.process(&request.id, "")?.life.ask(Ask::Exec) {
+            Verdict::Go => {}
+            Verdict::Later => return Ok(None),
+            Verdict::Refused(status) => return Err(status),
+        }
         let key = self.new_key();
         let mut life = Life::exec();
         if life.ask(Ask::Start) != Verdict::Go {
             return Err(Status::internal("a new exec cannot be started"));
         }
         let mut process = new_process(&request.id, &request.exec_id, life, Stdio::default());
-        process.command = Some(Box::new(Command::new(call.caller)));
+        process.command = Some(Box::new(command));
         self.processes.insert(key, process);
         let execs = &mut self.container_mut(key)?.execs;
         execs.insert(request.exec_id.clone(), key);
@@ -67,7 +87,20 @@ impl Shim {
             self.poller.after(after, Timer::CommandExpires(key));
         }
         self.poller.after(BRIEF, Timer::CommandGoesOn(key));
-        Ok(Reply::Pending)
+        Ok(Some(key))
+    }
+
+    /// Tells whoever waits for a command what came of it.
+    pub fn tell_command(
+        &mut self,
+        caller: Caller,
+        probe: Option<Key>,
+        outcome: Result<ExecSyncResponse, Status>,
+    ) {
+        match probe {
+            Some(probe) => self.probe_ran(probe, outcome),
+            None => self.answer(caller, outcome.map(|run| run.encode_to_vec())),
+        }
     }
 
     fn run_command(&mut self, key: Key, id: &str, args: &[String]) -> Result<(), Status> {
@@ -137,7 +170,7 @@ impl Shim {
         forget(&self.spec_file(key)?);
         if let Err(status) = adopted {
             if let Some(command) = self.drop_command(key) {
-                self.answer(command.caller, Err(status.clone()));
+                self.tell_command(command.caller, command.probe, Err(status.clone()));
             }
             return Err(status);
         }
@@ -182,7 +215,9 @@ impl Shim {
             return;
         };
         if let Some(command) = self.drop_command(key) {
-            self.answer(command.caller, command.answer(exit.code));
+            let (caller, probe) = (command.caller, command.probe);
+            let outcome = command.outcome(exit.code);
+            self.tell_command(caller, probe, outcome);
         }
     }
 
@@ -211,7 +246,8 @@ impl Shim {
         }
     }
 
-    fn doom(&mut self, key: Key, doom: Doom) {
+    /// Kills a command, for this reason.
+    pub fn doom(&mut self, key: Key, doom: Doom) {
         let Some(process) = self.processes.get_mut(&key) else {
             return;
         };

@@ -1,12 +1,14 @@
 //! A container runtime without containers, behind a real CRI socket: the node agent's protocol edge.
 
 mod image;
+mod probe;
 mod runtime;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use rrun_cri_api::probe::probe_server::ProbeServer;
 use rrun_cri_api::v1 as cri;
 use rrun_cri_api::v1::image_service_server::ImageServiceServer;
 use rrun_cri_api::v1::runtime_service_server::RuntimeServiceServer;
@@ -24,6 +26,8 @@ pub struct World {
     pub lose_next: bool,
     /// Exit code of every command that is run in a container, by its first word.
     pub commands: HashMap<String, i32>,
+    /// Runs them until they fail, too, as rrun-cri does and no other runtime.
+    pub repeats: bool,
     /// Names of containers that are never made, but by a server that is killed meanwhile.
     pub held: HashSet<String>,
     /// Names of containers that end by SIGKILL alone.
@@ -54,6 +58,7 @@ impl Fake {
             images: Vec::new(),
             lose_next: false,
             commands: HashMap::new(),
+            repeats: true,
             held: HashSet::new(),
             deaf: HashSet::new(),
             calls: Vec::new(),
@@ -73,7 +78,8 @@ impl Fake {
         listener.set_nonblocking(true).unwrap();
         let service = tonic::transport::Server::builder()
             .add_service(RuntimeServiceServer::new(self.clone()))
-            .add_service(ImageServiceServer::new(self.clone()));
+            .add_service(ImageServiceServer::new(self.clone()))
+            .add_service(ProbeServer::new(self.clone()));
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         // A runtime of its own, so that its end is that of every connection.
         let thread = std::thread::spawn(move || {

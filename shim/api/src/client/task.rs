@@ -147,6 +147,17 @@ impl Client {
         self.call(SHIM, "ExecSync", request, None).await
     }
 
+    /// Runs a command again and again until it fails, for as long as that takes.
+    pub async fn probe(&self, request: &shim::ProbeRequest) -> Result<shim::ProbeResponse, Error> {
+        self.call(SHIM, "Probe", request, None).await
+    }
+
+    /// Ends a probe; one that is not there has ended.
+    pub async fn stop_probe(&self, request: &shim::StopProbeRequest) -> Result<(), Error> {
+        self.call(SHIM, "StopProbe", request, Some(self.shared.timeout))
+            .await
+    }
+
     /// All that is to be known of the container in one call.
     pub async fn status(
         &self,
