@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::Router;
 
 use crate::config::{Config, Endpoint, Flags, Live};
 use crate::daemon::Daemon;
@@ -77,24 +78,13 @@ async fn serve_daemon(daemon: Arc<Daemon>, flags: Flags, set_filter: SetFilter) 
     tracing::info!(socket = %socket.display(), handed_over, "serving CRI v1");
     notify::tell("READY=1");
     daemon.rest.watch();
-    let service = Service(daemon);
-    let runtime = RuntimeServiceServer::new(service.clone())
-        .max_decoding_message_size(MESSAGE)
-        .max_encoding_message_size(MESSAGE);
-    let probe = ProbeServer::new(service.clone());
-    let image = ImageServiceServer::new(service)
-        .max_decoding_message_size(MESSAGE)
-        .max_encoding_message_size(MESSAGE);
     let ending = Notify::new();
     let signal = async {
         ended().await;
         ending.notify_one();
     };
-    let served = Server::builder()
-        .add_service(runtime)
-        .add_service(image)
-        .add_service(probe)
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), signal);
+    let incoming = UnixListenerStream::new(listener);
+    let served = services(daemon).serve_with_incoming_shutdown(incoming, signal);
     tokio::select! {
         result = served => result.context("serve CRI")?,
         // A kubelet's stream of events never ends by itself.
@@ -104,6 +94,21 @@ async fn serve_daemon(daemon: Arc<Daemon>, flags: Flags, set_filter: SetFilter) 
         } => {}
     }
     sockets.iter().try_for_each(|socket| remove(socket))
+}
+
+/// Both services of CRI, and what is served beside them.
+fn services(daemon: Arc<Daemon>) -> Router {
+    let service = Service(daemon);
+    let runtime = RuntimeServiceServer::new(service.clone())
+        .max_decoding_message_size(MESSAGE)
+        .max_encoding_message_size(MESSAGE);
+    let image = ImageServiceServer::new(service.clone())
+        .max_decoding_message_size(MESSAGE)
+        .max_encoding_message_size(MESSAGE);
+    Server::builder()
+        .add_service(runtime)
+        .add_service(image)
+        .add_service(ProbeServer::new(service))
 }
 
 /// Serves metrics and NRI plugins; the sockets to remove at the end.
