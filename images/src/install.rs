@@ -8,7 +8,7 @@ use hyper::body::Bytes;
 
 use crate::error::FileContext;
 use crate::store::{LayerMeta, LayerTree, Store};
-use crate::unpack::{self, Job, Keep, Mode};
+use crate::unpack::{self, Job, Keep};
 use crate::{Digest, Error, Layer, Limits, Result, files};
 
 /// Size of the pieces in which a file is read.
@@ -127,7 +127,7 @@ impl Work<'_> {
         let job = Job {
             layer: self.layer,
             fs: staged.join("fs"),
-            mode: Mode::overlay(self.store.privilege()),
+            mode: self.store.unpack_mode(),
             limits: self.limits,
             keep,
         };

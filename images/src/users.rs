@@ -47,78 +47,88 @@ impl Store {
     }
 }
 
+/// A line of passwd.
+struct Login<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+/// A line of group.
+struct Group<'a> {
+    name: &'a str,
+    gid: u32,
+    members: &'a str,
+}
+
+/// Lines that are malformed are left out, as libc leaves them out.
+fn logins(passwd: &str) -> impl Iterator<Item = Login<'_>> {
+    passwd.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        Some(Login {
+            name: fields[0],
+            uid: fields.get(2)?.parse().ok()?,
+            gid: fields.get(3)?.parse().ok()?,
+            home: fields.get(5).unwrap_or(&""),
+        })
+    })
+}
+
+fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
+    group.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        Some(Group {
+            name: fields[0],
+            gid: fields.get(2)?.parse().ok()?,
+            members: fields.get(3).unwrap_or(&""),
+        })
+    })
+}
+
 /// Resolves a user string by the text of passwd and group (Docker's rules: a name must be there,
 /// a number need not).
 pub fn resolve(user: &str, passwd: &str, group: &str) -> Result<UserIds> {
-    let bad = |why: String| Error::document(format!("user {user:?}"), why);
-    let (name, wanted_group) = match user.split_once(':') {
-        Some((name, group)) => (name, Some(group)),
-        None => (user, None),
+    let missing = |what: &str, file: &str| {
+        let why = format!("there is no such {what} in the image's /etc/{file}");
+        Error::document(format!("user {user:?}"), why)
     };
+    let (name, wanted) = user.split_once(':').unwrap_or((user, ""));
     let name = if name.is_empty() { "0" } else { name };
     let number: Option<u32> = name.parse().ok();
-    let entry = passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let uid: u32 = fields.get(2)?.parse().ok()?;
-        let gid: u32 = fields.get(3)?.parse().ok()?;
-        let matches = fields[0] == name || number == Some(uid);
-        matches.then(|| {
-            (
-                fields[0].to_owned(),
-                uid,
-                gid,
-                fields.get(5).unwrap_or(&"").to_string(),
-            )
-        })
-    });
-    let (login, uid, gid, home) = match (entry, number) {
-        (Some(entry), _) => entry,
-        (None, Some(uid)) => (String::new(), uid, 0, String::new()),
-        (None, None) => {
-            return Err(bad(
-                "there is no such user in the image's /etc/passwd".into()
-            ));
-        }
-    };
-    let groups = || {
-        group.lines().filter_map(|line| {
-            let fields: Vec<&str> = line.split(':').collect();
-            let gid: u32 = fields.get(2)?.parse().ok()?;
-            Some((
-                fields[0].to_owned(),
-                gid,
-                fields.get(3).unwrap_or(&"").to_string(),
-            ))
-        })
-    };
-    let home = if home.is_empty() {
-        "/".to_owned()
-    } else {
-        home
-    };
-    if let Some(wanted) = wanted_group.filter(|group| !group.is_empty()) {
-        let found = groups()
-            .find(|(name, _, _)| name == wanted)
-            .map(|(_, gid, _)| gid);
-        let gid = found.or_else(|| wanted.parse().ok());
-        let gid =
-            gid.ok_or_else(|| bad("there is no such group in the image's /etc/group".into()))?;
-        return Ok(UserIds {
-            uid,
-            gid,
-            additional_gids: Vec::new(),
-            home,
-        });
-    }
-    let listed = |members: &str| !login.is_empty() && members.split(',').any(|m| m == login);
-    let additional = groups().filter(|(_, id, members)| *id != gid && listed(members));
-    let additional_gids = additional.map(|(_, id, _)| id).collect();
-    Ok(UserIds {
+    let unlisted = |uid| Login {
+        name: "",
         uid,
-        gid,
-        additional_gids,
-        home,
-    })
+        gid: 0,
+        home: "",
+    };
+    let login = logins(passwd)
+        .find(|login| login.name == name || number == Some(login.uid))
+        .or_else(|| number.map(unlisted))
+        .ok_or_else(|| missing("user", "passwd"))?;
+    let mut ids = UserIds {
+        uid: login.uid,
+        gid: login.gid,
+        additional_gids: Vec::new(),
+        home: if login.home.is_empty() {
+            "/"
+        } else {
+            login.home
+        }
+        .to_owned(),
+    };
+    if wanted.is_empty() {
+        let listed = |g: &Group<'_>| {
+            let member = |m| !login.name.is_empty() && m == login.name;
+            g.gid != login.gid && g.members.split(',').any(member)
+        };
+        ids.additional_gids = groups(group).filter(listed).map(|g| g.gid).collect();
+    } else {
+        let known = groups(group).find(|g| g.name == wanted).map(|g| g.gid);
+        let gid = known.or_else(|| wanted.parse().ok());
+        ids.gid = gid.ok_or_else(|| missing("group", "group"))?;
+    }
+    Ok(ids)
 }
 
 #[cfg(test)]

@@ -215,18 +215,44 @@ fn name_of(image: &Image) -> String {
 }
 
 fn process(image: &Image, user: &UserIds, options: &BundleOptions) -> Result<oci::Process> {
+    let cwd = [&options.working_dir, &image.config.working_dir]
+        .into_iter()
+        .find(|dir| !dir.is_empty());
+    let ids = oci::UserBuilder::default()
+        .uid(user.uid)
+        .gid(user.gid)
+        .additional_gids(user.additional_gids.clone());
+    oci::ProcessBuilder::default()
+        .terminal(options.terminal)
+        .user(ids.build().map_err(invalid)?)
+        .args(arguments(image, options)?)
+        .env(environment(image, user, options))
+        .cwd(cwd.map_or("/", String::as_str))
+        .capabilities(capabilities(user)?)
+        .rlimits(Vec::new())
+        .no_new_privileges(false)
+        .build()
+        .map_err(invalid)
+}
+
+/// What is given replaces the image's command, and with its entry point all of that.
+fn arguments(image: &Image, options: &BundleOptions) -> Result<Vec<String>> {
     let config = &image.config;
     let (entrypoint, cmd) = match &options.entrypoint {
-        Some(entrypoint) => (entrypoint.clone(), options.args.clone()),
-        None if options.args.is_empty() => (config.entrypoint.clone(), config.cmd.clone()),
-        None => (config.entrypoint.clone(), options.args.clone()),
+        Some(entrypoint) => (entrypoint, &options.args),
+        None if options.args.is_empty() => (&config.entrypoint, &config.cmd),
+        None => (&config.entrypoint, &options.args),
     };
-    let args: Vec<String> = entrypoint.into_iter().chain(cmd).collect();
+    let args = [&entrypoint[..], cmd].concat();
     if args.is_empty() {
         let why = "has no command: give one after the bundle";
         return Err(Error::document(format!("image {}", name_of(image)), why));
     }
-    let mut env = config.env.clone();
+    Ok(args)
+}
+
+fn environment(image: &Image, user: &UserIds, options: &BundleOptions) -> Vec<String> {
+    let mut env = image.config.env.clone();
     let has = |env: &[String], key: &str| env.iter().any(|e| e.split('=').next() == Some(key));
     if !has(&env, "PATH") {
         env.insert(0, DEFAULT_PATH.to_owned());
@@ -242,37 +268,23 @@ fn process(image: &Image, user: &UserIds, options: &BundleOptions) -> Result<oci
     if !has(&env, "HOME") {
         env.push(format!("HOME={}", user.home));
     }
-    let cwd = [&options.working_dir, &config.working_dir]
-        .into_iter()
-        .find(|dir| !dir.is_empty());
-    let ids = oci::UserBuilder::default()
-        .uid(user.uid)
-        .gid(user.gid)
-        .additional_gids(user.additional_gids.clone());
+    env
+}
+
+/// A process that is not root has capabilities only through a file's.
+fn capabilities(user: &UserIds) -> Result<oci::LinuxCapabilities> {
     let all: oci::Capabilities = CAPABILITIES.into_iter().collect();
-    // A process that is not root has capabilities only through a file's.
     let active = if user.uid == 0 {
         all.clone()
     } else {
         oci::Capabilities::new()
     };
-    let capabilities = oci::LinuxCapabilitiesBuilder::default()
+    oci::LinuxCapabilitiesBuilder::default()
         .bounding(all)
         .permitted(active.clone())
         .effective(active)
         .inheritable(oci::Capabilities::new())
         .ambient(oci::Capabilities::new())
-        .build()
-        .map_err(invalid)?;
-    oci::ProcessBuilder::default()
-        .terminal(options.terminal)
-        .user(ids.build().map_err(invalid)?)
-        .args(args)
-        .env(env)
-        .cwd(cwd.map_or("/", String::as_str))
-        .capabilities(capabilities)
-        .rlimits(Vec::new())
-        .no_new_privileges(false)
         .build()
         .map_err(invalid)
 }

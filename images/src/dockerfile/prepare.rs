@@ -71,13 +71,7 @@ impl Prepared {
             } => {
                 let (source, lock) = cache_directory(store, id, *sharing, *look)?;
                 self.locks.push(lock);
-                let write = if *read_only { "ro" } else { "rw" };
-                self.push(
-                    to,
-                    "bind",
-                    source,
-                    texts(&["rbind", write, "nosuid", "nodev"]),
-                );
+                self.bind(to, source, !*read_only);
             }
             Kind::Secret {
                 id,
@@ -87,26 +81,20 @@ impl Prepared {
             } => {
                 let Some(bytes) = secret(options, id)? else {
                     if *required {
-                        return Err(Failed::Step(format!(
-                            "there is no secret {id}: give --secret"
-                        )));
+                        let why = format!("there is no secret {id}: give --secret");
+                        return Err(Failed::Step(why));
                     }
                     return Ok(());
                 };
                 if let Some(name) = variable {
-                    let text = String::from_utf8(bytes.clone())
+                    let text = std::str::from_utf8(&bytes)
                         .map_err(|_| format!("the secret {id} is no text for a variable"))?;
                     self.env.push(format!("{name}={text}"));
                 }
                 if !mount.target.is_empty() {
                     let source = dir.join(format!("secret.{number}"));
                     write_secret(&source, &bytes, *look)?;
-                    self.push(
-                        to,
-                        "bind",
-                        source,
-                        texts(&["rbind", "ro", "nosuid", "nodev"]),
-                    );
+                    self.bind(to, source, false);
                 }
             }
             Kind::Bind { from, source } => {
@@ -120,10 +108,16 @@ impl Prepared {
                     None => digest_of(&real).at("read", &real)?.to_string(),
                 };
                 self.key.push(content);
-                self.push(to, "bind", real, texts(&["rbind", "ro", "nosuid", "nodev"]));
+                self.bind(to, real, false);
             }
         }
         Ok(())
+    }
+
+    fn bind(&mut self, to: PathBuf, source: PathBuf, writes: bool) {
+        let write = if writes { "rw" } else { "ro" };
+        let options = texts(&["rbind", write, "nosuid", "nodev"]);
+        self.push(to, "bind", source, options);
     }
 
     fn push(&mut self, to: PathBuf, kind: &'static str, source: PathBuf, options: Vec<String>) {

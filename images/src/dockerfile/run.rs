@@ -47,27 +47,10 @@ pub(super) fn run(
     options: &BuildOptions,
     lease: &mut Lease,
 ) -> Result<(Layer, bool), Failed> {
-    let (stage, args, env) = (job.stage, job.args, job.env);
+    let stage = job.stage;
     let work = Work::new(store, lease.reserve()?)?;
     let prepared = (job.prepare)(&work.dir)?;
-    let below = stage
-        .draft
-        .layers
-        .last()
-        .map(|(layer, _)| layer.chain_id.clone());
-    let question = serde_json::json!([
-        FORMAT_VERSION,
-        below,
-        args,
-        env,
-        stage.draft.config.user,
-        stage.workdir(),
-        job.host_network,
-        prepared.key,
-        options.source_date_epoch,
-        options.compression.media_type(),
-    ]);
-    let key = Digest::of(question.to_string().as_bytes());
+    let key = key_of(&job, &prepared, options);
     if !options.no_cache
         && let Some(layer) = cached(store, &key, lease)?
     {
@@ -89,18 +72,39 @@ pub(super) fn run(
     let layer = store.pack(lease, options.compression, look, |packer| {
         packer.directory(&upper, Path::new(""))
     })?;
+    keep(store, &key, &layer)?;
+    Ok((layer, false))
+}
+
+/// All that a command's layer depends on.
+fn key_of(job: &Job<'_>, prepared: &Prepared, options: &BuildOptions) -> Digest {
+    let stage = job.stage;
+    let below = stage.draft.layers.last();
+    let question = serde_json::json!([
+        FORMAT_VERSION,
+        below.map(|(layer, _)| layer.chain_id.clone()),
+        job.args,
+        job.env,
+        stage.draft.config.user,
+        stage.workdir(),
+        job.host_network,
+        prepared.key,
+        options.source_date_epoch,
+        options.compression.media_type(),
+    ]);
+    Digest::of(question.to_string().as_bytes())
+}
+
+/// Notes a command's layer for the next build.
+fn keep(store: &Store, key: &Digest, layer: &Layer) -> Result<()> {
     let record = Cached {
         version: FORMAT_VERSION,
         digest: layer.digest.clone(),
         compressed_size: layer.compressed_size,
         diff_id: layer.diff_id.clone(),
     };
-    let path = cache_path(store, &key)?;
-    files::write_durable(
-        &path,
-        &serde_json::to_vec(&record).expect("the record is plain"),
-    )?;
-    Ok((layer, false))
+    let bytes = serde_json::to_vec(&record).expect("the record is plain");
+    files::write_durable(&cache_path(store, key)?, &bytes)
 }
 
 fn cache_path(store: &Store, key: &Digest) -> Result<PathBuf> {
@@ -184,6 +188,18 @@ impl<'a> Work<'a> {
         spec.set_mounts(Some(mounts));
         let config = self.dir.join("config.json");
         files::write_atomic(&config, &crate::draft::canonical(&spec)?)?;
+        let status = self.command(options).status().at("run", &options.runtime)?;
+        if status.success() {
+            return Ok(());
+        }
+        let code = status
+            .code()
+            .map_or_else(|| status.to_string(), |code| format!("status {code}"));
+        Err(Failed::Step(format!("the command ended with {code}")))
+    }
+
+    /// The runtime, with the bundle.
+    fn command(&self, options: &BuildOptions) -> Command {
         let mut command = Command::new(&options.runtime);
         command.arg("--root").arg(self.dir.join("state"));
         if self.store.privilege() == Privilege::Namespace && knows_rootless(&options.runtime) {
@@ -200,14 +216,7 @@ impl<'a> Work<'a> {
             // The image's id is all that goes to standard output.
             command.stdout(std::io::stderr());
         }
-        let status = command.status().at("run", &options.runtime)?;
-        if status.success() {
-            return Ok(());
-        }
-        let code = status
-            .code()
-            .map_or_else(|| status.to_string(), |code| format!("status {code}"));
-        Err(Failed::Step(format!("the command ended with {code}")))
+        command
     }
 
     /// Takes away what the runtime made and the command did not.

@@ -154,14 +154,7 @@ impl Build<'_> {
         let config = &mut stage.draft.config;
         match instruction {
             Instruction::Arg { name, default } => {
-                let given = self.options.build_args.get(name).cloned();
-                let default = default
-                    .as_ref()
-                    .map(|text| words.expand(text))
-                    .transpose()?;
-                let value = given
-                    .or(default)
-                    .or_else(|| self.plan.globals.get(name).cloned());
+                let value = self.argument(name, default.as_deref(), words)?;
                 stage.args.extend(value.map(|value| (name.clone(), value)));
             }
             Instruction::Env(pairs) => {
@@ -171,25 +164,14 @@ impl Build<'_> {
             }
             Instruction::Label(pairs) => {
                 for (name, value) in pairs {
-                    config
-                        .labels
-                        .insert(words.expand(name)?, words.expand(value)?);
+                    let (name, value) = (words.expand(name)?, words.expand(value)?);
+                    config.labels.insert(name, value);
                 }
             }
             Instruction::User(user) => config.user = words.expand(user)?,
             Instruction::Expose(ports) => {
                 for port in ports {
-                    let port = words.expand(port)?;
-                    let port = if port.contains('/') {
-                        port
-                    } else {
-                        format!("{port}/tcp")
-                    };
-                    let number = port.split('/').next().unwrap_or_default();
-                    if !number.split('-').all(|n| n.parse::<u16>().is_ok()) {
-                        return Err(Failed::Step(format!("{port} is no port")));
-                    }
-                    add_once(&mut config.exposed_ports, port);
+                    add_once(&mut config.exposed_ports, port_of(&words.expand(port)?)?);
                 }
             }
             Instruction::Volume(paths) => {
@@ -198,36 +180,22 @@ impl Build<'_> {
                 }
             }
             Instruction::StopSignal(signal) => config.stop_signal = words.expand(signal)?,
-            Instruction::Entrypoint(command) => {
-                stage.draft.config.entrypoint = stage.command(command);
-                // The base image's arguments were for its own entry point.
-                if !stage.cmd_set {
-                    stage.draft.config.cmd.clear();
-                }
-            }
-            Instruction::Cmd(command) => {
-                stage.draft.config.cmd = stage.command(command);
-                stage.cmd_set = true;
-            }
-            Instruction::Shell(shell) => {
-                stage.shell.clone_from(shell);
-                stage
-                    .draft
-                    .extra
-                    .insert("Shell".to_owned(), shell.clone().into());
-            }
-            Instruction::Healthcheck(check) => {
-                stage
-                    .draft
-                    .extra
-                    .insert("Healthcheck".to_owned(), check.clone());
-            }
-            Instruction::From { .. }
-            | Instruction::Run(..)
-            | Instruction::Copy(_)
-            | Instruction::Workdir(_) => {}
+            other => set_command(stage, other),
         }
         Ok(())
+    }
+
+    /// The value of ARG: what was given, else its default, else that of one before the first FROM.
+    fn argument(
+        &self,
+        name: &str,
+        default: Option<&str>,
+        words: &Words<'_>,
+    ) -> Result<Option<String>, Failed> {
+        let given = self.options.build_args.get(name).cloned();
+        let default = default.map(|text| words.expand(text)).transpose()?;
+        let global = || self.plan.globals.get(name).cloned();
+        Ok(given.or(default).or_else(global))
     }
 
     pub fn push(
@@ -401,5 +369,43 @@ impl Build<'_> {
 fn add_once(list: &mut Vec<String>, item: String) {
     if !list.contains(&item) {
         list.push(item);
+    }
+}
+
+/// With its protocol. Ports may be ranges.
+fn port_of(text: &str) -> Result<String, Failed> {
+    let number = text.split('/').next().unwrap_or_default();
+    let is_port = number.split('-').all(|n| n.parse::<u16>().is_ok());
+    match (is_port, text.contains('/')) {
+        (true, true) => Ok(text.to_owned()),
+        (true, false) => Ok(format!("{text}/tcp")),
+        (false, _) => Err(Failed::Step(format!("{text} is no port"))),
+    }
+}
+
+/// What a container runs, and how it is asked whether it is well.
+fn set_command(stage: &mut Stage, instruction: &Instruction) {
+    match instruction {
+        Instruction::Entrypoint(command) => {
+            stage.draft.config.entrypoint = stage.command(command);
+            // The base image's arguments were for its own entry point.
+            if !stage.cmd_set {
+                stage.draft.config.cmd.clear();
+            }
+        }
+        Instruction::Cmd(command) => {
+            stage.draft.config.cmd = stage.command(command);
+            stage.cmd_set = true;
+        }
+        Instruction::Shell(shell) => {
+            stage.shell.clone_from(shell);
+            let extra = &mut stage.draft.extra;
+            extra.insert("Shell".to_owned(), shell.clone().into());
+        }
+        Instruction::Healthcheck(check) => {
+            let extra = &mut stage.draft.extra;
+            extra.insert("Healthcheck".to_owned(), check.clone());
+        }
+        _ => {}
     }
 }

@@ -2,19 +2,26 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
+
+use rrun_sys::writeback;
 
 use super::layout::{self, BLOCK, Data, Entry, FIRST, Inode, SUPER};
 use super::plan::{Content, Node, Plan, sorted_with_dots};
 use crate::{Digest, Hasher};
 
 const BUFFER: usize = 256 << 10;
+/// Bytes that are started to the disk at once.
+const WRITEBACK: u64 = 4 << 20;
 
 pub(super) fn write(plan: &Plan, root: &Path, file: &File, uuid: [u8; 16]) -> io::Result<Digest> {
     let mut image = Image {
         file: BufWriter::with_capacity(BUFFER, file),
         hasher: Hasher::default(),
         at: 0,
+        written: 0,
+        started: 0,
         first: Vec::with_capacity(BLOCK as usize),
     };
     image.put(&[0; SUPER as usize])?;
@@ -59,6 +66,9 @@ struct Image<'a> {
     file: BufWriter<&'a File>,
     hasher: Hasher,
     at: u64,
+    /// Bytes of the file so far, and how many of them are on their way to the disk.
+    written: u64,
+    started: u64,
     /// The first block, until it is whole: the checksum of it stands at its start.
     first: Vec<u8>,
 }
@@ -83,7 +93,15 @@ impl Image<'_> {
 
     fn out(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.hasher.update(bytes);
-        self.file.write_all(bytes)
+        self.file.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        if self.written - self.started < WRITEBACK {
+            return Ok(());
+        }
+        // On to the disk at once, so that the sync at the end does not wait for all of it.
+        let (from, length) = (self.started, self.written - self.started);
+        self.started = self.written;
+        writeback::start(self.file.get_ref().as_fd(), from, length).map_err(io::Error::other)
     }
 
     fn pad(&mut self, to: u64) -> io::Result<()> {

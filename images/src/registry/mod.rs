@@ -174,37 +174,24 @@ impl Client {
             _ if mirror => credentials::find(&origin.authority(), &repository)?,
             other => other.clone(),
         };
-        let path = url.path().trim_end_matches('/');
-        let prefix = if host.override_path || path.ends_with("/v2") {
-            path.to_owned()
+        // Only what containerd's format names is known to understand it.
+        let names_registry = mirror && host.repository.is_none();
+        let query = if names_registry {
+            format!("?ns={}", reference.registry())
         } else {
-            format!("{path}/v2")
+            String::new()
         };
         Ok(Self {
             registry: origin.authority(),
             repository,
-            plain: if origin.tls {
-                Vec::new()
-            } else {
-                vec![origin.authority()]
-            },
-            transport: Transport::new(&TlsSettings {
-                ca_files: if host.repository.is_some() {
-                    options.ca_files.clone()
-                } else {
-                    host.ca.clone()
-                },
-                client: host.client.clone(),
-                skip_verify: host.skip_verify,
-            })?,
+            plain: (!origin.tls)
+                .then(|| origin.authority())
+                .into_iter()
+                .collect(),
+            transport: Transport::new(&tls_of(host, options))?,
             auth: Auth::new(credentials),
-            prefix,
-            // Only what containerd's format names is known to understand it.
-            query: if mirror && host.repository.is_none() {
-                format!("?ns={}", reference.registry())
-            } else {
-                String::new()
-            },
+            prefix: prefix_of(host, &url),
+            query,
             headers: host.headers.clone(),
             attempts: if mirror { 2 } else { attempts(options) },
             pulls: host.pull,
@@ -464,6 +451,26 @@ fn origin_of(registry: &str, plain: &[String]) -> Result<Origin> {
         origin.port = url.port_u16().unwrap_or(80);
     }
     Ok(origin)
+}
+
+/// What is before `/<repository>` in a host's paths.
+fn prefix_of(host: &hosts::Host, url: &Uri) -> String {
+    let path = url.path().trim_end_matches('/');
+    if host.override_path || path.ends_with("/v2") {
+        path.to_owned()
+    } else {
+        format!("{path}/v2")
+    }
+}
+
+/// registries.conf has no authorities of its own.
+fn tls_of(host: &hosts::Host, options: &RegistryOptions) -> TlsSettings {
+    let of_conf = host.repository.is_some();
+    TlsSettings {
+        ca_files: if of_conf { &options.ca_files } else { &host.ca }.clone(),
+        client: host.client.clone(),
+        skip_verify: host.skip_verify,
+    }
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {

@@ -144,11 +144,10 @@ impl Store {
         let fresh = staged.join("fs");
         fs::create_dir_all(&fresh).at("create", &fresh)?;
         let limits = Limits::default();
-        let mode = Mode::overlay(self.privilege());
         let job = Job {
             layer,
             fs: fresh.clone(),
-            mode,
+            mode: Mode::overlay(self.privilege()).unsynced(),
             limits: &limits,
             keep: None,
         };

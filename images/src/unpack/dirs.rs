@@ -69,38 +69,9 @@ impl Dirs {
                 (Some(fd), _) | (None, Some((_, fd))) => fd.as_fd(),
                 (None, None) => self.root.as_fd(),
             };
-            let fd = match openat(
-                parent,
-                name.as_slice(),
-                DIRECTORY | OFlags::NOFOLLOW,
-                Mode::empty(),
-            ) {
-                Err(Errno::NOENT) if made.is_some() => {
-                    mkdirat(parent, name.as_slice(), Mode::from_raw_mode(0o755))?;
-                    if let Some(made) = made.as_mut() {
-                        made(&components[..=depth]);
-                    }
-                    openat(
-                        parent,
-                        name.as_slice(),
-                        DIRECTORY | OFlags::NOFOLLOW,
-                        Mode::empty(),
-                    )?
-                }
-                // A link that an earlier entry made: followed, but never out of the root.
-                Err(Errno::LOOP | Errno::NOTDIR) => {
-                    let path = path::join(&components[..=depth]);
-                    let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-                    openat2(
-                        &self.root,
-                        path.as_slice(),
-                        DIRECTORY,
-                        Mode::empty(),
-                        within,
-                    )?
-                }
-                other => other?,
-            };
+            let so_far = &components[..=depth];
+            let made = made.as_mut().map(|made| &mut **made as OnMissing<'_>);
+            let fd = self.step(parent, so_far, made)?;
             if self.stack.len() < DEPTH && deep.is_none() {
                 self.stack.push((name.clone(), fd));
             } else {
@@ -116,5 +87,30 @@ impl Dirs {
             .stack
             .last()
             .map_or(self.root.as_fd(), |(_, fd)| fd.as_fd()))
+    }
+    /// Opens the last directory of a path in the one before it, and makes it where it is missing.
+    fn step(
+        &self,
+        parent: BorrowedFd<'_>,
+        path: &[Vec<u8>],
+        made: Option<OnMissing<'_>>,
+    ) -> io::Result<OwnedFd> {
+        let name = path.last().expect("a step has a name").as_slice();
+        let flags = DIRECTORY | OFlags::NOFOLLOW;
+        Ok(match (openat(parent, name, flags, Mode::empty()), made) {
+            (Err(Errno::NOENT), Some(made)) => {
+                mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+                made(path);
+                openat(parent, name, flags, Mode::empty())?
+            }
+            // A link that an earlier entry made: followed, but never out of the root.
+            (Err(Errno::LOOP | Errno::NOTDIR), _) => {
+                let path = path::join(path);
+                let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+                let path = path.as_slice();
+                openat2(&self.root, path, DIRECTORY, Mode::empty(), within)?
+            }
+            (other, _) => other?,
+        })
     }
 }

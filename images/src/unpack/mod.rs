@@ -56,6 +56,8 @@ pub(crate) struct Mode {
     pub devices: bool,
     /// Opaque directories are marked with `user.overlay.*`.
     pub user_xattr: bool,
+    /// Files go to the disk while those that follow are written.
+    pub synced: bool,
 }
 
 impl Mode {
@@ -64,6 +66,15 @@ impl Mode {
             owners: privilege != Privilege::User,
             devices: privilege == Privilege::Root,
             user_xattr: privilege != Privilege::Root,
+            synced: true,
+        }
+    }
+
+    /// The same for a tree that goes again soon, of which nothing need come to the disk.
+    pub fn unsynced(self) -> Self {
+        Self {
+            synced: false,
+            ..self
         }
     }
 }
@@ -144,12 +155,10 @@ pub(crate) fn is_archive(path: &Path) -> bool {
     read.is_ok() && (foreign || start.get(257..262) == Some(b"ustar"))
 }
 
-/// Unpacks an archive's entries into an empty directory.
+/// Unpacks an archive's entries into an empty directory, which is not for long.
 pub(crate) fn archive(path: &Path, fs: &Path, mode: Mode, limits: &Limits) -> Result<()> {
     let reader = archive_reader(path).map_err(|source| file_error("read", path, source))?;
-    write_archive(fs, mode, limits, reader)?
-        .finish(&[])
-        .map(drop)
+    write_archive(fs, mode.unsynced(), limits, reader)?.finish_unsynced(&[])
 }
 
 /// Writes the entries of an archive.

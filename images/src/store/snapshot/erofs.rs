@@ -50,6 +50,10 @@ pub(super) fn is_image(dir: &Path) -> bool {
 }
 
 impl Snapshotter for Erofs {
+    fn keeps_tree(&self) -> bool {
+        false
+    }
+
     fn seal(
         &self,
         staged: &Path,

@@ -16,7 +16,7 @@ pub(super) use erofs::Image;
 
 use super::{LayerMeta, Store};
 use crate::identity::Privilege;
-use crate::unpack::Written;
+use crate::unpack::{Mode, Written};
 use crate::{Digest, Error, Result};
 
 /// What new layers are kept as. Layers that a store has stay as they are.
@@ -66,6 +66,9 @@ impl fmt::Display for LayerFormat {
 
 /// One way to keep layers. A layer's directory is `dir`, or `staged` before it has its name.
 pub(super) trait Snapshotter: Sync {
+    /// Whether the unpacked tree is what stays.
+    fn keeps_tree(&self) -> bool;
+
     /// Makes of an unpacked tree in `staged/fs` what is kept, durably, and notes it. `below` are
     /// the trees of the layers below, the topmost first.
     fn seal(
@@ -142,6 +145,16 @@ impl Store {
             LayerFormat::Overlayfs | LayerFormat::FuseOverlayfs => &tree::Tree,
             LayerFormat::Erofs => &erofs::Erofs { must: false },
             LayerFormat::ErofsVerity => &erofs::Erofs { must: true },
+        }
+    }
+
+    /// How a layer is unpacked that is to be sealed.
+    pub(crate) fn unpack_mode(&self) -> Mode {
+        let mode = Mode::overlay(self.privilege());
+        if self.snapshotter().keeps_tree() {
+            mode
+        } else {
+            mode.unsynced()
         }
     }
 

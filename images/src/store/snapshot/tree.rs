@@ -10,6 +10,10 @@ use crate::{Digest, Result, files};
 pub(super) struct Tree;
 
 impl Snapshotter for Tree {
+    fn keeps_tree(&self) -> bool {
+        true
+    }
+
     fn seal(
         &self,
         _staged: &Path,
