@@ -160,12 +160,7 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
         reserved: reserved(options),
     };
     let mut tasks = controllers::start(&client, &events, &place, answers, &authority);
-    tasks.push(tokio::spawn(async {
-        if let Err(error) = clock::watch().await {
-            tracing::warn!("it will not be noticed when the clock is set: {error}");
-        }
-    }));
-    tasks.push(tokio::spawn(rest::watch()));
+    tasks.extend(watch_machine());
     tasks.push(tokio::spawn(scheduler::run(client.clone(), events.clone())));
     let linger = Duration::from_secs(options.eviction_pressure_transition_period);
     let evictor = agent.evictor(options.eviction_hard, linger);
@@ -176,15 +171,8 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let table = &options.service_table;
     let proxy = (table != "none").then(|| Proxy::new(&client, table, own, &node_name));
     tasks.extend(proxy.clone().map(|p| tokio::spawn(p.run())));
-    let statics = options.static_pods.as_deref();
-    let statics = statics.map(|dir| node::Statics::new(&client, dir, &node_name));
-    tasks.extend(statics.map(|s| tokio::spawn(s.run())));
-    let ports = ingress::Ports {
-        plain: options.ingress_http,
-        tls: options.ingress_https,
-    };
-    let ingresses = ingress::Ingresses::new(&client, &events, ports);
-    tasks.extend(ingresses.map(|i| tokio::spawn(i.run())));
+    tasks.extend(static_pods(options, &client, &node_name));
+    tasks.extend(ingresses(options, &client, &events));
     stop_signal().await?;
     tracing::info!("stopping");
     for task in tasks {
@@ -196,6 +184,34 @@ async fn serve(options: &Options) -> anyhow::Result<()> {
     let _ = std::fs::remove_file(&options.socket);
     store.close();
     Ok(())
+}
+
+type Task = tokio::task::JoinHandle<()>;
+
+/// Tasks that notice what befalls the whole process: a clock that is set, a time without work.
+fn watch_machine() -> [Task; 2] {
+    let clock = async {
+        if let Err(error) = clock::watch().await {
+            tracing::warn!("it will not be noticed when the clock is set: {error}");
+        }
+    };
+    [tokio::spawn(clock), tokio::spawn(rest::watch())]
+}
+
+/// What keeps the pods of a directory, where there is one.
+fn static_pods(options: &Options, client: &Client, node: &str) -> Option<Task> {
+    let dir = options.static_pods.as_deref()?;
+    Some(tokio::spawn(node::Statics::new(client, dir, node).run()))
+}
+
+/// What serves Ingresses, where there is a port for them.
+fn ingresses(options: &Options, client: &Client, events: &Recorder) -> Option<Task> {
+    let ports = ingress::Ports {
+        plain: options.ingress_http,
+        tls: options.ingress_https,
+    };
+    let ingresses = ingress::Ingresses::new(client, events, ports)?;
+    Some(tokio::spawn(ingresses.run()))
 }
 
 /// Ports of the node that are this process's.

@@ -11,59 +11,54 @@ pub(super) fn admit_new(res: Res, ns: &str, object: &mut Value) -> Result<(Strin
     let Some(m) = meta::of(object) else {
         return Err(Status::bad_request("metadata is not an object"));
     };
+    let ns = if res.namespaced { ns } else { "" };
     if res.namespaced {
-        let own = m
-            .get("namespace")
-            .and_then(Value::as_str)
-            .filter(|n| !n.is_empty());
-        if own.is_some_and(|own| own != ns) {
-            return Err(Status::bad_request(
-                "the namespace of the provided object does not match the namespace sent on the request",
-            ));
-        }
-        m.insert("namespace".into(), json!(ns));
+        place(ns, m)?;
     } else {
         m.remove("namespace");
     }
-    if m.get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .is_empty()
-        && let Some(prefix) = m
-            .get("generateName")
-            .and_then(Value::as_str)
-            .filter(|p| !p.is_empty())
-    {
-        let name = meta::generate_name(prefix);
-        m.insert("name".into(), Value::String(name));
-    }
+    name(m);
     for own in [
         "resourceVersion",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "selfLink",
+        "generation",
     ] {
         m.remove(own);
     }
     m.insert("uid".into(), Value::String(meta::uuid()));
     m.insert("creationTimestamp".into(), Value::String(meta::now()));
-    m.remove("generation");
     if res.generation {
         m.insert("generation".into(), json!(1));
     }
-    let name = m
-        .get("name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    Ok((
-        if res.namespaced {
-            ns.to_owned()
-        } else {
-            String::new()
-        },
-        name,
-    ))
+    Ok((ns.to_owned(), text(m, "name").to_owned()))
+}
+
+fn text<'a>(meta: &'a Map<String, Value>, field: &str) -> &'a str {
+    let value = meta.get(field).and_then(Value::as_str);
+    value.unwrap_or_default()
+}
+
+/// The namespace is the path's; one that the object has is to be the same.
+fn place(ns: &str, meta: &mut Map<String, Value>) -> Result<()> {
+    let own = text(meta, "namespace");
+    if !own.is_empty() && own != ns {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    meta.insert("namespace".into(), json!(ns));
+    Ok(())
+}
+
+/// Makes up a name from `generateName` where there is none.
+fn name(m: &mut Map<String, Value>) {
+    let prefix = text(m, "generateName");
+    if text(m, "name").is_empty() && !prefix.is_empty() {
+        let name = meta::generate_name(prefix);
+        m.insert("name".into(), Value::String(name));
+    }
 }
 
 /// Fills in `apiVersion` and `kind`, or refuses others.

@@ -171,11 +171,11 @@ impl Api {
     ) -> Result<Arc<Object>> {
         typed(res, &mut object)?;
         decode::object(res, &mut object, options)?;
-        if !options.applies {
+        if !options.applies
+            && let Some(m) = meta::of(&mut object)
+        {
             // Nothing is tracked before the first apply.
-            object["metadata"]
-                .as_object_mut()
-                .map(|m| m.remove("managedFields"));
+            m.remove("managedFields");
         }
         let (ns, name) = admit_new(res, ns, &mut object)?;
         self.check_namespace(res, &ns, &name)?;
@@ -192,24 +192,13 @@ impl Api {
         res.fill(&mut object);
         let _alone = self.lock(res, &ns).await;
         let mut faults = Faults::default();
-        if *res == kinds::SERVICE {
-            let others = self.list(res, "", &Selector::all()).items;
-            allocate::service(
-                self.config.service_cidr,
-                &others,
-                None,
-                &mut object,
-                &mut faults,
-            );
-        }
+        self.allocate(res, None, &mut object, &mut faults);
         validate::meta::check(&object, res.name_rule, &mut faults);
         res.check(&object, &mut faults);
         if *res == kinds::POD && !object["spec"]["ephemeralContainers"].is_null() {
             faults.forbidden("spec.ephemeralContainers", "cannot be set on create");
         }
-        if !faults.is_empty() {
-            return Err(Status::invalid(res, &name, faults.into_causes()));
-        }
+        refuse(res, &name, faults)?;
         admission::check(&request, &object)?;
         if options.dry_run {
             return match self.get(res, &ns, &name) {
@@ -447,19 +436,7 @@ impl Api {
         let was = old.value();
         decode::object(res, &mut new, options)?;
         if sub == "status" {
-            let mut new = with_status(was, new, options.applies);
-            if *res == kinds::CERTIFICATE_SIGNING_REQUEST {
-                certificates::check_status(was, &new)?;
-            }
-            if res.custom.is_some() {
-                res.fill(&mut new);
-                let mut faults = Faults::default();
-                res.check(&new, &mut faults);
-                if !faults.is_empty() {
-                    return Err(Status::invalid(res, old.name(), faults.into_causes()));
-                }
-            }
-            return Ok(new);
+            return prepare_status(res, old, new, options);
         }
         let part = podparts::is_part(sub);
         if part {
@@ -470,25 +447,7 @@ impl Api {
         }
         let mut faults = Faults::default();
         validate::meta::check_update(was, &new, &mut faults);
-        let Some(m) = meta::of(&mut new) else {
-            return Err(Status::bad_request("metadata is not an object"));
-        };
-        for field in OWN {
-            match was["metadata"].get(*field) {
-                Some(v) => drop(m.insert((*field).into(), v.clone())),
-                None => drop(m.remove(*field)),
-            }
-        }
-        if sub.is_empty() && res.has_status {
-            keep(&mut new, was, "status");
-        }
-        if sub.is_empty() {
-            versions::keep_own_annotations(res, was, &mut new);
-        }
-        let asked = *res == kinds::CERTIFICATE_SIGNING_REQUEST;
-        if asked || *res == kinds::NAMESPACE && sub != "finalize" {
-            keep(&mut new, was, "spec");
-        }
+        keep_unchanged(res, sub, was, &mut new)?;
         res.fill(&mut new);
         let request = admission::Request {
             api: self,
@@ -497,11 +456,7 @@ impl Api {
             old: Some(was),
         };
         admission::mutate(&request, &mut new)?;
-        if *res == kinds::SERVICE {
-            let others = self.list(res, "", &Selector::all()).items;
-            let cidr = self.config.service_cidr;
-            allocate::service(cidr, &others, Some(was), &mut new, &mut faults);
-        }
+        self.allocate(res, Some(was), &mut new, &mut faults);
         if res.generation && changed_beside_meta(res, was, &new) {
             let generation = old.int_at("/metadata/generation").unwrap_or(0) + 1;
             new["metadata"]["generation"] = json!(generation);
@@ -513,10 +468,63 @@ impl Api {
         } else {
             (res.validate_update)(was, &new, &mut faults);
         }
-        if !faults.is_empty() {
-            return Err(Status::invalid(res, old.name(), faults.into_causes()));
-        }
+        refuse(res, old.name(), faults)?;
         admission::check(&request, &new)?;
         Ok(new)
     }
+
+    /// Gives a Service its addresses and ports.
+    fn allocate(&self, res: Res, was: Option<&Value>, new: &mut Value, faults: &mut Faults) {
+        if *res == kinds::SERVICE {
+            let others = self.list(res, "", &Selector::all()).items;
+            allocate::service(self.config.service_cidr, &others, was, new, faults);
+        }
+    }
+}
+
+fn refuse(res: Res, name: &str, faults: Faults) -> Result<()> {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(res, name, faults.into_causes()))
+}
+
+/// An update of the status changes nothing else.
+fn prepare_status(res: Res, old: &Object, new: Value, options: &WriteOptions) -> Result<Value> {
+    let was = old.value();
+    let mut new = with_status(was, new, options.applies);
+    if *res == kinds::CERTIFICATE_SIGNING_REQUEST {
+        certificates::check_status(was, &new)?;
+    }
+    if res.custom.is_some() {
+        res.fill(&mut new);
+        let mut faults = Faults::default();
+        res.check(&new, &mut faults);
+        refuse(res, old.name(), faults)?;
+    }
+    Ok(new)
+}
+
+/// What is the server's own, and what the path is not for.
+fn keep_unchanged(res: Res, sub: &str, was: &Value, new: &mut Value) -> Result<()> {
+    let Some(m) = meta::of(new) else {
+        return Err(Status::bad_request("metadata is not an object"));
+    };
+    for field in OWN {
+        match was["metadata"].get(*field) {
+            Some(v) => drop(m.insert((*field).into(), v.clone())),
+            None => drop(m.remove(*field)),
+        }
+    }
+    if sub.is_empty() {
+        if res.has_status {
+            keep(new, was, "status");
+        }
+        versions::keep_own_annotations(res, was, new);
+    }
+    let asked = *res == kinds::CERTIFICATE_SIGNING_REQUEST;
+    if asked || *res == kinds::NAMESPACE && sub != "finalize" {
+        keep(new, was, "spec");
+    }
+    Ok(())
 }

@@ -210,51 +210,48 @@ fn failure_policy(s: &Value, path: &str, faults: &mut Faults) {
         );
     }
     for (i, rule) in items(&policy["rules"]) {
-        let path = format!("{path}.podFailurePolicy.rules[{i}]");
-        let known = ["Count", "FailIndex", "FailJob", "Ignore"];
-        match text(rule, "action") {
-            "" => faults.required(
-                format!("{path}.action"),
-                "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]",
-            ),
-            _ => faults.one_of(&format!("{path}.action"), &rule["action"], &known),
+        failure_rule(rule, &format!("{path}.podFailurePolicy.rules[{i}]"), faults);
+    }
+}
+
+fn failure_rule(rule: &Value, path: &str, faults: &mut Faults) {
+    let known = ["Count", "FailIndex", "FailJob", "Ignore"];
+    match text(rule, "action") {
+        "" => faults.required(
+            format!("{path}.action"),
+            "valid values: [\"Count\" \"FailIndex\" \"FailJob\" \"Ignore\"]",
+        ),
+        _ => faults.one_of(&format!("{path}.action"), &rule["action"], &known),
+    }
+    let codes = &rule["onExitCodes"];
+    let conditions = items(&rule["onPodConditions"]).next().is_some();
+    match (codes.is_null(), conditions) {
+        (true, false) => {
+            let detail = "specifying one of OnExitCodes and OnPodConditions is required";
+            faults.invalid(path, rule, detail);
         }
-        let (codes, conditions) = (&rule["onExitCodes"], &rule["onPodConditions"]);
-        if codes.is_null() && items(conditions).next().is_none() {
-            faults.invalid(
-                &path,
-                rule,
-                "specifying one of OnExitCodes and OnPodConditions is required",
-            );
+        (false, true) => {
+            let detail = "specifying both OnExitCodes and OnPodConditions is not supported";
+            faults.invalid(path, rule, detail);
         }
-        if !codes.is_null() && items(conditions).next().is_some() {
-            faults.invalid(
-                &path,
-                rule,
-                "specifying both OnExitCodes and OnPodConditions is not supported",
-            );
-        }
-        if codes.is_null() {
-            continue;
-        }
-        faults.one_of(
-            &format!("{path}.onExitCodes.operator"),
-            &codes["operator"],
-            &["In", "NotIn"],
-        );
-        if items(&codes["values"]).next().is_none() {
-            let detail = "at least one value is required";
-            faults.invalid(
-                format!("{path}.onExitCodes.values"),
-                &codes["values"],
-                detail,
-            );
-        }
-        for (k, value) in items(&codes["values"]) {
-            if value == 0 && text(codes, "operator") == "In" {
-                let at = format!("{path}.onExitCodes.values[{k}]");
-                faults.invalid(at, value, "must not be 0 for the In operator");
-            }
+        _ => {}
+    }
+    if !codes.is_null() {
+        exit_codes(codes, &format!("{path}.onExitCodes"), faults);
+    }
+}
+
+fn exit_codes(codes: &Value, path: &str, faults: &mut Faults) {
+    let operators = ["In", "NotIn"];
+    faults.one_of(&format!("{path}.operator"), &codes["operator"], &operators);
+    if items(&codes["values"]).next().is_none() {
+        let detail = "at least one value is required";
+        faults.invalid(format!("{path}.values"), &codes["values"], detail);
+    }
+    for (k, value) in items(&codes["values"]) {
+        if value == 0 && text(codes, "operator") == "In" {
+            let at = format!("{path}.values[{k}]");
+            faults.invalid(at, value, "must not be 0 for the In operator");
         }
     }
 }

@@ -5,6 +5,7 @@ mod clock_tests;
 pub mod schedule;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -148,21 +149,9 @@ fn due(
     plan: &mut Plan,
 ) {
     let spec = &cron.spec;
-    let parsed = spec.schedule.parse::<Schedule>();
-    let zone = schedule::zone(spec.time_zone.as_deref());
-    let (schedule, zone) = match (parsed, zone) {
-        (Ok(schedule), Ok(zone)) => (schedule, zone),
-        (Err(why), _) => {
-            let message = format!("unparseable schedule: {:?} : {why}", spec.schedule);
-            return plan.events.push((false, "UnparseableSchedule", message));
-        }
-        (_, Err(why)) => {
-            return plan.events.push((
-                false,
-                "UnknownTimeZone",
-                format!("invalid timeZone: {why}"),
-            ));
-        }
+    let (schedule, zone) = match rule(cron) {
+        Ok(rule) => rule,
+        Err((reason, message)) => return plan.events.push((false, reason, message)),
     };
     let made = cron
         .metadata
@@ -191,10 +180,32 @@ fn due(
         status.last_schedule_time = Some(Time(at));
         return;
     }
-    match spec.concurrency_policy.as_deref() {
+    if !make_room(cron, active, plan) {
+        return;
+    }
+    status.last_schedule_time = Some(Time(at));
+    plan.start = Some((at, Box::new(job)));
+}
+
+/// When to start, and by which clock; or why that cannot be told.
+fn rule(cron: &CronJob) -> Result<(Schedule, TimeZone), (&'static str, String)> {
+    let spec = &cron.spec;
+    let schedule = spec.schedule.parse().map_err(|why| {
+        let message = format!("unparseable schedule: {:?} : {why}", spec.schedule);
+        ("UnparseableSchedule", message)
+    })?;
+    let zone = schedule::zone(spec.time_zone.as_deref())
+        .map_err(|why| ("UnknownTimeZone", format!("invalid timeZone: {why}")))?;
+    Ok((schedule, zone))
+}
+
+/// What the concurrency policy has of jobs that still run. False: they go on, and none is started.
+fn make_room(cron: &CronJob, active: &mut Vec<&Job>, plan: &mut Plan) -> bool {
+    match cron.spec.concurrency_policy.as_deref() {
         Some("Forbid") if !active.is_empty() => {
             let why = "Not starting job because prior execution is running and concurrency policy is Forbid";
-            return plan.events.push((true, "JobAlreadyActive", why.to_owned()));
+            plan.events.push((true, "JobAlreadyActive", why.to_owned()));
+            return false;
         }
         Some("Replace") => {
             let going = active
@@ -205,8 +216,7 @@ fn due(
         }
         _ => {}
     }
-    status.last_schedule_time = Some(Time(at));
-    plan.start = Some((at, Box::new(job)));
+    true
 }
 
 /// The job for a time: the same each time it is asked for.

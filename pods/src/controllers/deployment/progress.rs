@@ -7,6 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::sets::{Family, available, name};
 use super::{Plan, Step, rolling};
 
+/// The deadline counts from here.
+const NEW_SET: &str = "NewReplicaSetCreated";
+
 /// The counts of the status, with the conditions as they are stored.
 pub fn count(deployment: &Deployment, family: &Family) -> DeploymentStatus {
     let stored = deployment.status.clone().unwrap_or_default();
@@ -107,59 +110,55 @@ fn progressing_condition(
         }
         return;
     };
+    if let Some((state, reason, message)) = settled(deployment, family, status, plan) {
+        set(status, "Progressing", state, reason, &message, now);
+        if reason == NEW_SET {
+            plan.again_after = Some(i64::from(deadline) + 1);
+        }
+        return;
+    }
+    let subject = subject(deployment, family);
+    if progressed(deployment, status) {
+        let message = format!("{subject} is progressing.");
+        touch(status, &message, now);
+    }
+    plan.again_after = overdue(status, deadline, &subject, now);
+}
+
+/// State, reason and message where neither time nor what moved since decides.
+fn settled(
+    deployment: &Deployment,
+    family: &Family,
+    status: &DeploymentStatus,
+    plan: &Plan,
+) -> Option<(&'static str, &'static str, String)> {
     let created = plan.steps.iter().find_map(|step| match step {
         Step::Create(set) => Some(name(set)),
         _ => None,
     });
     if let Some(made) = created {
         let message = format!("Created new replica set \"{made}\"");
-        set(
-            status,
-            "Progressing",
-            "True",
-            "NewReplicaSetCreated",
-            &message,
-            now,
-        );
-        plan.again_after = Some(i64::from(deadline) + 1);
-        return;
+        return Some(("True", NEW_SET, message));
     }
-    let subject = match family.new {
+    if is_complete(deployment, status) && family.new.is_some() {
+        let subject = subject(deployment, family);
+        let message = format!("{subject} has successfully progressed.");
+        return Some(("True", "NewReplicaSetAvailable", message));
+    }
+    let paused = deployment.spec.as_ref().and_then(|s| s.paused) == Some(true);
+    let message = || "Deployment is paused".to_owned();
+    paused.then(|| ("Unknown", "DeploymentPaused", message()))
+}
+
+/// Whose progress it is.
+fn subject(deployment: &Deployment, family: &Family) -> String {
+    match family.new {
         Some(new) => format!("ReplicaSet \"{}\"", name(new)),
         None => format!(
             "Deployment \"{}\"",
             deployment.metadata.name.as_deref().unwrap_or_default()
         ),
-    };
-    if is_complete(deployment, status) && family.new.is_some() {
-        let message = format!("{subject} has successfully progressed.");
-        set(
-            status,
-            "Progressing",
-            "True",
-            "NewReplicaSetAvailable",
-            &message,
-            now,
-        );
-        return;
     }
-    if spec.and_then(|s| s.paused) == Some(true) {
-        let message = "Deployment is paused";
-        set(
-            status,
-            "Progressing",
-            "Unknown",
-            "DeploymentPaused",
-            message,
-            now,
-        );
-        return;
-    }
-    if progressed(deployment, status) {
-        let message = format!("{subject} is progressing.");
-        touch(status, &message, now);
-    }
-    plan.again_after = overdue(status, deadline, &subject, now);
 }
 
 /// Whether anything moved towards the goal since the stored status.

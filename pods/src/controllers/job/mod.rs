@@ -235,76 +235,104 @@ struct Counted {
 
 /// Moves ended pods along the steps of the module's head.
 fn count(world: &World<'_>, status: &mut JobStatus, plan: &mut Plan) -> Counted {
-    let noted = status.uncounted_terminated_pods.take().unwrap_or_default();
-    let mut succeeded = noted.succeeded.unwrap_or_default();
-    let mut failed = noted.failed.unwrap_or_default();
-    let held = |uid: &String| world.pods.iter().any(|p| p.uid == uid && p.held);
-    // Let go by now: counted.
-    let settle = |list: &mut Vec<String>, total: &mut Option<i32>| {
-        let before = list.len();
-        list.retain(held);
-        let done = (before - list.len()) as i32;
-        if done > 0 {
-            *total = Some(total.unwrap_or(0) + done);
-        }
-    };
-    settle(&mut succeeded, &mut status.succeeded);
-    settle(&mut failed, &mut status.failed);
-    let mut completed = parse_set(status.completed_indexes.as_deref());
-    let mut failed_indexes = parse_set(status.failed_indexes.as_deref());
-    let mut fails_job = None;
+    let mut tally = Tally::settled(world, status);
     for pod in world.pods.iter().filter(|p| p.held && p.ended()) {
-        let known = |list: &[String]| list.iter().any(|u| u == pod.uid);
-        let mut let_go = true;
-        if !known(&succeeded) && !known(&failed) {
-            if pod.phase == Phase::Succeeded {
-                note_success(world, pod, &mut completed, &mut succeeded);
-            } else {
-                let verdict = policy::of(world, pod);
-                match &verdict {
-                    policy::Action::FailJob(why) => fails_job = fails_job.or(Some(why.clone())),
-                    policy::Action::FailIndex => failed_indexes.extend(pod.index),
-                    policy::Action::Ignore | policy::Action::Count => {}
-                }
-                if verdict != policy::Action::Ignore {
-                    let_go = wanted::may_let_go(world, pod, &mut failed_indexes);
-                    if let_go {
-                        failed.push(pod.uid.to_owned());
-                    }
-                }
-            }
-        }
-        if let_go {
+        if tally.knows(pod) || tally.note(world, pod) {
             plan.let_go.push(pod.name.to_owned());
         }
     }
-    if world.indexed() {
-        completed.retain(|i| *i < world.spec.completions.unwrap_or(0));
-        status.completed_indexes = Some(indexes::format(&completed)).filter(|t| !t.is_empty());
-        status.succeeded = Some(completed.len() as i32).filter(|n| *n > 0);
-        if world.spec.backoff_limit_per_index.is_some() {
-            status.failed_indexes = Some(indexes::format(&failed_indexes));
+    tally.into_status(world, status)
+}
+
+/// Uids of ended pods that are held until the status has them, and what has ended by index.
+struct Tally {
+    succeeded: Vec<String>,
+    failed: Vec<String>,
+    completed: BTreeSet<i32>,
+    failed_indexes: BTreeSet<i32>,
+    fails_job: Option<String>,
+}
+
+impl Tally {
+    /// As the status has it; pods that were let go by now are counted in it.
+    fn settled(world: &World<'_>, status: &mut JobStatus) -> Self {
+        let noted = status.uncounted_terminated_pods.take().unwrap_or_default();
+        let mut succeeded = noted.succeeded.unwrap_or_default();
+        let mut failed = noted.failed.unwrap_or_default();
+        let held = |uid: &String| world.pods.iter().any(|p| p.uid == uid && p.held);
+        let settle = |list: &mut Vec<String>, total: &mut Option<i32>| {
+            let before = list.len();
+            list.retain(held);
+            let done = (before - list.len()) as i32;
+            if done > 0 {
+                *total = Some(total.unwrap_or(0) + done);
+            }
+        };
+        settle(&mut succeeded, &mut status.succeeded);
+        settle(&mut failed, &mut status.failed);
+        Self {
+            succeeded,
+            failed,
+            completed: parse_set(status.completed_indexes.as_deref()),
+            failed_indexes: parse_set(status.failed_indexes.as_deref()),
+            fails_job: None,
         }
     }
-    let waiting = |list: &[String]| list.len() as i32;
-    let counted = Counted {
-        succeeded: status.succeeded.unwrap_or(0)
-            + if world.indexed() {
-                0
-            } else {
-                waiting(&succeeded)
-            },
-        failed: status.failed.unwrap_or(0) + waiting(&failed),
-        completed,
-        failed_indexes,
-        fails_job,
-    };
-    let list = |l: Vec<String>| Some(l).filter(|l| !l.is_empty());
-    status.uncounted_terminated_pods = Some(UncountedTerminatedPods {
-        succeeded: list(succeeded),
-        failed: list(failed),
-    });
-    counted
+
+    fn knows(&self, pod: &Member<'_>) -> bool {
+        let mut all = self.succeeded.iter().chain(&self.failed);
+        all.any(|uid| uid == pod.uid)
+    }
+
+    /// Notes an end; whether the pod may be let go.
+    fn note(&mut self, world: &World<'_>, pod: &Member<'_>) -> bool {
+        if pod.phase == Phase::Succeeded {
+            note_success(world, pod, &mut self.completed, &mut self.succeeded);
+            return true;
+        }
+        match policy::of(world, pod) {
+            policy::Action::Ignore => return true,
+            policy::Action::FailJob(why) => {
+                self.fails_job.get_or_insert(why);
+            }
+            policy::Action::FailIndex => self.failed_indexes.extend(pod.index),
+            policy::Action::Count => {}
+        }
+        let let_go = wanted::may_let_go(world, pod, &mut self.failed_indexes);
+        if let_go {
+            self.failed.push(pod.uid.to_owned());
+        }
+        let_go
+    }
+
+    fn into_status(mut self, world: &World<'_>, status: &mut JobStatus) -> Counted {
+        let mut waiting = self.succeeded.len() as i32;
+        if world.indexed() {
+            let all = world.spec.completions.unwrap_or(0);
+            self.completed.retain(|i| *i < all);
+            let completed = indexes::format(&self.completed);
+            status.completed_indexes = Some(completed).filter(|t| !t.is_empty());
+            status.succeeded = Some(self.completed.len() as i32).filter(|n| *n > 0);
+            if world.spec.backoff_limit_per_index.is_some() {
+                status.failed_indexes = Some(indexes::format(&self.failed_indexes));
+            }
+            // They are among the indexes.
+            waiting = 0;
+        }
+        let counted = Counted {
+            succeeded: status.succeeded.unwrap_or(0) + waiting,
+            failed: status.failed.unwrap_or(0) + self.failed.len() as i32,
+            completed: self.completed,
+            failed_indexes: self.failed_indexes,
+            fails_job: self.fails_job,
+        };
+        let list = |l: Vec<String>| Some(l).filter(|l| !l.is_empty());
+        status.uncounted_terminated_pods = Some(UncountedTerminatedPods {
+            succeeded: list(self.succeeded),
+            failed: list(self.failed),
+        });
+        counted
+    }
 }
 
 fn parse_set(text: Option<&str>) -> BTreeSet<i32> {

@@ -49,28 +49,14 @@ fn one(
         mount.recursive_read_only.as_deref(),
         Some("Enabled" | "IfPossible")
     );
-    let propagation = match mount.mount_propagation.as_deref() {
-        Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
-        Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,
-        _ => cri::MountPropagation::PropagationPrivate,
-    };
     let mut wanted = cri::Mount {
         container_path,
         readonly: read_only,
-        propagation: propagation.into(),
+        propagation: propagation(mount).into(),
         recursive_read_only: read_only && recursive,
         ..cri::Mount::default()
     };
-    let sub = match &mount.sub_path_expr {
-        Some(expression) => {
-            let known = |name: &str| {
-                let found = env.iter().find(|(key, _)| key == name);
-                found.map(|(_, value)| value.clone())
-            };
-            env::expand(expression, known)
-        }
-        None => mount.sub_path.clone().unwrap_or_default(),
-    };
+    let sub = sub_path(mount, env);
     if let Some(image) = &volume.image {
         wanted.image = Some(cri::ImageSpec {
             image: image.reference.clone().unwrap_or_default(),
@@ -80,23 +66,40 @@ fn one(
         wanted.readonly = true;
         return Ok(wanted);
     }
-    let root = place(dirs, names::uid(pod), volume).ok_or_else(|| {
-        format!(
-            "volume \"{}\" is of a kind that is not supported",
-            volume.name
-        )
-    })?;
-    let host = if sub.is_empty() {
-        root
-    } else {
-        below(&root, &sub)?
+    let unknown = || {
+        let name = &volume.name;
+        format!("volume \"{name}\" is of a kind that is not supported")
     };
+    let mut host = place(dirs, names::uid(pod), volume).ok_or_else(unknown)?;
+    if !sub.is_empty() {
+        host = below(&host, &sub)?;
+    }
     wanted.host_path = host.to_string_lossy().into_owned();
     // A service account's files and the like are never written through.
     let made = volume.config_map.is_some() || volume.secret.is_some();
     let made = made || volume.projected.is_some() || volume.downward_api.is_some();
     wanted.readonly |= made;
     Ok(wanted)
+}
+
+fn propagation(mount: &VolumeMount) -> cri::MountPropagation {
+    match mount.mount_propagation.as_deref() {
+        Some("HostToContainer") => cri::MountPropagation::PropagationHostToContainer,
+        Some("Bidirectional") => cri::MountPropagation::PropagationBidirectional,
+        _ => cri::MountPropagation::PropagationPrivate,
+    }
+}
+
+/// Which part of the volume is mounted, with the container's environment in it; empty for all.
+fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> String {
+    let Some(expression) = &mount.sub_path_expr else {
+        return mount.sub_path.clone().unwrap_or_default();
+    };
+    let known = |name: &str| {
+        let found = env.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.clone())
+    };
+    env::expand(expression, known)
 }
 
 /// A path inside the volume, made as a directory where it is not there; links may not lead out.
