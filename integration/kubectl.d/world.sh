@@ -21,9 +21,8 @@ make_images() {
     local layers=$work/layers v
     mkdir -p "$layers"/base/{bin,etc,tmp,root,proc,sys,dev} "$layers"/web/www/cgi-bin "$layers"/v{1,2}/etc
     cp "$(command -v busybox)" "$layers/base/bin/busybox"
-    "$layers/base/bin/busybox" --list | while read -r applet; do
-        [ "$applet" = busybox ] || ln -s busybox "$layers/base/bin/$applet"
-    done
+    # One process for all of them: in the machine some 270 take minutes.
+    (cd "$layers/base/bin" && ./busybox --list | perl -lne 'symlink "busybox", $_ or die "$_: $!\n" if $_ ne "busybox"')
     echo 'root:x:0:0:root:/root:/bin/sh' > "$layers/base/etc/passwd"
     echo 'root:x:0:' > "$layers/base/etc/group"
     chmod 1777 "$layers/base/tmp"
