@@ -47,6 +47,8 @@ pub struct Memory {
     pub parts: HashMap<String, Part>,
     /// Containers with a start or a stop under way; `""` is the sandbox.
     pub busy: HashSet<String>,
+    /// Those of them that are being started, up to the end of their postStart hook.
+    pub starting: HashSet<String>,
     /// Why the sandbox could not be made.
     pub sandbox_failure: Option<Failure>,
     /// Waits after sandbox failures.
@@ -59,6 +61,13 @@ impl Memory {
     /// The part of a container name; a default one where nothing is known.
     pub fn part(&self, name: &str) -> Part {
         self.parts.get(name).cloned().unwrap_or_default()
+    }
+
+    /// Whether a container's start is not over though it may run: its postStart hook is yet to end. Until
+    /// then it is neither running nor ready to anybody else.
+    pub fn is_hooked(&self, container: &Container) -> bool {
+        let hooks = container.lifecycle.as_ref();
+        hooks.is_some_and(|l| l.post_start.is_some()) && self.starting.contains(&container.name)
     }
 
     /// A new sandbox is a new chance for what did not start, perhaps because the old one was lost;

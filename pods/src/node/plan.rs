@@ -243,6 +243,7 @@ impl Look<'_> {
             if is_sidecar(container) {
                 self.tend(container, sandbox, plan);
                 let running = matches!(self.stage(&container.name), Stage::Running(_));
+                let running = running && !self.memory.is_hooked(container);
                 let started = running && self.memory.part(&container.name).started;
                 if !begun && !started {
                     return false;

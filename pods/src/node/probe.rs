@@ -153,7 +153,8 @@ impl Probers {
             let Some(status) = runtime.newest(&container.name) else {
                 continue;
             };
-            if status.state() != ContainerState::ContainerRunning {
+            let runs = status.state() == ContainerState::ContainerRunning;
+            if !runs || memory.is_hooked(&container) {
                 continue;
             }
             let part = memory.part(&container.name);

@@ -155,84 +155,86 @@ fn list(inputs: &Inputs, containers: &[Container], allowed: bool) -> Vec<Contain
 }
 
 fn container(inputs: &Inputs, spec: &Container, allowed: bool) -> ContainerStatus {
-    let newest = inputs.runtime.newest(&spec.name);
-    let part = inputs.memory.part(&spec.name);
     let stored = stored_status(inputs.pod, &spec.name);
-    let image = spec.image.clone().unwrap_or_default();
     let mut status = ContainerStatus {
         name: spec.name.clone(),
-        image,
+        image: spec.image.clone().unwrap_or_default(),
         started: Some(false),
         ..ContainerStatus::default()
     };
-    let Some(newest) = newest else {
-        // What was known of a container that the runtime has lost stays known.
-        status.state = Some(match stored.and_then(|s| s.state.clone()) {
-            Some(state) if state.terminated.is_some() => state,
-            _ => waiting(inputs, spec, allowed),
-        });
-        if let Some(stored) = stored {
-            status.restart_count = stored.restart_count;
-            status.last_state.clone_from(&stored.last_state);
-            status.container_id.clone_from(&stored.container_id);
-            status.image_id.clone_from(&stored.image_id);
-        }
+    let Some(newest) = inputs.runtime.newest(&spec.name) else {
+        let waiting = || waiting(inputs, spec, allowed);
+        remember(&mut status, stored, waiting);
         return status;
     };
     status.container_id = Some(container_id(inputs, newest));
     status.image_id.clone_from(&newest.image_ref);
-    if let Some(known) = newest
-        .image
-        .as_ref()
-        .map(|i| &i.image)
-        .filter(|i| !i.is_empty())
-    {
-        let plain = known.starts_with("sha256:");
-        if !plain {
-            status.image.clone_from(known);
-        }
+    if let Some(known) = named_image(newest) {
+        status.image = known;
     }
     status.restart_count = restarts(newest) as i32;
-    let previous = inputs
-        .runtime
-        .previous(&spec.name)
-        .map(|c| ended(inputs, c));
-    let last = previous.or_else(|| stored.and_then(|s| s.last_state.clone()));
+    let previous = inputs.runtime.previous(&spec.name);
+    let previous = previous.map(|c| ended(inputs, c));
+    status.last_state = previous.or_else(|| stored.and_then(|s| s.last_state.clone()));
     match newest.state() {
-        ContainerState::ContainerRunning => {
+        ContainerState::ContainerRunning if !inputs.memory.is_hooked(spec) => {
+            let part = inputs.memory.part(&spec.name);
             status.state = Some(running(newest));
             status.started = Some(part.started && part.id == newest.id);
             status.ready = part.started && part.ready && part.id == newest.id;
-            status.last_state = last;
             given(&mut status, spec, newest, stored);
         }
-        ContainerState::ContainerExited => {
-            let over = ended(inputs, newest);
-            let code = newest.exit_code;
-            match crash_loop(inputs, spec, newest) {
-                Some(state) => {
-                    status.state = Some(state);
-                    status.last_state = Some(over);
-                }
-                None => {
-                    status.state = Some(over);
-                    status.last_state = last;
-                }
-            }
-            let init = inputs
-                .pod
-                .spec
-                .as_ref()
-                .and_then(|s| s.init_containers.as_ref());
-            let step = init.into_iter().flatten().any(|c| c.name == spec.name);
-            status.ready = step && !is_sidecar(spec) && code == 0;
-        }
-        _ => {
-            status.state = Some(waiting(inputs, spec, allowed));
-            status.last_state = last;
-        }
+        ContainerState::ContainerExited => exited(&mut status, inputs, spec, newest),
+        _ => status.state = Some(waiting(inputs, spec, allowed)),
     }
     status
+}
+
+/// What was known of a container that the runtime has lost stays known; one that it never had waits.
+fn remember(
+    status: &mut ContainerStatus,
+    stored: Option<&ContainerStatus>,
+    waiting: impl FnOnce() -> State,
+) {
+    status.state = Some(match stored.and_then(|s| s.state.clone()) {
+        Some(state) if state.terminated.is_some() => state,
+        _ => waiting(),
+    });
+    if let Some(stored) = stored {
+        status.restart_count = stored.restart_count;
+        status.last_state.clone_from(&stored.last_state);
+        status.container_id.clone_from(&stored.container_id);
+        status.image_id.clone_from(&stored.image_id);
+    }
+}
+
+/// The image's name as the runtime has it; an id is none.
+fn named_image(newest: &cri::ContainerStatus) -> Option<String> {
+    let known = newest.image.as_ref().map(|i| &i.image);
+    known
+        .filter(|name| !name.is_empty() && !name.starts_with("sha256:"))
+        .cloned()
+}
+
+/// An end is the state, or the last one of a container that is to start again.
+fn exited(
+    status: &mut ContainerStatus,
+    inputs: &Inputs,
+    spec: &Container,
+    newest: &cri::ContainerStatus,
+) {
+    let over = ended(inputs, newest);
+    match crash_loop(inputs, spec, newest) {
+        Some(state) => {
+            status.state = Some(state);
+            status.last_state = Some(over);
+        }
+        None => status.state = Some(over),
+    }
+    let pod = inputs.pod.spec.as_ref();
+    let init = pod.and_then(|s| s.init_containers.as_ref());
+    let step = init.into_iter().flatten().any(|c| c.name == spec.name);
+    status.ready = step && !is_sidecar(spec) && newest.exit_code == 0;
 }
 
 /// The resources that a running container has: its spec's, once the runtime has applied them.

@@ -388,7 +388,28 @@ async fn hooks_run_around_a_container() {
     let machine = Machine::start().await;
     let spec = json!({"containers": [{"name": "a", "image": "i:1", "lifecycle": {
         "postStart": {"exec": {"command": ["hello"]}}, "preStop": {"exec": {"command": ["bye"]}}}}]});
+    let held = |word: &str| {
+        machine
+            .fake
+            .world
+            .lock()
+            .unwrap()
+            .held
+            .insert(word.to_owned())
+    };
+    held("hello");
     machine.create(spec).await;
+    let begun = || machine.fake.calls().contains(&"begin hello".to_owned());
+    let pod = machine.until("begun", |pod| begun() && !first(pod).is_null());
+    // It runs, and is not ready before its hook is over.
+    let pod = pod.await;
+    assert_eq!(
+        first(&pod)["state"]["waiting"]["reason"],
+        "ContainerCreating",
+        "{pod}"
+    );
+    assert_eq!(first(&pod)["ready"], false);
+    machine.fake.world.lock().unwrap().held.clear();
     machine.ready().await;
     assert!(machine.fake.calls().contains(&"exec hello".to_owned()));
     let options = DeleteOptions::default();

@@ -81,6 +81,9 @@ impl Worker {
         if !self.memory.busy.insert(name.clone()) {
             return;
         }
+        if start {
+            self.memory.starting.insert(name.clone());
+        }
         let task = name.clone();
         let handle = self.tasks.spawn(async move {
             let result = work.await;

@@ -57,6 +57,7 @@ impl Worker {
             return;
         };
         self.memory.busy.remove(&done.name);
+        self.memory.starting.remove(&done.name);
         self.handles.remove(&done.name);
         if let Some(container) = done.name.strip_prefix("kill/") {
             self.terms.remove(container);
@@ -85,6 +86,7 @@ impl Worker {
         for name in over {
             self.handles.remove(&name);
             self.memory.busy.remove(&name);
+            self.memory.starting.remove(&name);
         }
     }
 

@@ -28,7 +28,8 @@ pub struct World {
     pub commands: HashMap<String, i32>,
     /// Runs them until they fail, too, as rrun-cri does and no other runtime.
     pub repeats: bool,
-    /// Names of containers that are never made, but by a server that is killed meanwhile.
+    /// Names of containers that are never made, but by a server that is killed meanwhile, and first words
+    /// of commands that do not end while they are here.
     pub held: HashSet<String>,
     /// Names of containers that end by SIGKILL alone.
     pub deaf: HashSet<String>,

@@ -293,6 +293,11 @@ impl RuntimeService for Fake {
     ) -> Answer<cri::ExecSyncResponse> {
         let request = request.into_inner();
         let word = request.cmd.first().cloned().unwrap_or_default();
+        let call = format!("begin {word}");
+        self.world.lock().unwrap().calls.push(call);
+        while self.world.lock().unwrap().held.contains(&word) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let mut world = self.world.lock().unwrap();
         let exit_code = world.commands.get(&word).copied().unwrap_or(0);
         world.calls.push(format!("exec {word}"));
