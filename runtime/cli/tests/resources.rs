@@ -223,6 +223,23 @@ fn seccomp_refuses_and_is_kept_by_the_profile() {
     assert_eq!(cached(), 2);
 }
 
+/// CRI-O's profile for privileged pods is such a list: what it does not name is EPERM.
+#[test]
+fn programs_are_found_under_a_profile_without_faccessat2() {
+    require!(Need::Root);
+    let rrun = Runtime::new();
+    for program in ["true", "/bin/true"] {
+        let bundle = bundle(&[program], |config| {
+            // Else the profile comes into force after the program was found.
+            config["process"]["noNewPrivileges"] = json!(false);
+            config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["faccessat2"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]});
+        });
+        let ran = rrun.run(&bundle);
+        assert_eq!(ran.code, 0, "{program}: {ran:?}");
+    }
+}
+
 /// A capability that this process lacks is left out with a warning that names it.
 #[test]
 fn missing_capability_is_named_and_left_out() {

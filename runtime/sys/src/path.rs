@@ -448,10 +448,18 @@ pub fn chown_fd(fd: BorrowedFd<'_>, uid: Option<u32>, gid: Option<u32>) -> Resul
     .call("fchown", format_args!("fd, {uid:?}, {gid:?}"))
 }
 
-/// Whether the caller may execute `path` (faccessat(2), X_OK, effective ids).
+/// Whether the caller may execute `path` (faccessat2(2), X_OK, effective ids). Where a seccomp filter
+/// does not let it ask, which is older than that call (Linux 5.8), whether anybody may.
 pub fn may_execute(path: &Path) -> bool {
     use rustix::fs::{Access, AtFlags, CWD, accessat};
-    accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+    use rustix::io::Errno;
+    use std::os::unix::fs::PermissionsExt;
+    match accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+        Err(Errno::PERM | Errno::NOSYS) => {
+            std::fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
+        }
+        result => result.is_ok(),
+    }
 }
 
 /// chroot(2) to the working directory.
