@@ -201,10 +201,11 @@ fn behind(
     Ok(Some(Behind { program, config }))
 }
 
-/// Runtimes that take a mount on `/` for the root file system.
+/// Runtimes that take a mount on `/` for the root file system. crun does, but of overlays 1.8 makes none
+/// there (`EINVAL`).
 fn mounts_itself(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("rrun") || name.starts_with("crun")
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with("rrun")
 }
 
 fn join(runtimes: &Named<Runtime>) -> String {
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!(live.runtime("").unwrap().name, "rrun");
         let crun = live.runtime("crun").unwrap();
         assert_eq!(crun.root, Path::new("/run/rrun-cri/runtimes/crun"));
-        assert!(crun.shim_mounts, "cat is neither rrun nor crun");
+        assert!(crun.shim_mounts, "cat is not rrun");
         let error = live.runtime("kata").unwrap_err().to_string();
         assert_eq!(error, "runtime_handler \"kata\": known are crun, rrun");
     }
