@@ -1,12 +1,15 @@
 //! UpdateContainerResources.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 
 use anyhow::Context;
 use rrun_cri_api::v1;
 use rrun_task_api::any;
 use rrun_task_api::pb::task;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::bundle;
 use crate::container;
@@ -138,18 +141,36 @@ async fn adjust_scores(daemon: &Arc<Daemon>, record: &ContainerRecord, score: i6
         container::replace_spec(&daemon, &id, &spec)?;
         let score = score.to_string();
         for process in processes {
-            let path = format!("/proc/{}/oom_score_adj", process.pid);
-            match std::fs::write(&path, &score) {
+            match set_score(process.pid, &id, &score) {
                 // It has ended meanwhile.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {}
-                other => other.with_context(|| format!("write {score} to {path}"))?,
+                Err(Errno::NOENT | Errno::SRCH) => {}
+                other => other.with_context(|| {
+                    format!("write {score} to /proc/{}/oom_score_adj", process.pid)
+                })?,
             }
         }
         Ok(())
     };
     blocking(set).await?;
     Ok(())
+}
+
+/// Of a process that is in the container's cgroup: the number of one that has ended may be another's.
+fn set_score(pid: u32, container: &str, score: &str) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let dir = rustix::fs::open(format!("/proc/{pid}"), flags, Mode::empty())?;
+    let open = |name: &str, flags: OFlags| {
+        rustix::fs::openat(&dir, name, flags | OFlags::CLOEXEC, Mode::empty()).map(File::from)
+    };
+    let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+    let mut cgroups = String::new();
+    let mut file = open("cgroup", OFlags::RDONLY)?;
+    file.read_to_string(&mut cgroups).map_err(failed)?;
+    if !cgroups.contains(container) {
+        return Err(Errno::SRCH);
+    }
+    let mut file = open("oom_score_adj", OFlags::WRONLY)?;
+    file.write_all(score.as_bytes()).map_err(failed)
 }
 
 /// A container that has no process yet has its limits in its bundle. Written before the record: a
@@ -228,5 +249,15 @@ mod tests {
         merge(&mut old, new);
         assert_eq!((old.cpu_shares, old.memory_limit_in_bytes), (100, 7));
         assert_eq!(old.cpuset_cpus, "1");
+    }
+
+    #[test]
+    fn a_process_that_is_not_the_containers_keeps_its_score() {
+        let (own, path) = (std::process::id(), "/proc/self/oom_score_adj");
+        let before = std::fs::read_to_string(path).unwrap();
+        let other = if before.trim() == "999" { "998" } else { "999" };
+        assert_eq!(set_score(own, "no-such-container", other), Err(Errno::SRCH));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), before);
+        assert_eq!(set_score(own, "", before.trim()), Ok(()));
     }
 }
