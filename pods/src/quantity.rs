@@ -72,6 +72,11 @@ fn ceil(nano: i128, unit: i128) -> Option<i64> {
     i64::try_from(rounded).ok()
 }
 
+/// Writes whole units (bytes, pods) as [`format_nano`] does.
+pub fn format(whole: i64, resource: &str) -> String {
+    format_nano(i128::from(whole) * NANO, resource)
+}
+
 /// Writes billionths as the shortest text that means the same: memory in powers of two, the rest in
 /// thousandths where it has a fraction.
 pub fn format_nano(nano: i128, resource: &str) -> String {

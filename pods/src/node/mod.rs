@@ -29,6 +29,7 @@ mod exec_http;
 mod handler;
 mod history;
 mod hooks;
+mod hugepages;
 mod images;
 mod memory;
 mod names;

@@ -1,12 +1,16 @@
 //! The Node object: what this machine is, has and can take.
 
+use std::collections::BTreeMap;
 use std::net::UdpSocket;
 
 use rrun_cri_api::v1 as cri;
 use serde_json::{Value, json};
 
 use crate::api::{Client, Patch, kinds};
+use crate::quantity;
 use crate::resources::Resources;
+
+use super::hugepages;
 
 /// Held back from pods for the system: memory below which the kernel starts to thrash.
 const RESERVED_MEMORY: i64 = 100 << 20;
@@ -17,6 +21,8 @@ pub struct NodeFacts {
     cpus: usize,
     memory: i64,
     storage: i64,
+    /// Bytes of each kind of huge pages.
+    pages: BTreeMap<String, i64>,
     max_pods: u32,
     /// Its address.
     pub address: String,
@@ -46,6 +52,7 @@ impl NodeFacts {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory: memory * 1024,
             storage: storage(),
+            pages: hugepages::on_machine(),
             max_pods,
             address: address(),
             machine_id: read("/etc/machine-id"),
@@ -58,31 +65,36 @@ impl NodeFacts {
 
     /// What pods can have of it.
     pub fn allocatable(&self) -> Resources {
+        let pages: i64 = self.pages.values().sum();
         Resources {
             milli_cpu: self.cpus as i64 * 1000,
-            memory: (self.memory - RESERVED_MEMORY).max(0),
+            memory: (self.memory - pages - RESERVED_MEMORY).max(0),
             storage: self.storage * 9 / 10,
-            ..Resources::default()
+            other: self.pages.clone(),
         }
     }
 
     fn capacity(&self) -> Value {
-        json!({
-            "cpu": self.cpus.to_string(),
-            "memory": format!("{}Ki", self.memory / 1024),
-            "ephemeral-storage": format!("{}Ki", self.storage / 1024),
-            "pods": self.max_pods.to_string(),
-        })
+        self.listed(self.memory, format!("{}Ki", self.storage / 1024))
     }
 
     fn allocatable_json(&self) -> Value {
         let all = self.allocatable();
-        json!({
+        self.listed(all.memory, all.storage.to_string())
+    }
+
+    /// A resource list; of CPUs, pods and huge pages all are for pods to have.
+    fn listed(&self, memory: i64, storage: String) -> Value {
+        let mut list = json!({
             "cpu": self.cpus.to_string(),
-            "memory": format!("{}Ki", all.memory / 1024),
-            "ephemeral-storage": all.storage.to_string(),
+            "memory": format!("{}Ki", memory / 1024),
+            "ephemeral-storage": storage,
             "pods": self.max_pods.to_string(),
-        })
+        });
+        for (name, bytes) in &self.pages {
+            list[name] = quantity::format(*bytes, name).into();
+        }
+        list
     }
 }
 

@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{
 };
 use rrun_cri_api::v1 as cri;
 
+use super::hugepages;
 use crate::quantity;
 use crate::resources::{Resources, qos_class};
 
@@ -133,7 +134,7 @@ fn resources(
         .and_then(quantity::value)
         .unwrap_or(limits.memory);
     let pages = limits.other.iter().filter_map(|(name, bytes)| {
-        let size = name.strip_prefix("hugepages-")?;
+        let size = name.strip_prefix(hugepages::RESOURCE)?;
         Some(cri::HugepageLimit {
             page_size: format!("{size}B").replace("iB", "B"),
             limit: *bytes as u64,

@@ -15,6 +15,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use crate::api::auth::token::{DEFAULT_SECONDS, POD_SECONDS};
 
 use super::dirs::Dirs;
+use super::hugepages;
 use super::memory::every_container;
 use super::names;
 use super::sources::{Facts, Sources};
@@ -156,7 +157,7 @@ fn one(
     let context = pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
     let group = context.and_then(|c| c.fs_group);
     if let Some(empty) = &volume.empty_dir {
-        return empty_dir(&dir, empty, group);
+        return empty_dir(&dir, empty, pod, group);
     }
     let files = payload::files(pod, volume, sources, facts, group.is_some(), &dir)?;
     fs::create_dir_all(&dir).map_err(|e| said(&dir, &e))?;
@@ -167,23 +168,42 @@ fn said(path: &Path, error: &std::io::Error) -> String {
     format!("{}: {error}", path.display())
 }
 
-fn empty_dir(dir: &Path, source: &EmptyDirVolumeSource, group: Option<i64>) -> Result<(), String> {
-    if dir.exists() && (source.medium.as_deref() != Some("Memory") || is_mount(dir)) {
+fn empty_dir(
+    dir: &Path,
+    source: &EmptyDirVolumeSource,
+    pod: &Pod,
+    group: Option<i64>,
+) -> Result<(), String> {
+    let file_system = file_system(source, pod)?;
+    if dir.exists() && (file_system.is_none() || is_mount(dir)) {
         return Ok(());
     }
     fs::create_dir_all(dir).map_err(|e| said(dir, &e))?;
-    if source.medium.as_deref() == Some("Memory") {
-        let size = source.size_limit.as_ref().and_then(quantity::value);
-        let options = match size {
-            Some(bytes) => format!("mode=0777,size={bytes}"),
-            None => "mode=0777".to_owned(),
-        };
+    if let Some((kind, options)) = file_system {
         let options = std::ffi::CString::new(options).map_err(|e| e.to_string())?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
-        mount("tmpfs", dir, "tmpfs", flags, options.as_c_str())
-            .map_err(|e| said(dir, &e.into()))?;
+        mount(kind, dir, kind, flags, options.as_c_str()).map_err(|e| said(dir, &e.into()))?;
     }
     open_to(dir, group).map_err(|e| said(dir, &e))
+}
+
+/// What an emptyDir's medium is a mount of, and with which options; nothing for the disk.
+fn file_system(
+    source: &EmptyDirVolumeSource,
+    pod: &Pod,
+) -> Result<Option<(&'static str, String)>, String> {
+    let size = source.size_limit.as_ref().and_then(quantity::value);
+    match source.medium.as_deref().unwrap_or_default() {
+        "" => Ok(None),
+        "Memory" => {
+            let size = size.map_or_else(String::new, |bytes| format!(",size={bytes}"));
+            Ok(Some(("tmpfs", format!("mode=0777{size}"))))
+        }
+        medium => {
+            let bytes = hugepages::page(medium, pod)?;
+            Ok(Some(("hugetlbfs", format!("pagesize={bytes}"))))
+        }
+    }
 }
 
 /// Everybody may write; with a group of the pod its files stay the group's.

@@ -194,8 +194,11 @@ fn environment(c: &Value, path: &str, faults: &mut Faults) {
     }
 }
 
+fn amount(v: &Value) -> Option<i128> {
+    v.as_str().and_then(quantity::parse_nano)
+}
+
 fn resources(r: &Value, path: &str, faults: &mut Faults) {
-    let amount = |v: &Value| v.as_str().and_then(quantity::parse_nano);
     for part in ["limits", "requests"] {
         for (name, value) in entries(&r[part]) {
             let path = format!("{path}.{part}[{name}]");
@@ -212,14 +215,79 @@ fn resources(r: &Value, path: &str, faults: &mut Faults) {
             }
         }
     }
+    within_limits(r, path, faults);
+    let named = |test: fn(&str) -> bool| {
+        let parts = ["limits", "requests"].into_iter();
+        parts
+            .flat_map(|part| entries(&r[part]))
+            .any(|(name, _)| test(name))
+    };
+    if named(|name| name.starts_with("hugepages-")) && !named(|n| matches!(n, "cpu" | "memory")) {
+        faults.forbidden(path, "HugePages require cpu or memory");
+    }
+}
+
+fn within_limits(r: &Value, path: &str, faults: &mut Faults) {
     for (name, value) in entries(&r["requests"]) {
+        // Of these no more is given than there is.
+        let counted = name.starts_with("hugepages-")
+            || (name.contains('/') && !name.contains("kubernetes.io/"));
         let limit = &r["limits"][name];
-        if let (Some(want), Some(most)) = (amount(value), amount(limit))
-            && want > most
-        {
-            let most = limit.as_str().unwrap_or_default();
-            let detail = format!("must be less than or equal to {name} limit of {most}");
-            faults.invalid(format!("{path}.requests"), value, detail);
+        let most = limit.as_str().unwrap_or_default();
+        let path_of = |part: &str| format!("{path}.{part}");
+        match (amount(value), amount(limit)) {
+            (Some(want), Some(limit)) if counted && want != limit => {
+                let detail = format!("must be equal to {name} limit of {most}");
+                faults.invalid(path_of("requests"), value, detail);
+            }
+            (Some(want), Some(limit)) if want > limit => {
+                let detail = format!("must be less than or equal to {name} limit of {most}");
+                faults.invalid(path_of("requests"), value, detail);
+            }
+            (Some(_), None) if counted => {
+                let detail = "Limit must be set for non overcommitable resources";
+                faults.required(path_of("limits"), detail);
+            }
+            _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_asked_for_as_it_is_limited() {
+        let said = |limits: Value, requests: Value| {
+            let mut faults = Faults::default();
+            let all = json!({"limits": limits, "requests": requests});
+            resources(&all, "r", &mut faults);
+            let causes = faults.into_causes().into_iter();
+            let lines: Vec<String> = causes
+                .map(|c| format!("{}: {}", c.field, c.message))
+                .collect();
+            lines.join("\n")
+        };
+        let pages = json!({"hugepages-2Mi": "4Mi", "memory": "1Mi"});
+        assert_eq!(said(pages.clone(), pages.clone()), "");
+        assert_eq!(
+            said(
+                json!({"hugepages-2Mi": "8Mi", "memory": "2Mi"}),
+                pages.clone()
+            ),
+            "r.requests: Invalid value: \"4Mi\": must be equal to hugepages-2Mi limit of 8Mi"
+        );
+        assert_eq!(
+            said(json!({}), pages),
+            "r.limits: Required value: Limit must be set for non overcommitable resources"
+        );
+        assert_eq!(
+            said(json!({"hugepages-2Mi": "4Mi"}), json!({})),
+            "r: Forbidden: HugePages require cpu or memory"
+        );
+        assert_eq!(said(json!({}), json!({"cpu": "1", "memory": "1Mi"})), "");
     }
 }
